@@ -13,7 +13,7 @@ _HOME = {
     "GradLocCallback": "callback",
     "GradientProfile": "profile",
     "GradlocError": "errors",
-    "LayerPlan": "selection",
+    "LayerPlan": "plan",
     "ProbeSet": "probes",
     "Recipe": "recipe",
     "attach": "callback",
