@@ -1,0 +1,36 @@
+"""Logits at chosen positions only.
+
+Comes in: a causal language model, token ids, positions. Goes out: logits there. For a small
+model with a large vocabulary the head is a fifth of the forward pass, and (batch, seq, vocab) is
+its largest tensor; both are spared where the model can compute the head at chosen positions.
+"""
+
+import inspect
+
+from torch import Tensor, nn
+
+
+def logits_at(
+    model: nn.Module, input_ids: Tensor, positions: Tensor, attention_mask: Tensor | None = None
+) -> Tensor:
+    """Next-token logits at the same positions of every row.
+
+    Args:
+        model: Causal language model, PEFT-wrapped or not.
+        input_ids: Token ids, (batch, seq).
+        positions: Positions whose next token is asked for, (n_positions,).
+        attention_mask: 1 for real tokens, (batch, seq); ``None``: all are real.
+
+    Returns:
+        Logits of shape (batch, n_positions, vocab), in the model's dtype.
+    """
+    kwargs = {} if attention_mask is None else {"attention_mask": attention_mask}
+    if _takes_positions(model):
+        output = model(input_ids=input_ids, use_cache=False, logits_to_keep=positions, **kwargs)
+        return output.logits
+    return model(input_ids=input_ids, use_cache=False, **kwargs).logits[:, positions]
+
+
+def _takes_positions(model: nn.Module) -> bool:
+    plain = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return "logits_to_keep" in inspect.signature(plain.forward).parameters

@@ -1,0 +1,51 @@
+"""Tiny models built from configuration, one for each way in which models differ."""
+
+import pytest
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma2Config,
+    GPT2Config,
+    GPTNeoXConfig,
+    LlamaConfig,
+    Qwen2Config,
+)
+
+SIZES = dict(vocab_size=97, hidden_size=32, num_attention_heads=4, num_hidden_layers=3)
+GROUPED = dict(**SIZES, intermediate_size=48, num_key_value_heads=2, max_position_embeddings=64)
+
+CONFIGS = {
+    "llama": LlamaConfig(**GROUPED, tie_word_embeddings=False),
+    "llama_tied": LlamaConfig(**GROUPED, tie_word_embeddings=True),
+    # GPT-2: tied head, Conv1D (weights transposed), learned positions
+    "gpt2": GPT2Config(vocab_size=97, n_embd=32, n_head=4, n_layer=3, n_positions=64),
+    # GPT-NeoX: attention and MLP in parallel on one residual stream
+    "neox": GPTNeoXConfig(**SIZES, intermediate_size=48, max_position_embeddings=64),
+    # Qwen2: biases on queries, keys and values
+    "qwen": Qwen2Config(**GROUPED),
+    # Gemma 2: norms before and after each sublayer, soft-capped logits
+    "gemma": Gemma2Config(**GROUPED, head_dim=8, sliding_window=32),
+}
+
+
+def build_model(kind: str, seed: int = 0) -> torch.nn.Module:
+    """A tiny model with random weights large enough that every layer matters."""
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(CONFIGS[kind])
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.dim() >= 2:
+                parameter.mul_(3.0)
+            elif "bias" in name or "norm" in name:
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    return model.eval()
+
+
+@pytest.fixture(params=sorted(CONFIGS))
+def any_model(request):
+    return build_model(request.param)
+
+
+@pytest.fixture
+def llama():
+    return build_model("llama_tied")
