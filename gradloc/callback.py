@@ -1,0 +1,276 @@
+"""The Trainer adapter: measure, freeze and verify inside an ordinary training script.
+
+Comes in: a plan, or probes to make one from. Goes out: a Trainer whose optimizer touches nothing
+but the plan's units. There is no algorithm inside.
+
+When it acts. The Trainer builds its optimizer after a checkpoint has been loaded and before the
+model is wrapped, but fires no event there and hands no callback its trainer. So the callback
+finds its trainer once, when the Trainer has been built (``on_init_end``), and wraps that
+instance's ``create_optimizer``: first the ordinary optimizer over everything trainable, then the
+freeze. The parameter groups are those of a plain Trainer, so a checkpoint loads with or without
+gradloc and with any other plan; Adam holds state for trained parameters only, since it makes
+state when a gradient first arrives.
+"""
+
+import inspect
+import logging
+from pathlib import Path
+
+from transformers import Trainer, TrainerCallback
+from transformers.trainer_callback import ExportableState
+
+from gradloc.errors import GradlocError, PlanMismatchError
+from gradloc.freezing import (
+    FrozenLayers,
+    check_trains_something,
+    freeze_layers,
+    scale_learning_rates,
+)
+from gradloc.measuring import profile_probes, reference_texts
+from gradloc.models import load_tokenizer
+from gradloc.plan import LayerPlan, as_plan
+from gradloc.probes import ProbeSet, load_probes
+from gradloc.profile import GradientProfile
+from gradloc.recipe import MeasureConfig
+from gradloc.selection import DEFAULT_POLICY, select_layers
+
+logger = logging.getLogger(__name__)
+
+PLAN_FILE = "plan.json"
+
+
+class GradLocCallback(TrainerCallback, ExportableState):
+    """Train only the units of a plan, in any ``Trainer`` or TRL trainer.
+
+    Give it in ``callbacks=[...]``, or call ``gradloc.attach(trainer, plan)`` afterwards. The
+    plan is kept in every checkpoint; a resumed run uses it and refuses another. At the end of
+    training every frozen tensor is proven to be bit for bit what it was.
+
+    Args:
+        plan: A plan, the path of its file, or ``None`` (only from ``from_probes``).
+
+    Attributes:
+        plan: The plan in force, ``None`` until it has been measured.
+        profile: The profile it was selected from, if measured here.
+    """
+
+    def __init__(self, plan: LayerPlan | str | Path | dict | None = None):
+        # A dictionary comes from a checkpoint: the Trainer rebuilds callbacks from their state.
+        self.plan = LayerPlan.from_dict(plan) if isinstance(plan, dict) else plan and as_plan(plan)
+        self.profile: GradientProfile | None = None
+        self._request: _Request | None = None
+        self._frozen: FrozenLayers | None = None
+        self._hooks: list = []
+
+    @classmethod
+    def from_probes(
+        cls,
+        probes: ProbeSet | str | Path,
+        *,
+        reference: str | Path | list[str] | None = None,
+        policy: str = DEFAULT_POLICY,
+        measure: MeasureConfig | None = None,
+        seed: int = 0,
+        **options: object,
+    ) -> "GradLocCallback":
+        """Measure on probes when training starts, then select and freeze.
+
+        Args:
+            probes: Probe file or set. Probes whose ``split`` is ``evaluation`` and ``invariant``
+                ones are left out.
+            reference: Text whose behaviour is to be kept: JSONL with ``text``, a ``.txt`` file
+                (passages between blank lines) or a list of texts. ``None``: the general passages
+                that ship with gradloc.
+            policy: A key of ``gradloc.selection.POLICIES``.
+            measure: Granularity, counts and lengths.
+            seed: Which probes and texts are drawn.
+            **options: Options of the policy.
+
+        Raises:
+            GradlocError: The files cannot be read.
+        """
+        callback = cls(None)
+        probe_set = probes if isinstance(probes, ProbeSet) else load_probes(probes)
+        texts = list(reference) if isinstance(reference, (list, tuple)) else None
+        callback._request = _Request(
+            probe_set,
+            texts if texts is not None else reference_texts(reference),
+            policy, options, measure or MeasureConfig(), seed,
+        )
+        return callback
+
+    def state(self) -> dict:
+        """What the Trainer keeps of this callback in ``trainer_state.json``."""
+        return {"args": {"plan": self.plan and self.plan.to_dict()}, "attributes": {}}
+
+    def restore(self) -> None:
+        """Give the model back its ``requires_grad`` flags; call it when training is done with."""
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = []
+        if self._frozen is not None:
+            self._frozen.restore()
+            self._frozen = None
+
+    def on_init_end(self, args, state, control, **kwargs):
+        """Find the trainer that is being built and get hold of its optimizer's making."""
+        _wrap_create_optimizer(_trainer_under_construction())
+
+    def on_train_begin(self, args, state, control, model=None, **kwargs):
+        """Check that the freeze took place, and spare the frozen depth of the backward pass."""
+        if self._frozen is None:
+            raise GradlocError(
+                "GradLocCallback was added to a Trainer that already existed, so nothing was "
+                "frozen. Pass it in callbacks=[...], or call gradloc.attach(trainer, callback)."
+            )
+        # The Trainer fails at its first save if a resumed state lacks a stateful callback.
+        state.stateful_callbacks.setdefault(type(self).__name__, self.state())
+        if args.activation_checkpointing and not _reentrant(args):
+            # Checkpointing makes the embeddings' output require gradients, which would carry the
+            # backward pass through every frozen block. Only the reentrant form needs that.
+            inputs = model.get_input_embeddings().weight
+            if not inputs.requires_grad and hasattr(model, "disable_input_require_grads"):
+                model.disable_input_require_grads()
+
+    def on_save(self, args, state, control, **kwargs):
+        """Put the plan beside the weights of each checkpoint, where people look for it."""
+        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        if state.is_world_process_zero and folder.is_dir():
+            self.plan.save(folder / PLAN_FILE)
+
+    def on_train_end(self, args, state, control, **kwargs):
+        """Prove that what was frozen is unchanged."""
+        self._frozen.verify()
+
+    def _freeze(self, trainer: Trainer) -> None:
+        """Decide on the plan and apply it; the optimizer exists, the model is not wrapped yet."""
+        saved = _plan_in_checkpoint(trainer)
+        if self.plan is None:
+            self.plan = saved or self._measure(trainer)
+        elif saved is not None and saved.scale != self.plan.scale:
+            raise PlanMismatchError(
+                f"the checkpoint was trained with another plan ({saved.policy or 'by hand'}, "
+                f"{len(saved.trained)} units) than the one given ({self.plan.policy or 'by hand'}, "
+                f"{len(self.plan.trained)} units). Resume with the plan in the checkpoint's "
+                f"{PLAN_FILE}, or start anew without resume_from_checkpoint."
+            )
+        check_trains_something(self.plan)
+        self._frozen = freeze_layers(trainer.model, self.plan)
+        if self._frozen.learning_rate_scales:
+            self._hooks = scale_learning_rates(
+                trainer.optimizer, self._frozen.learning_rate_scales
+            )
+        logger.info(
+            "gradloc trains %d of %d units, %.1f %% of the parameters (%s)",
+            len(self.plan.trained), len(self.plan.scale),
+            100 * self._frozen.n_trainable / sum(p.numel() for p in trainer.model.parameters()),
+            self.plan.policy or "plan by hand",
+        )
+
+    def _measure(self, trainer: Trainer) -> LayerPlan:
+        """Measure on the first process and give every other the same plan."""
+        request = self._request
+        if request is None:
+            raise GradlocError("GradLocCallback needs a plan: GradLocCallback('plan.json') or "
+                               "GradLocCallback.from_probes('probes.jsonl').")
+        from accelerate.utils import broadcast_object_list
+
+        plans: list = [None]
+        if trainer.accelerator.is_main_process:
+            self.profile = profile_probes(
+                trainer.model, _tokenizer(trainer), request.probes, request.reference,
+                request.measure, seed=request.seed,
+            )
+            plans = [select_layers(self.profile, request.policy, **request.options)]
+        return broadcast_object_list(plans)[0]
+
+
+class _Request:
+    """What ``from_probes`` was asked to measure and select."""
+
+    def __init__(self, probes, reference, policy, options, measure, seed):
+        self.probes, self.reference = probes, reference
+        self.policy, self.options = policy, options
+        self.measure, self.seed = measure, seed
+
+
+def attach(
+    trainer: Trainer, plan: LayerPlan | str | Path | GradLocCallback
+) -> GradLocCallback:
+    """Let an existing trainer train only the units of a plan.
+
+    Args:
+        trainer: A trainer that has not begun to train.
+        plan: A plan, the path of its file, or a ``GradLocCallback``.
+
+    Returns:
+        The callback, now among the trainer's.
+    """
+    callback = plan if isinstance(plan, GradLocCallback) else GradLocCallback(plan)
+    trainer.add_callback(callback)
+    trainer.state.stateful_callbacks.setdefault(type(callback).__name__, callback.state())
+    _wrap_create_optimizer(trainer)
+    return callback
+
+
+def _trainer_under_construction() -> Trainer:
+    """The Trainer whose ``__init__`` is running.
+
+    No event of the Trainer passes the trainer itself, so the callers' frames are searched.
+    """
+    frame = inspect.currentframe()
+    while frame is not None:
+        candidate = frame.f_locals.get("self")
+        if isinstance(candidate, Trainer):
+            return candidate
+        frame = frame.f_back
+    raise GradlocError(
+        "GradLocCallback could not find its Trainer. Call gradloc.attach(trainer, callback)."
+    )
+
+
+def _wrap_create_optimizer(trainer: Trainer) -> None:
+    """Freeze as soon as this trainer has built its optimizer; once a trainer."""
+    if trainer.is_deepspeed_enabled:
+        raise GradlocError(
+            "GradLocCallback does not work with DeepSpeed yet: ZeRO moves frozen weights by weight "
+            "decay. Freeze with gradloc.freeze_layers(model, plan) before the Trainer is built, "
+            "so that only trained parameters reach the engine."
+        )
+    if getattr(trainer.create_optimizer, "freezes_layers", False):
+        return
+    create_optimizer = trainer.create_optimizer
+
+    def create_optimizer_and_freeze(*args, **kwargs):
+        # Looked up now: on resume the Trainer may have put a new instance in place of the first.
+        callback = next(
+            c for c in trainer.callback_handler.callbacks if isinstance(c, GradLocCallback)
+        )
+        callback.restore()  # a second train() starts from the flags of the first
+        optimizer = create_optimizer(*args, **kwargs)
+        callback._freeze(trainer)
+        return optimizer
+
+    create_optimizer_and_freeze.freezes_layers = True
+    trainer.create_optimizer = create_optimizer_and_freeze
+
+
+def _plan_in_checkpoint(trainer: Trainer) -> LayerPlan | None:
+    """The plan of the checkpoint that is being resumed, if it has one."""
+    if trainer.state.global_step == 0:
+        return None
+    saved = trainer.state.stateful_callbacks.get(GradLocCallback.__name__)
+    saved = saved[-1] if isinstance(saved, list) else saved
+    plan = (saved or {}).get("args", {}).get("plan")
+    return LayerPlan.from_dict(plan, "the checkpoint's trainer_state.json") if plan else None
+
+
+def _tokenizer(trainer: Trainer):
+    tokenizer = trainer.processing_class
+    if tokenizer is not None:
+        return getattr(tokenizer, "tokenizer", tokenizer)
+    return load_tokenizer(trainer.model.config._name_or_path)
+
+
+def _reentrant(args) -> bool:
+    return bool((args.activation_checkpointing_kwargs or {}).get("use_reentrant", False))

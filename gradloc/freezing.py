@@ -1,0 +1,173 @@
+"""Apply a plan to a model, undo it, and prove that it held.
+
+Comes in: a model and a ``LayerPlan``. Goes out: the same model with ``requires_grad`` set, and a
+handle that verifies and restores. It builds no optimizer and runs no training.
+
+A zero gradient is not a freeze: weight decay and momentum would still move the weights. Frozen
+means ``requires_grad=False`` and no gradient, so the optimizer never holds state for the tensor.
+"""
+
+import hashlib
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from gradloc.errors import FrozenParametersChangedError, SelectionError
+from gradloc.layers import canonical_name, find_units, unwrap
+from gradloc.plan import LayerPlan, as_plan
+
+
+class FrozenLayers:
+    """A model with a plan applied; made by ``freeze_layers``.
+
+    As a context manager it restores the model at the end.
+
+    Attributes:
+        plan: The plan.
+        learning_rate_scales: Parameter -> scale, for trained parameters whose scale is not 1.
+    """
+
+    def __init__(self, model: nn.Module, plan: LayerPlan):
+        self.plan = plan
+        self._model = unwrap(model)
+        units = find_units(self._model, plan.granularity)
+        plan.check_units(tuple(unit.info for unit in units))
+        self._found = [(p, p.requires_grad) for p in self._model.parameters()]
+        self.learning_rate_scales: dict[nn.Parameter, float] = {}
+        for unit in units:
+            scale = plan.scale[unit.name]
+            for parameter in (*unit.parameters.values(), *unit.adapters.values()):
+                # A parameter that was frozen before stays so: a plan only ever takes away.
+                parameter.requires_grad_(parameter.requires_grad and scale > 0)
+                if not parameter.requires_grad:
+                    parameter.grad = None
+                elif scale != 1:
+                    self.learning_rate_scales[parameter] = scale
+        self._digests = self._digest_frozen()
+
+    def __enter__(self) -> "FrozenLayers":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.restore()
+
+    @property
+    def n_trainable(self) -> int:
+        """Number of parameters that train."""
+        return sum(p.numel() for p in self._model.parameters() if p.requires_grad)
+
+    def verify(self) -> None:
+        """Compare every frozen tensor, bit for bit, with what it was when it was frozen.
+
+        Raises:
+            FrozenParametersChangedError: At least one differs; they are named.
+        """
+        now = self._digest_frozen(only=self._digests)
+        changed = [name for name, digest in self._digests.items() if now.get(name) != digest]
+        if changed:
+            shown = ", ".join(changed[:5]) + (", ..." if len(changed) > 5 else "")
+            raise FrozenParametersChangedError(
+                f"{len(changed)} frozen parameters changed during training: {shown}. Something "
+                "else wrote to them, or the optimizer was built before they were frozen."
+            )
+
+    def restore(self) -> None:
+        """Give every parameter the ``requires_grad`` it had before; weights stay as they are."""
+        for parameter, requires_grad in self._found:
+            parameter.requires_grad_(requires_grad)
+        self._digests = {}
+
+    def _digest_frozen(self, only: dict[str, str] | None = None) -> dict[str, str]:
+        return {
+            canonical_name(name): tensor_digest(parameter)
+            for name, parameter in self._model.named_parameters()
+            if (canonical_name(name) in only if only is not None else not parameter.requires_grad)
+        }
+
+
+def freeze_layers(model: nn.Module, plan: LayerPlan | str | Path) -> FrozenLayers:
+    """Let only the plan's trained units require gradients.
+
+    Do it before the model is wrapped (DDP, FSDP) and before it trains. Scales other than 0 and 1
+    act through ``scale_learning_rates`` on the optimizer, not here.
+
+    Args:
+        model: The model, PEFT-wrapped or not; adapters follow the unit they sit in.
+        plan: A plan or the path of its file.
+
+    Returns:
+        A context manager with ``.verify()`` and ``.restore()``.
+
+    Raises:
+        PlanMismatchError: The plan is for a model with other units.
+
+    Example:
+        >>> with freeze_layers(model, "plan.json") as frozen:   # doctest: +SKIP
+        ...     optimizer = torch.optim.AdamW(p for p in model.parameters() if p.requires_grad)
+        ...     ...
+        ...     frozen.verify()
+    """
+    return FrozenLayers(model, as_plan(plan))
+
+
+def check_trains_something(plan: LayerPlan) -> None:
+    """Refuse a plan under which training would do nothing.
+
+    Raises:
+        SelectionError: Every scale is 0.
+    """
+    if not plan.trained:
+        raise SelectionError(
+            f"the plan ({plan.policy or 'written by hand'}) freezes everything, so there is "
+            "nothing to train. Choose another policy or raise a unit's scale above 0."
+        )
+
+
+def tensor_digest(tensor: torch.Tensor) -> str:
+    """Digest of a tensor's bits (of this process's shard, where it is sharded)."""
+    local = tensor.to_local() if hasattr(tensor, "to_local") else tensor
+    data = local.detach().contiguous().cpu().flatten().view(torch.uint8).numpy()
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
+def scale_learning_rates(
+    optimizer: torch.optim.Optimizer, scales: dict[nn.Parameter, float]
+) -> list[torch.utils.hooks.RemovableHandle]:
+    """Multiply the learning rate of some parameters inside ``optimizer.step()`` only.
+
+    The optimizer's own parameter groups stay as they are between steps, so schedulers, logs and
+    checkpoints are those of an ordinary Trainer run. Under AdamW the decay of a parameter is
+    scaled with its rate, since it is the product of both.
+
+    Args:
+        optimizer: A torch optimizer, or accelerate's wrapper of one.
+        scales: Parameter -> factor; parameters that are absent keep the group's rate.
+
+    Returns:
+        Handles whose ``.remove()`` ends the scaling.
+    """
+    inner = getattr(optimizer, "optimizer", optimizer)
+    by_id = {id(parameter): scale for parameter, scale in scales.items()}
+    kept: list[list[dict]] = []
+
+    def split(stepping, args, kwargs):
+        kept.append(stepping.param_groups)
+        stepping.param_groups = [
+            {**group, "params": members, "lr": group["lr"] * scale}
+            for group in stepping.param_groups
+            for scale, members in _by_scale(group["params"], by_id).items()
+        ]
+
+    def join(stepping, args, kwargs):
+        stepping.param_groups = kept.pop()
+
+    return [inner.register_step_pre_hook(split), inner.register_step_post_hook(join)]
+
+
+def _by_scale(parameters: list, scales: dict[int, float]) -> dict[float, list]:
+    groups: dict[float, list] = {}
+    for parameter in parameters:
+        if parameter.grad is not None:
+            groups.setdefault(scales.get(id(parameter), 1.0), []).append(parameter)
+    return groups

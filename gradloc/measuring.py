@@ -1,0 +1,102 @@
+"""From probes and texts to a gradient profile.
+
+Comes in: a model, a ``ProbeSet`` and reference texts. Goes out: a ``GradientProfile``. It draws
+and tokenises the sequences; the measuring itself is ``gradloc.gradients``.
+"""
+
+import random
+from pathlib import Path
+
+from torch import nn
+
+from gradloc.batches import probe_batches, text_batches
+from gradloc.corpus import general_passages, read_texts
+from gradloc.errors import MeasurementError
+from gradloc.gradients import measure_gradients
+from gradloc.probes import Probe, ProbeSet
+from gradloc.profile import GradientProfile
+from gradloc.recipe import MeasureConfig
+
+
+def profile_probes(
+    model: nn.Module,
+    tokenizer,
+    probes: ProbeSet,
+    reference: list[str],
+    config: MeasureConfig,
+    *,
+    seed: int = 0,
+    model_name: str = "",
+) -> GradientProfile:
+    """Measure a model on the answers of localisation probes and on reference text.
+
+    Args:
+        model: The model.
+        tokenizer: Its fast tokenizer.
+        probes: Probes about new and updated facts; those marked ``evaluation`` and invariant
+            ones are left out.
+        reference: Texts whose behaviour is to be kept.
+        config: Granularity, reduction, counts, lengths, reference loss.
+        seed: Which probes and texts are drawn.
+        model_name: What the profile calls the model; default: the model's own name.
+
+    Raises:
+        MeasurementError: No probe or no text is left to measure.
+    """
+    chosen = draw_probes(probes, config.n_probes, seed)
+    if not chosen:
+        raise MeasurementError(
+            f"none of the {len(probes)} probes can choose layers: all are invariant or kept for "
+            "evaluation. Give probes of group new or updated, without split 'evaluation'."
+        )
+    texts = [text for text in reference if text.strip()]
+    if not texts:
+        raise MeasurementError("there is no reference text to measure interference with.")
+    texts = random.Random(seed).sample(texts, min(config.n_reference, len(texts)))
+    probe_rows = probe_batches(tokenizer, chosen, max_length=config.max_length)
+    lengths = [int((labels != -100).sum()) for batch in probe_rows for labels in batch["labels"]]
+    reference_rows = text_batches(
+        tokenizer, texts, batch_size=8, max_length=config.max_length, loss=config.reference_loss,
+        span_lengths=lengths, seed=seed,
+    )
+    settings = {
+        "seed": seed,
+        "max_length": config.max_length,
+        "probe_loss": "salient span",
+        "reference_loss": config.reference_loss,
+        "probe_ids": [probe.id for probe in chosen],
+        **({"model": model_name} if model_name else {}),
+    }
+    return measure_gradients(
+        model, probe_rows, reference=reference_rows, granularity=config.granularity,
+        reduction=config.reduction, settings=settings,
+    )
+
+
+def draw_probes(probes: ProbeSet, n: int, seed: int) -> list[Probe]:
+    """Draw probes that may choose layers, turn by turn over their entities.
+
+    Taking one probe of every entity before a second of any gives the widest view of the new
+    facts for the same number of sequences.
+    """
+    by_entity: dict[str, list[Probe]] = {}
+    for probe in probes:
+        if probe.group != "invariant" and probe.split != "evaluation":
+            by_entity.setdefault(probe.entity or probe.id, []).append(probe)
+    generator = random.Random(seed)
+    groups = list(by_entity.values())
+    generator.shuffle(groups)
+    for group in groups:
+        generator.shuffle(group)
+    turns = max(map(len, groups), default=0)
+    drawn = [group[turn] for turn in range(turns) for group in groups if turn < len(group)]
+    return drawn[:n]
+
+
+def reference_texts(path: str | Path | None) -> list[str]:
+    """Texts of a file (JSONL with ``text``, or ``.txt``); ``None``: the shipped passages.
+
+    Raises:
+        CorpusError: The file is missing or holds no text.
+    """
+    return list(general_passages("reference")) if path is None else list(read_texts(path))
