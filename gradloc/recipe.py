@@ -4,14 +4,38 @@ Comes in: a YAML file and overrides. Goes out: a frozen ``Recipe`` in which ever
 checked. It opens no corpus and loads no model.
 """
 
-from dataclasses import field
+from collections.abc import Iterable
+from dataclasses import field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
+from pydantic.functional_validators import AfterValidator
+
+from gradloc.artifacts import to_jsonable, write_text
+from gradloc.environment import current_environment
+from gradloc.errors import GradlocError, RecipeError
+from gradloc.recipe_checks import (
+    check_arms,
+    check_date,
+    check_file_name,
+    check_names,
+    check_training,
+)
+from gradloc.schema import build, did_you_mean, report_mismatch
+from gradloc.shipped import shipped_names, shipped_path
+from gradloc.yaml_source import apply_overrides, dump_yaml, read_yaml
 
 _STRICT = ConfigDict(extra="forbid", strict=True)
+
+Count = Annotated[int, Field(ge=1)]
+CountOrZero = Annotated[int, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+# A next-token loss needs one token before the one it scores.
+Length = Annotated[int, Field(ge=2)]
+IsoDate = Annotated[str, AfterValidator(check_date)]
+FileName = Annotated[str, AfterValidator(check_file_name)]
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -30,17 +54,20 @@ class CorpusConfig:
         max_update_documents: At most so many update documents, the earliest first.
         max_length: Tokens a sequence at most; longer documents are cut into several.
         packing: Fill sequences with several documents instead of padding.
+        streaming: Read the update documents while training instead of before, for corpora that
+            do not fit in memory; needs ``training.max_steps``.
     """
 
     source: str = "world"
     paths: tuple[str, ...] = ()
-    cutoff: str = "2023-01-01"
+    cutoff: IsoDate = "2023-01-01"
     fields: dict[str, str] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
     about_probes: bool = False
-    max_update_documents: int | None = None
-    max_length: int = 128
+    max_update_documents: Count | None = None
+    max_length: Length = 128
     packing: bool = False
+    streaming: bool = False
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -74,9 +101,9 @@ class ProbesConfig:
 
     sources: tuple[ProbeSource, ...] = ()
     from_documents: bool = False
-    localization_fraction: float = 0.3
-    max_localization: int = 64
-    max_evaluation: int = 400
+    localization_fraction: Fraction = 0.3
+    max_localization: Count = 64
+    max_evaluation: Count = 400
     screen_invariant: bool = True
 
 
@@ -97,11 +124,11 @@ class MeasureConfig:
 
     granularity: Literal["sublayer", "block"] = "sublayer"
     reduction: Literal["mean_of_norms", "norm_of_mean"] = "mean_of_norms"
-    n_probes: int = 24
-    n_reference: int = 24
+    n_probes: Count = 24
+    n_reference: Count = 24
     reference_path: str = ""
     reference_loss: Literal["all", "random_span"] = "all"
-    max_length: int = 128
+    max_length: Length = 128
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -131,7 +158,7 @@ class TextSource:
 
     name: str
     path: str
-    max_texts: int = 64
+    max_texts: Count = 64
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -147,10 +174,10 @@ class EvaluationConfig:
     """
 
     general_text: tuple[TextSource, ...] = ()
-    n_curve_points: int = 6
-    n_curve_probes: int = 24
-    n_examples: int = 6
-    n_bootstrap: int = 2000
+    n_curve_points: CountOrZero = 6
+    n_curve_probes: CountOrZero = 24
+    n_examples: CountOrZero = 6
+    n_bootstrap: Count = 2000
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -167,23 +194,123 @@ class Recipe:
         training: ``transformers.TrainingArguments`` by name, for every arm.
         arms: Name -> arm. The first is the main one: its plan is ``plan.json`` and its weights
             are ``checkpoint/``. Arms with policy ``all`` are the line to compare with.
+        environment: Written by gradloc into the recipe of a run: versions of Python and the
+            libraries, git revision. Two recipes that differ in it alone are equal.
     """
 
-    name: str
+    name: FileName
     model: str = "smollm2-135m-instruct"
-    seed: int = 0
+    seed: CountOrZero = 0
     output_dir: str = "runs"
     dtype: Literal["float32", "bfloat16"] = "float32"
     corpus: CorpusConfig = field(default_factory=CorpusConfig)
     probes: ProbesConfig = field(default_factory=ProbesConfig)
     measure: MeasureConfig = field(default_factory=MeasureConfig)
     training: dict[str, Any] = field(default_factory=dict)
-    arms: dict[str, ArmConfig] = field(
-        default_factory=lambda: {"interference_ratio": ArmConfig()}
-    )
+    arms: dict[str, ArmConfig] = field(default_factory=lambda: {"interference_ratio": ArmConfig()})
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    environment: dict[str, Any] = field(default_factory=dict, compare=False)
 
     @property
     def run_dir(self) -> Path:
         """Folder of this run."""
         return Path(self.output_dir) / self.name
+
+    def save(self, path: str | Path) -> Path:
+        """Write the recipe as YAML that ``load`` reads back."""
+        return write_text(path, dump_recipe(self))
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Recipe":
+        """Read a recipe; the same as ``gradloc.load_recipe``."""
+        return load_recipe(path)
+
+
+def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
+    """Read a recipe and check everything that can be checked without opening its corpus.
+
+    Args:
+        path: YAML file, the name of a shipped recipe (``quickstart``), or its path in a clone
+            (``recipes/quickstart.yaml``) from any working directory.
+        overrides: ``key.path=value`` each, set before the checks; values are YAML
+            (``training.learning_rate=1.0e-4``, ``arms.full.policy=all``).
+
+    Returns:
+        The recipe, with every default filled in.
+
+    Raises:
+        RecipeError: The file is missing or no YAML, or any of its keys and values is wrong; all
+            problems are reported at once.
+
+    Example:
+        >>> load_recipe("quickstart", ["seed=3"]).seed
+        3
+    """
+    file = find_recipe(path)
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or f"is not UTF-8 text ({error})"
+        raise RecipeError(path, [f"cannot be read: {reason}"]) from error
+    source = read_yaml(text)
+    if source.data is None and not source.problems:
+        source.report("", "the file is empty; a recipe needs at least the line 'name: ...'")
+    elif source.data is not None and not isinstance(source.data, dict):
+        report_mismatch(source, "", ["map"], source.data)
+    elif source.data is not None:
+        apply_overrides(source, overrides)
+        recipe = build(Recipe, source)
+        # Policies and readers stand below recipes in the line; only their names are needed here.
+        from gradloc.corpus import READERS
+        from gradloc.selection import POLICIES
+
+        check_arms(source)
+        check_names(source, policies=POLICIES, readers=READERS)
+        check_training(source)
+        if not source.problems:
+            return recipe
+    raise RecipeError(path, source.problem_lines())
+
+
+def find_recipe(path: str | Path) -> Path:
+    """The file that a user means by a path or by the name of a shipped recipe.
+
+    Raises:
+        RecipeError: There is no such file and no such shipped recipe.
+    """
+    path = Path(path)
+    if path.is_file():
+        return path
+    if path.is_dir():
+        raise RecipeError(path, ["is a folder; name a recipe file in it"])
+    parts = path.parts[1:] if path.parts[:1] == ("recipes",) else path.parts
+    try:
+        return shipped_path("recipes", Path(*parts).as_posix())
+    except GradlocError as error:
+        known = shipped_names("recipes")
+        problem = f"no such file, and no shipped recipe. {did_you_mean(path.stem, known)}"
+        raise RecipeError(path, [problem]) from error
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """Write a recipe as YAML text, every default filled in, that loads back to an equal one."""
+    data = to_jsonable(recipe)
+    if not recipe.environment:
+        del data["environment"]
+    return dump_yaml(data)
+
+
+def save_resolved(recipe: Recipe, path: str | Path) -> Path:
+    """Write a recipe together with the environment that it runs in.
+
+    Args:
+        recipe: The recipe of the run.
+        path: The run's ``recipe.yaml``; ``load_recipe`` reads it back to an equal recipe.
+
+    Returns:
+        The path.
+
+    Raises:
+        GradlocError: The file cannot be written; what was there before is unchanged.
+    """
+    return replace(recipe, environment=current_environment()).save(path)

@@ -1,0 +1,151 @@
+"""What a recipe's values must satisfy beyond their types.
+
+Comes in: the plain data of a recipe file. Goes out: problems, added to it. It makes no recipe
+(``gradloc.recipe`` does) and runs no stage.
+"""
+
+import dataclasses
+import re
+import types
+from collections.abc import Iterable, Iterator
+from datetime import date
+from enum import Enum
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from gradloc.schema import did_you_mean, kind_of, report_mismatch
+from gradloc.yaml_source import Source
+
+# TrainingArguments that gradloc must set itself -> what to do instead.
+SET_BY_GRADLOC = {
+    "output_dir": "gradloc trains inside the run folder; set 'output_dir' and 'name' of the recipe",
+    "seed": "one seed serves the whole run; set 'seed' of the recipe",
+    "data_seed": "one seed serves the whole run; set 'seed' of the recipe",
+    "remove_unused_columns": "gradloc's batches need all their columns; remove this line",
+    "resume_from_checkpoint": "start the run again and it continues by itself; remove this line",
+}
+# TrainingArguments that cannot work at 0 or below (max_steps may be -1, so it is not one).
+_POSITIVE = (
+    "gradient_accumulation_steps",
+    "learning_rate",
+    "num_train_epochs",
+    "per_device_eval_batch_size",
+    "per_device_train_batch_size",
+)
+_KINDS = {
+    int: "int",
+    float: "float",
+    bool: "bool",
+    str: "str",
+    list: "list",
+    dict: "map",
+    type(None): "none",
+}
+
+
+def check_date(text: str) -> str:
+    """Return an ISO date (``YYYY-MM-DD``) as it is.
+
+    Raises:
+        ValueError: It is none.
+    """
+    try:
+        # fromisoformat alone takes 20230101 as well from Python 3.11 on.
+        if re.fullmatch(r"\d{4}-\d{2}-\d{2}", text) and date.fromisoformat(text):
+            return text
+    except ValueError:
+        pass
+    raise ValueError(f"'{text}' is not a date of the calendar; write it as \"2023-01-31\"")
+
+
+def check_file_name(text: str) -> str:
+    """Return a name that can stand in a path as it is.
+
+    Raises:
+        ValueError: It holds other than letters, digits, dot, dash and underscore.
+    """
+    if re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", text):
+        return text
+    raise ValueError(f"'{text}' becomes a folder name; use only letters, digits, '.', '-' and '_'")
+
+
+def check_arms(source: Source) -> None:
+    """Note a recipe without arms, and arm names that cannot name a folder or an override."""
+    arms = source.data.get("arms")
+    if arms == {}:
+        source.report("arms", "is empty; give at least one arm or remove the line")
+    for name, _ in _arms(source):
+        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_-]*", name):
+            source.report(
+                f"arms.{name}",
+                "an arm's name may hold only letters, digits, '-' and '_'; rename it",
+            )
+
+
+def check_names(source: Source, *, policies: Iterable[str], readers: Iterable[str]) -> None:
+    """Note policies and corpus readers that do not exist.
+
+    Args:
+        source: The recipe file.
+        policies: Live keys of the table of policies.
+        readers: Live keys of the table of corpus readers.
+    """
+    corpus = source.data.get("corpus")
+    used = [("corpus.source", corpus.get("source"), readers)] if isinstance(corpus, dict) else []
+    used += [(f"arms.{name}.policy", arm.get("policy"), policies) for name, arm in _arms(source)]
+    for key, name, known in used:
+        if isinstance(name, str) and name not in known:
+            source.report(key, f"unknown name '{name}'. {did_you_mean(name, known)}")
+
+
+def check_training(source: Source) -> None:
+    """Note ``training`` keys and values that ``transformers.TrainingArguments`` does not take."""
+    blocks = [("training", source.data.get("training"))]
+    blocks += [(f"arms.{name}.training", arm.get("training")) for name, arm in _arms(source)]
+    blocks = [(key, block) for key, block in blocks if isinstance(block, dict) and block]
+    if not blocks:
+        return
+    # Imported here: it costs seconds, and only its field names and types are needed.
+    from transformers import TrainingArguments
+
+    hints = get_type_hints(TrainingArguments)
+    fields = [item.name for item in dataclasses.fields(TrainingArguments) if item.init]
+    for key, block in blocks:
+        for name, value in block.items():
+            if name in SET_BY_GRADLOC:
+                source.report(f"{key}.{name}", f"is set by gradloc: {SET_BY_GRADLOC[name]}")
+            elif name not in fields:
+                source.report(f"{key}.{name}", _unknown_argument(name, fields))
+            else:
+                _check_argument(source, f"{key}.{name}", value, hints[name])
+
+
+def _arms(source: Source) -> Iterator[tuple[str, dict]]:
+    arms = source.data.get("arms")
+    if isinstance(arms, dict):
+        yield from ((name, arm) for name, arm in arms.items() if isinstance(arm, dict))
+
+
+def _unknown_argument(name: str, fields: list[str]) -> str:
+    hint = did_you_mean(name, fields)
+    # The whole list of a hundred names helps nobody.
+    hint = hint if hint.startswith("Did") else "See the documentation of that class."
+    return f"unknown key, no field of transformers.TrainingArguments. {hint}"
+
+
+def _check_argument(source: Source, key: str, value: Any, hint: Any) -> None:
+    parts = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    enums = [part for part in parts if isinstance(part, type) and issubclass(part, Enum)]
+    kinds = [_KINDS.get(get_origin(part) or part, "") for part in parts]
+    kinds += ["str"] * bool(enums)
+    if any(get_origin(part) is Literal for part in parts):
+        kinds += [kind_of(item) for part in parts for item in get_args(part)]
+    found = kind_of(value)
+    if found not in kinds and not (found == "int" and "float" in kinds):
+        report_mismatch(source, key, kinds, value)
+    elif enums and isinstance(value, str):
+        # The hints say "or str" beside each enum; only the enum's values work.
+        known = [member.value for enum in enums for member in enum if member.value]
+        if value not in known:
+            source.report(key, f"unknown name '{value}'. {did_you_mean(value, known)}")
+    elif key.rpartition(".")[2] in _POSITIVE and value <= 0:
+        source.report(key, f"must be greater than 0, found {value}")

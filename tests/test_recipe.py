@@ -1,0 +1,368 @@
+import dataclasses
+import re
+import subprocess
+import sys
+import textwrap
+
+import pytest
+import yaml
+
+from gradloc.environment import current_environment
+from gradloc.errors import RecipeError
+from gradloc.recipe import (
+    ArmConfig,
+    CorpusConfig,
+    ProbesConfig,
+    ProbeSource,
+    Recipe,
+    dump_recipe,
+    find_recipe,
+    load_recipe,
+    save_resolved,
+)
+
+
+@pytest.fixture
+def load(tmp_path):
+    """Write a recipe and load it."""
+
+    def load(text, *overrides):
+        path = tmp_path / "wiki.yaml"
+        path.write_text(textwrap.dedent(text), encoding="utf-8")
+        return load_recipe(path, overrides)
+
+    return load
+
+
+@pytest.fixture
+def problems(load):
+    """Write a recipe that must fail; the problems it reports."""
+
+    def problems(text, *overrides):
+        with pytest.raises(RecipeError) as caught:
+            load(text, *overrides)
+        assert str(caught.value).startswith(f"{caught.value.source}: {len(caught.value.problems)} ")
+        return list(caught.value.problems)
+
+    return problems
+
+
+def test_a_good_recipe(load):
+    recipe = load(
+        """
+        name: wiki
+        seed: 3
+        corpus: {source: jsonl, paths: [a.jsonl, b.jsonl.gz], cutoff: "2025-01-01"}
+        probes:
+          sources:
+            - {path: probes.jsonl, defaults: {group: new}}
+        training: {learning_rate: 1.0e-4, num_train_epochs: 3, save_strategy: "no", bf16: false}
+        arms:
+          ours: {policy: interference_ratio, training: {learning_rate: 2.5e-4}}
+          full: {policy: all}
+        """
+    )
+    assert recipe == Recipe(
+        name="wiki",
+        seed=3,
+        corpus=CorpusConfig(source="jsonl", paths=("a.jsonl", "b.jsonl.gz"), cutoff="2025-01-01"),
+        probes=ProbesConfig(sources=(ProbeSource(path="probes.jsonl", defaults={"group": "new"}),)),
+        training={
+            "learning_rate": 1e-4,
+            "num_train_epochs": 3,
+            "save_strategy": "no",
+            "bf16": False,
+        },
+        arms={
+            "ours": ArmConfig(training={"learning_rate": 2.5e-4}),
+            "full": ArmConfig(policy="all"),
+        },
+    )
+    assert list(recipe.arms) == ["ours", "full"], "the first arm is the main one"
+    assert str(recipe.run_dir) == "runs/wiki"
+
+
+def test_the_error_of_the_style_guide(load):
+    with pytest.raises(RecipeError) as caught:
+        load(
+            """
+            name: wiki
+            corpus:
+              cutof: "2020-01-01"
+            training:
+              learning_rate: 1e-3
+            """
+        )
+    source, rest = str(caught.value).split(": 2 problems\n")
+    assert source.endswith("wiki.yaml")
+    assert rest == (
+        "  corpus.cutof: unknown key. Did you mean 'cutoff'?\n"
+        "  training.learning_rate: '1e-3' is text in YAML; write 1.0e-3"
+    )
+
+
+TRAPS = {
+    # YAML's own traps
+    "seed: 1e3": "seed: '1e3' is text in YAML; write 1000",
+    "probes: {localization_fraction: 1e-1}": (
+        "probes.localization_fraction: '1e-1' is text in YAML; write 1.0e-1"
+    ),
+    'seed: "7"': "seed: '7' is text because of its quotes; write 7",
+    "corpus: {cutoff: 2020-01-01}": (
+        'corpus.cutoff: 2020-01-01 is a date in YAML; write "2020-01-01" in quotes'
+    ),
+    "corpus: {options: {since: 2020-01-01}}": (
+        'corpus.options.since: 2020-01-01 is a date in YAML; write "2020-01-01" in quotes'
+    ),
+    "model: no": "model: 'no' is read as false in YAML; write \"no\" in quotes",
+    "output_dir: off": "output_dir: 'off' is read as false in YAML; write \"off\" in quotes",
+    "dtype: on": "dtype: 'on' is read as true in YAML; write \"on\" in quotes",
+    "model: 12": 'model: 12 is a number in YAML; write "12" in quotes',
+    'corpus: {packing: "yes"}': "corpus.packing: 'yes' is text because of its quotes; write true",
+    "seed: 010": 'seed: 010 is read as 8 in YAML; write 8, or "010" in quotes',
+    "seed: 1:30": 'seed: 1:30 is read as 90 in YAML; write 90, or "1:30" in quotes',
+    "corpus: {options: {x: .nan}}": "corpus.options.x: .nan is not a finite number",
+    "corpus: {fields: {no: x}}": 'corpus.fields.no: a key must be text; write "no": ...',
+    "seed: 1\nseed: 2": "seed: given twice (lines 2 and 3); keep one",
+    "seed: !!python/object:os.system x": (
+        "seed: the tag 'tag:yaml.org,2002:python/object:os.system' is not supported; remove it"
+    ),
+    "corpus: &a {options: *a}": "corpus.options: refers to itself; write the value out",
+    "seed:": "seed: is empty; give a whole number or remove the line",
+    # types and ranges
+    "seed: 8.0": "seed: 8.0 is not a whole number in YAML; write 8",
+    "seed: many": "seed: expected a whole number, found 'many'",
+    "seed: [1]": "seed: expected a whole number, found a list",
+    "seed: -1": "seed: must be greater than or equal to 0, found -1",
+    "corpus: x": "corpus: expected a mapping (lines of key: value), found 'x'",
+    "corpus: {paths: a.jsonl}": "corpus.paths: expected a list, found 'a.jsonl'; write [a.jsonl]",
+    "probes: {localization_fraction: 1.5}": (
+        "probes.localization_fraction: must be less than or equal to 1, found 1.5"
+    ),
+    "probes: {max_localization: 0}": (
+        "probes.max_localization: must be greater than or equal to 1, found 0"
+    ),
+    "probes: {sources: [{}]}": "probes.sources.0.path: is missing; add the line 'path: ...'",
+    "probes: {sources: [{path: x, grup: y}]}": (
+        "probes.sources.0.grup: unknown key. Known: path, fields, defaults."
+    ),
+    'corpus: {cutoff: "2023-02-30"}': (
+        "corpus.cutoff: '2023-02-30' is not a date of the calendar; write it as \"2023-01-31\""
+    ),
+    'corpus: {cutoff: "20230201"}': (
+        "corpus.cutoff: '20230201' is not a date of the calendar; write it as \"2023-01-31\""
+    ),
+    "dtype: float16": "dtype: expected 'float32' or 'bfloat16', found 'float16'",
+    "arms: {}": "arms: is empty; give at least one arm or remove the line",
+    "arms: {a/b: {}}": (
+        "arms.a/b: an arm's name may hold only letters, digits, '-' and '_'; rename it"
+    ),
+    "arms: {full: {polcy: all}}": "arms.full.polcy: unknown key. Did you mean 'policy'?",
+    "arms: {full: all}": "arms.full: expected a mapping (lines of key: value), found 'all'",
+    # names from the live tables
+    "arms: {a: {policy: rgn_above_men}}": (
+        "arms.a.policy: unknown name 'rgn_above_men'. Did you mean 'rgn_above_mean'?"
+    ),
+    "corpus: {source: jsnl}": "corpus.source: unknown name 'jsnl'. Did you mean 'jsonl'?",
+    # TrainingArguments
+    "training: {learning_rat: 1.0e-3}": (
+        "training.learning_rat: unknown key, no field of transformers.TrainingArguments. "
+        "Did you mean 'learning_rate'?"
+    ),
+    "training: {learning_rate: 0}": "training.learning_rate: must be greater than 0, found 0",
+    "training: {max_steps: 1e2}": "training.max_steps: '1e2' is text in YAML; write 100",
+    "training: {max_steps: 10.5}": "training.max_steps: expected a whole number, found 10.5",
+    "training: {save_strategy: no}": (
+        "training.save_strategy: 'no' is read as false in YAML; write \"no\" in quotes"
+    ),
+    "training: {lr_scheduler_type: cosin}": (
+        "training.lr_scheduler_type: unknown name 'cosin'. Did you mean 'cosine'?"
+    ),
+    'training: {bf16: "true"}': "training.bf16: 'true' is text because of its quotes; write true",
+    "training: {weight_decay:}": (
+        "training.weight_decay: is empty; give a number or remove the line"
+    ),
+    "training: {seed: 3}": (
+        "training.seed: is set by gradloc: one seed serves the whole run; set 'seed' of the recipe"
+    ),
+    "arms: {full: {training: {learning_rate: 1e-3}}}": (
+        "arms.full.training.learning_rate: '1e-3' is text in YAML; write 1.0e-3"
+    ),
+}
+
+
+@pytest.mark.parametrize("line", TRAPS)
+def test_each_trap_is_named_with_its_cure(problems, line):
+    assert problems(f"name: x\n{line}\n") == [TRAPS[line]]
+
+
+@pytest.mark.parametrize("written", ["1e-3", "1E-3", "1e3", "1.0e3", "2.5e5", "5e-05", ".5e2"])
+def test_the_cure_for_a_number_is_read_as_that_number(problems, load, written):
+    (problem,) = problems(f"name: x\ntraining: {{learning_rate: {written}}}\n")
+    cure = re.search(r"write (\S+)$", problem)[1]
+    recipe = load(f"name: x\ntraining: {{learning_rate: {cure}}}\n")
+    assert recipe.training["learning_rate"] == float(written)
+
+
+def test_whole_file_problems(problems, tmp_path):
+    assert problems("") == ["the file is empty; a recipe needs at least the line 'name: ...'"]
+    assert problems("# nothing\n") == problems("")
+    assert problems("- name: x\n") == ["expected a mapping (lines of key: value), found a list"]
+    assert problems("seed: 1\n") == ["name: is missing; add the line 'name: ...'"]
+    assert problems("name: x\ncorpus:\n\tsource: world\n") == [
+        "line 3, column 1: a tab; YAML is indented with spaces only"
+    ]
+    assert problems("name: a: b\n")[0].startswith("line 1, column 8: mapping values are not")
+    assert problems("name: a\x00b\n")[0].startswith("cannot be read as YAML text")
+    (tmp_path / "latin.yaml").write_bytes("name: é".encode("latin-1"))
+    with pytest.raises(RecipeError, match="cannot be read: is not UTF-8 text"):
+        load_recipe(tmp_path / "latin.yaml")
+
+
+def test_many_problems_come_at_once_in_the_order_of_the_file(problems):
+    found = problems(
+        """\
+        name: no
+        trainng: {}
+        training:
+          learning_rate: 1e-3
+          nonsense_key: 1
+        corpus:
+          cutoff: 2023-01-01
+          max_length: 0
+          source: jsnl
+        arms:
+          full: {policy: al, training: {bf16: 3}}
+        """
+    )
+    assert [line.split(":")[0] for line in found] == [
+        "name",
+        "trainng",
+        "training.learning_rate",
+        "training.nonsense_key",
+        "corpus.cutoff",
+        "corpus.max_length",
+        "corpus.source",
+        "arms.full.policy",
+        "arms.full.training.bf16",
+    ]
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(RecipeError, match=r"quickstrat: 1 problem\n  no such file.*'quickstart'"):
+        load_recipe("quickstrat")
+    with pytest.raises(RecipeError, match="is a folder; name a recipe file in it"):
+        load_recipe(tmp_path)
+
+
+def test_a_shipped_recipe_is_found_from_anywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert load_recipe("quickstart") == load_recipe("recipes/quickstart.yaml")
+    # A file of the user's own goes first.
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "recipes/quickstart.yaml").write_text("name: mine\n")
+    assert load_recipe("recipes/quickstart.yaml").name == "mine"
+    assert find_recipe("quickstart") != find_recipe("recipes/quickstart.yaml")
+
+
+def test_overrides(load, problems):
+    text = """
+        name: x
+        corpus: {cutoff: "2020-01-01", paths: [a, b]}
+        probes: {sources: [{path: p}, {path: q}]}
+    """
+    recipe = load(
+        text,
+        "seed=4",
+        "corpus.paths=[c]",
+        "corpus.options.n_entities=30",
+        "probes.sources.1.path=z=1",
+        "training.learning_rate=2.0e-4",
+        "arms.full={policy: all}",
+    )
+    assert (recipe.seed, recipe.corpus.paths) == (4, ("c",))
+    assert recipe.corpus.cutoff == "2020-01-01", "what is not overridden stays"
+    assert recipe.corpus.options == {"n_entities": 30}
+    assert [source.path for source in recipe.probes.sources] == ["p", "z=1"]
+    assert recipe.training == {"learning_rate": 2e-4}
+    assert recipe.arms == {"full": ArmConfig(policy="all")}
+
+    assert problems(text, "training.learning_rate=1e-3") == [
+        "training.learning_rate: '1e-3' is text in YAML; write 1.0e-3"
+    ]
+    assert problems(text, "corpus.cutof=no") == [
+        "corpus.cutof: unknown key. Did you mean 'cutoff'?"
+    ]
+    assert problems(text, "seed") == ["override 'seed': has no key; write key.path=value"]
+    assert problems(text, "name.x=1") == [
+        "override 'name.x': leads to nothing that can be set in this file"
+    ]
+    assert problems(text, "corpus.cutoff=[") and problems(text, "probes.sources.7.path=x")
+
+
+def test_an_override_cures_what_it_replaces(load):
+    assert load("name: x\ncorpus: {cutoff: 2020-01-01}\n", 'corpus.cutoff="2021-01-01"')
+
+
+TRICKY = [
+    "no",
+    "1e-3",
+    "1.0e3",
+    "2020-01-01",
+    "010",
+    "null",
+    "~",
+    "a: b",
+    "- x",
+    " pad ",
+    "é\nü",
+    "",
+]
+
+
+def test_dump_loads_back_equal(load):
+    recipe = load("name: x\n")
+    recipe = dataclasses.replace(
+        recipe,
+        model="1e-3",
+        corpus=dataclasses.replace(
+            recipe.corpus, paths=tuple(TRICKY), options={"list": TRICKY, "float": 1e-5, "int": 3}
+        ),
+        training={"learning_rate": 1e-5, "save_strategy": "no", "eval_steps": None},
+        arms={"on": ArmConfig(policy="top_rgn_k", options={"k": 10})},
+    )
+    text = dump_recipe(recipe)
+    assert load(text) == recipe
+    assert 'model: "1e-3"' in text, "other YAML readers take it for a number"
+    assert "environment" not in text
+
+
+def test_save_resolved_records_the_environment(load, tmp_path):
+    recipe = load("name: x\n")
+    path = save_resolved(recipe, tmp_path / "run" / "recipe.yaml")
+    data = yaml.safe_load(path.read_text())
+    assert data["environment"] == current_environment()
+    assert data["environment"]["versions"]["torch"]
+    assert data["probes"]["max_localization"] == 64, "defaults are written out"
+    loaded = load_recipe(path)
+    assert loaded == recipe, "the environment is no part of what is compared"
+    assert loaded.environment == current_environment()
+    assert recipe.environment == {}
+    # Saved again elsewhere, the record is new, not copied.
+    stale = dataclasses.replace(loaded, environment={"python": "1.5"})
+    assert load_recipe(save_resolved(stale, path)).environment == current_environment()
+
+
+def test_environment_imports_no_library():
+    code = (
+        "import sys; from gradloc.environment import current_environment; current_environment();"
+        "assert not {'torch', 'transformers'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_recipe_is_checked_in_python_too():
+    with pytest.raises(ValueError):
+        CorpusConfig(max_length=0)
+    with pytest.raises(ValueError):
+        Recipe(name="a/b")

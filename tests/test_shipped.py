@@ -1,0 +1,89 @@
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import gradloc
+from gradloc import shipped
+from gradloc.errors import GradlocError
+from gradloc.shipped import KINDS, shipped_dir, shipped_names, shipped_path
+
+
+@pytest.fixture
+def tree(tmp_path, monkeypatch):
+    """A package in an otherwise empty folder, as ``shipped`` sees it."""
+    package = tmp_path / "site" / "gradloc"
+    package.mkdir(parents=True)
+    monkeypatch.setattr(shipped, "__file__", str(package / "shipped.py"))
+
+    def add(path):
+        file = tmp_path / "site" / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("name: x\n")
+        return file
+
+    return add
+
+
+def test_this_checkout_ships_recipes_and_suites():
+    for kind in KINDS:
+        names = shipped_names(kind)
+        assert names, f"no YAML file in {shipped_dir(kind)}"
+        assert all(shipped_path(kind, name).suffix == ".yaml" for name in names)
+    assert "quickstart" in shipped_names("recipes")
+
+
+def test_found_in_a_clone(tree):
+    file = tree("recipes/news/daily.yaml")
+    assert shipped_names("recipes") == ("news/daily",)
+    for name in ("news/daily", "news/daily.yaml"):
+        assert shipped_path("recipes", name) == file
+
+
+def test_found_in_a_wheel_before_a_folder_that_happens_to_lie_beside_it(tree):
+    tree("recipes/other.yaml")
+    file = tree("gradloc/_shipped/recipes/a.yaml")
+    assert shipped_names("recipes") == ("a",)
+    assert shipped_path("recipes", "a") == file
+
+
+def test_files_other_than_yaml_are_found_by_their_whole_name(tree):
+    tree("evaluation/suite.yaml")
+    file = tree("evaluation/probes/capitals.jsonl")
+    assert shipped_names("evaluation") == ("suite",)
+    assert shipped_path("evaluation", "probes/capitals.jsonl") == file
+    with pytest.raises(GradlocError):
+        shipped_path("evaluation", "probes/capitals")
+
+
+def test_what_is_not_there_is_named(tree):
+    tree("recipes/quickstart.yaml")
+    tree("secret.yaml")
+    with pytest.raises(GradlocError, match="'quickstrat'.*Did you mean 'quickstart'"):
+        shipped_path("recipes", "quickstrat")
+    with pytest.raises(GradlocError, match="no shipped file"):
+        shipped_path("recipes", "../secret")
+    with pytest.raises(GradlocError, match="shipped evaluation is missing"):
+        shipped_names("evaluation")
+    with pytest.raises(GradlocError, match="'suites'.*Known: recipes, evaluation"):
+        shipped_names("suites")
+
+
+def test_the_working_directory_does_not_matter(tmp_path):
+    copy = tmp_path / "site"
+    package = Path(gradloc.__file__).parent
+    shutil.copytree(package, copy / "gradloc", ignore=shutil.ignore_patterns("__pycache__"))
+    (copy / "recipes").mkdir()
+    (copy / "recipes" / "only.yaml").write_text("name: x\n")
+    code = "from gradloc.shipped import shipped_names; print(shipped_names('recipes'))"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={"PYTHONPATH": str(copy)},
+        cwd="/",
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == "('only',)"
