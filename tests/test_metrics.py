@@ -1,0 +1,223 @@
+import numpy as np
+import pytest
+from scipy import stats
+
+from gradloc import metrics
+from gradloc.metrics import (
+    Estimate,
+    Point,
+    bootstrap_replicates,
+    estimate,
+    figure,
+    forgetting_ratio,
+    interpolate_forgetting,
+    interval,
+    item_mean,
+    stream,
+    uptake_share,
+)
+
+
+def sure(value, n=10, spread=0.0):
+    """An estimate whose replicates scatter evenly by +-spread around its value."""
+    return Estimate(value, value + spread * np.linspace(-1, 1, 401), n, 5)
+
+
+def point(uptake, forgetting, spread=0.0):
+    return Point(sure(uptake, spread=spread), sure(forgetting, spread=spread))
+
+
+# ---- items ------------------------------------------------------------------------------------
+
+
+def test_probe_metrics_equal_a_hand_made_table():
+    columns = {
+        "nll": [1.0, 2.0, 3.0, 0.5],
+        "exact": [True, False, False, True],
+        "old_nll": [1.5, 2.0, 1.0, None],
+    }
+    found = {name: metric.values(columns) for name, metric in metrics.PROBE_METRICS.items()}
+    np.testing.assert_array_equal(found["nll"], [1.0, 2.0, 3.0, 0.5])
+    np.testing.assert_array_equal(found["exact"], [1, 0, 0, 1])
+    # a tie counts for the old answer; a probe without an old answer has no preference
+    np.testing.assert_array_equal(found["prefers_new"], [1, 0, 0, np.nan])
+
+
+def test_weighted_mean_is_sum_of_nats_over_sum_of_tokens():
+    nats, tokens = np.array([30.0, 8.0, 2.0]), np.array([10, 4, 2])
+    assert item_mean(nats / tokens, tokens) == pytest.approx(40 / 16)
+
+
+# ---- bootstrap --------------------------------------------------------------------------------
+
+
+def loop_bootstrap(values, clusters, weights, n_bootstrap, seed):
+    """The same draws, with every resample spelled out item by item."""
+    names = list(dict.fromkeys(clusters))
+    rng = np.random.default_rng(seed)
+    counts = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=n_bootstrap)
+    replicates = []
+    for row in counts:
+        items = [
+            item
+            for name, count in zip(names, row, strict=True)
+            for _ in range(count)
+            for item, cluster in enumerate(clusters)
+            if cluster == name
+        ]
+        replicates.append([np.average(v[items], weights=weights[items]) for v in values])
+    return np.array(replicates).T
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_replicates_equal_resampling_spelled_out(weighted, monkeypatch):
+    rng = np.random.default_rng(1)
+    values, clusters = rng.normal(size=(3, 12)), list("aabbbcddeefa")
+    weights = rng.integers(1, 9, 12).astype(float) if weighted else np.ones(12)
+    # A small limit makes several chunks, which must continue the same draws.
+    monkeypatch.setattr(metrics, "_COUNTS_AT_ONCE", 40)
+    found = bootstrap_replicates(
+        values, clusters, n_bootstrap=30, seed=7, weights=weights if weighted else None
+    )
+    np.testing.assert_allclose(found, loop_bootstrap(values, clusters, weights, 30, 7))
+
+
+def test_standard_error_agrees_with_theory_for_independent_items():
+    values = np.random.default_rng(0).normal(size=(1, 200))
+    replicates = bootstrap_replicates(values, range(200), n_bootstrap=4000)
+    assert replicates.std() == pytest.approx(stats.sem(values[0]), rel=0.06)
+    scipy_interval = stats.bootstrap(
+        values, np.mean, n_resamples=4000, method="percentile", rng=3
+    ).confidence_interval
+    assert interval(replicates[0]) == pytest.approx(tuple(scipy_interval), abs=0.02)
+
+
+def test_probes_of_one_entity_do_not_count_as_independent():
+    # 20 entities, 10 identical probes each: the honest spread is that of 20 values, not 200.
+    values = np.repeat(np.random.default_rng(0).normal(size=20), 10)[None]
+    entities = np.repeat(np.arange(20), 10)
+    by_entity = bootstrap_replicates(values, entities, n_bootstrap=4000).std()
+    by_probe = bootstrap_replicates(values, range(200), n_bootstrap=4000).std()
+    assert by_entity == pytest.approx(np.sqrt(10) * by_probe, rel=0.1)
+
+
+def test_differences_are_paired():
+    values = np.random.default_rng(0).normal(size=50) * 10
+    before, after = estimate([values, values - 0.5], range(50), n_bootstrap=200)
+    gain = before.minus(after)
+    assert gain.value == pytest.approx(0.5)
+    np.testing.assert_allclose(gain.replicates, 0.5)
+    assert before.replicates.std() > 0.5
+
+
+def test_streams_differ_between_sets_and_repeat_between_runs():
+    values, names = np.arange(9.0)[None], range(9)
+    first, again, other = (
+        bootstrap_replicates(values, names, n_bootstrap=20, seed=stream(0, name))
+        for name in ("probes", "probes", "texts")
+    )
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_interval_covers_the_truth_about_as_often_as_it_says():
+    rng = np.random.default_rng(5)
+    hits = 0
+    for trial in range(200):
+        effects = np.repeat(rng.normal(size=40), 3) + rng.normal(size=120)
+        low, high = interval(
+            bootstrap_replicates(
+                effects[None], np.repeat(np.arange(40), 3), n_bootstrap=400, seed=trial
+            )[0]
+        )
+        hits += low <= 0 <= high
+    assert 0.89 <= hits / 200 <= 0.99
+
+
+def test_figures_without_an_interval_say_why():
+    single = figure(estimate([[1.0, 3.0]], ["a", "a"], n_bootstrap=10)[0], "nats", False)
+    assert (single.value, single.low, single.high, single.n) == (2.0, None, None, 2)
+    assert "no interval" in single.note
+    diverged = figure(estimate([[1.0, np.nan]], "ab", n_bootstrap=10)[0], "nats", False)
+    assert (diverged.value, diverged.low) == (None, None)
+    assert "diverged" in diverged.note
+
+
+# ---- the line of full training ----------------------------------------------------------------
+
+
+def test_line_is_piecewise_linear_through_the_base_and_never_extrapolated():
+    uptakes, forgettings = [3.0, 1.0, 2.0], [0.9, 0.1, 0.3]
+    table = {0.0: 0.0, 0.5: 0.05, 1.0: 0.1, 1.5: 0.2, 2.5: 0.6, 3.0: 0.9}
+    for at, expected in table.items():
+        assert interpolate_forgetting(uptakes, forgettings, at) == pytest.approx(expected)
+    assert np.isnan(interpolate_forgetting(uptakes, forgettings, 3.001))
+    assert np.isnan(interpolate_forgetting(uptakes, forgettings, -0.001))
+    # equal uptake: one point with the mean forgetting
+    assert interpolate_forgetting([2.0, 2.0], [0.2, 0.4], 1.0) == pytest.approx(0.15)
+
+
+def test_line_of_replicates_equals_one_line_at_a_time():
+    rng = np.random.default_rng(0)
+    uptakes, forgettings = rng.uniform(1, 4, (3, 25)), rng.uniform(0, 1, (3, 25))
+    at = rng.uniform(0, 4.5, 25)
+    found = interpolate_forgetting(uptakes, forgettings, at)
+    expected = [interpolate_forgetting(uptakes[:, i], forgettings[:, i], at[i]) for i in range(25)]
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_ratio_at_equal_uptake():
+    # The line rises from (2, .1) to (4, .5): at uptake 3 full training forgets .3.
+    found = forgetting_ratio(point(3.0, 0.06), [point(4.0, 0.5), point(2.0, 0.1)])
+    assert found.value == pytest.approx(0.2)
+    assert (found.low, found.high) == pytest.approx((0.2, 0.2))
+    assert (found.unit, found.higher_is_better, found.note) == ("ratio", False, "")
+
+
+def test_ratio_of_full_training_with_itself_is_one_with_a_closed_interval():
+    line = [point(2.0, 0.2, spread=0.05), point(4.0, 0.6, spread=0.05)]
+    found = forgetting_ratio(line[0], line)
+    assert (found.value, found.low, found.high) == pytest.approx((1, 1, 1))
+
+
+@pytest.mark.parametrize(
+    ("arm", "line", "note"),
+    [
+        (point(-0.1, 0.1), [point(2, 0.2)], "takes up nothing"),
+        (point(2.5, 0.05), [point(1, 0.1), point(2, 0.4)], "takes up more (2.5) than full"),
+        (point(1.0, 0.1), [point(2, -0.2)], "forgets nothing at this uptake (-0.1)"),
+        (point(1.0, np.nan), [point(2, 0.2)], "not finite"),
+    ],
+)
+def test_ratio_is_left_out_where_there_is_none(arm, line, note):
+    found = forgetting_ratio(arm, line)
+    assert (found.value, found.low, found.high) == (None, None, None)
+    assert note in found.note
+
+
+def test_arm_beyond_the_line_still_shows_both_forgettings():
+    found = forgetting_ratio(point(2.5, 0.05), [point(1, 0.1), point(2, 0.4)])
+    assert "forgets 0.05 where that forgets 0.4" in found.note
+
+
+def test_uncertain_reference_gives_a_value_and_an_open_interval():
+    found = forgetting_ratio(point(1.0, 0.02), [Point(sure(2.0), sure(0.08, spread=0.2))])
+    assert found.value == pytest.approx(0.5)
+    assert found.high is None and found.low is not None
+    assert "not distinct from zero" in found.note
+
+
+def test_resamples_beyond_the_line_are_counted():
+    arm = Point(sure(2.0, spread=0.3), sure(0.1))
+    found = forgetting_ratio(arm, [point(2.0, 0.4)])
+    assert found.value == pytest.approx(0.25)
+    assert "in 50% of the resamples" in found.note
+    assert found.low == pytest.approx(0.25)  # held at the line's end, so never below
+
+
+def test_uptake_share_is_of_the_reference_that_takes_up_most():
+    found = uptake_share(sure(1.5), [sure(1.0), sure(2.0)])
+    assert (found.value, found.low, found.high) == pytest.approx((0.75, 0.75, 0.75))
+    assert found.higher_is_better
+    assert uptake_share(sure(1.0), [sure(-1.0)]).value is None
+    assert uptake_share(sure(1.0), [sure(np.nan), sure(2.0)]).value == pytest.approx(0.5)
