@@ -52,12 +52,16 @@ class GradLocCallback(TrainerCallback, ExportableState):
     Attributes:
         plan: The plan in force, ``None`` until it has been measured.
         profile: The profile it was selected from, if measured here.
+        trainable_fraction: Parameters that train / all parameters of the model, 0-1.
+        n_verified: Frozen tensors proven unchanged at the end of training.
     """
 
     def __init__(self, plan: LayerPlan | str | Path | dict | None = None):
         # A dictionary comes from a checkpoint: the Trainer rebuilds callbacks from their state.
         self.plan = LayerPlan.from_dict(plan) if isinstance(plan, dict) else plan and as_plan(plan)
         self.profile: GradientProfile | None = None
+        self.trainable_fraction = float("nan")
+        self.n_verified = 0
         self._request: _Request | None = None
         self._frozen: FrozenLayers | None = None
         self._hooks: list = []
@@ -140,7 +144,7 @@ class GradLocCallback(TrainerCallback, ExportableState):
 
     def on_train_end(self, args, state, control, **kwargs):
         """Prove that what was frozen is unchanged."""
-        self._frozen.verify()
+        self.n_verified = self._frozen.verify()
 
     def _freeze(self, trainer: Trainer) -> None:
         """Decide on the plan and apply it; the optimizer exists, the model is not wrapped yet."""
@@ -160,10 +164,11 @@ class GradLocCallback(TrainerCallback, ExportableState):
             self._hooks = scale_learning_rates(
                 trainer.optimizer, self._frozen.learning_rate_scales
             )
+        n_parameters = sum(p.numel() for p in trainer.model.parameters())
+        self.trainable_fraction = self._frozen.n_trainable / n_parameters
         logger.info(
             "gradloc trains %d of %d units, %.1f %% of the parameters (%s)",
-            len(self.plan.trained), len(self.plan.scale),
-            100 * self._frozen.n_trainable / sum(p.numel() for p in trainer.model.parameters()),
+            len(self.plan.trained), len(self.plan.scale), 100 * self.trainable_fraction,
             self.plan.policy or "plan by hand",
         )
 

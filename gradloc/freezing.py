@@ -57,8 +57,11 @@ class FrozenLayers:
         """Number of parameters that train."""
         return sum(p.numel() for p in self._model.parameters() if p.requires_grad)
 
-    def verify(self) -> None:
+    def verify(self) -> int:
         """Compare every frozen tensor, bit for bit, with what it was when it was frozen.
+
+        Returns:
+            How many tensors were compared.
 
         Raises:
             FrozenParametersChangedError: At least one differs; they are named.
@@ -71,6 +74,7 @@ class FrozenLayers:
                 f"{len(changed)} frozen parameters changed during training: {shown}. Something "
                 "else wrote to them, or the optimizer was built before they were frozen."
             )
+        return len(now)
 
     def restore(self) -> None:
         """Give every parameter the ``requires_grad`` it had before; weights stay as they are."""

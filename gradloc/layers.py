@@ -268,31 +268,35 @@ def _assemble(
     adapter_prefix = getattr(getattr(model, "base_model", None), "prefix", None)
     embeddings = {id(p) for p in _embedding_parameters(model)}
     homes: dict[str, tuple[str, int | None]] = {}
-    members: dict[str, tuple[dict, dict]] = {}
+    parameters: dict[str, tuple[dict, dict]] = {}
+    members: dict[str, dict[str, None]] = {}  # ordered sets
     for raw_name, parameter in model.named_parameters():
         name = canonical_name(raw_name)
         parts = name.split(".")
         if parts[:depth] == stack_name.split("."):
             block = int(parts[depth])
+            child = ".".join(parts[: depth + 2])
             if sublayers is None:
                 unit, kind = ".".join(parts[: depth + 1]), "block"
             else:
-                child = ".".join(parts[: depth + 2])
                 # A parameter that hangs on the block itself goes with the block's last sublayer.
                 last = [home for home in sublayers.values() if home[2] == block][-1]
                 unit, kind, _ = sublayers.get(child, last)
         else:
             unit, block = _outer_unit(parts), None
+            child = unit
             kind = "embedding" if id(parameter) in embeddings else _outer_kind(unit)
         homes.setdefault(unit, (kind, block))
         is_adapter = "modules_to_save" in parts or (
             isinstance(adapter_prefix, str) and any(p.startswith(adapter_prefix) for p in parts)
         )
-        members.setdefault(unit, ({}, {}))[is_adapter][name] = parameter
+        parameters.setdefault(unit, ({}, {}))[is_adapter][name] = parameter
+        members.setdefault(unit, {})[child] = None
     return tuple(
         Unit(
-            UnitInfo(unit, kind, block, sum(p.numel() for p in members[unit][0].values())),
-            *members[unit],
+            UnitInfo(unit, kind, block, sum(p.numel() for p in parameters[unit][0].values()),
+                     tuple(members[unit])),
+            *parameters[unit],
         )
         for unit, (kind, block) in homes.items()
     )

@@ -25,12 +25,18 @@ class UnitInfo:
         kind: ``attention``, ``mlp``, ``block``, ``embedding``, ``head`` or ``norm``.
         block: Index of its block, ``None`` outside the stack.
         n_parameters: Number of parameters.
+        members: Paths of the modules whose parameters it holds (the MLP and the norm that feeds
+            it, say), for tools that see tensors by name only.
     """
 
     name: str
     kind: str
     block: int | None
     n_parameters: int
+    members: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        object.__setattr__(self, "members", tuple(self.members))  # a list, from JSON
 
     @property
     def in_stack(self) -> bool:

@@ -1,0 +1,244 @@
+"""From a recipe and a plan to a checkpoint: a thin layer over the Trainer.
+
+Comes in: a ``Recipe``, a ``LayerPlan`` and the documents. Goes out: a folder with weights,
+tokenizer, plan, recipe and ``training.json`` (what it cost and how it went). It measures no
+layers and judges no result.
+"""
+
+import functools
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from datasets import Dataset, IterableDataset
+from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
+from transformers.trainer_utils import get_last_checkpoint
+
+from gradloc.artifacts import write_json
+from gradloc.batches import collate, pad_token_id, training_rows
+from gradloc.callback import PLAN_FILE, GradLocCallback
+from gradloc.corpus import read_corpus
+from gradloc.corpus.documents import Document
+from gradloc.errors import CorpusError, GradlocError
+from gradloc.memory import PeakMemory
+from gradloc.models import load_model, load_tokenizer
+from gradloc.plan import LayerPlan, as_plan
+from gradloc.preparation import build_probes, training_documents
+from gradloc.probes import Probe, ProbeSet
+from gradloc.recipe import ArmConfig, Recipe, save_resolved
+from gradloc.scoring import score_probes
+
+CHECKPOINT_DIR = "checkpoint"
+TRAINING_FILE = "training.json"
+
+
+def train(
+    recipe: Recipe,
+    plan: LayerPlan | str | Path,
+    *,
+    arm: str | None = None,
+    out_dir: str | Path | None = None,
+    probes: ProbeSet | None = None,
+) -> Path:
+    """Train one arm of a recipe under a plan.
+
+    An interrupted training continues from its last Trainer checkpoint, if the recipe's
+    ``training`` asks for any (``save_strategy``), and starts anew otherwise.
+
+    Args:
+        recipe: The recipe.
+        plan: The plan, or the path of its file.
+        arm: Which arm's training arguments to use; default: the first.
+        out_dir: Folder of the checkpoint; default: ``checkpoint`` in the run folder.
+        probes: The run's probes; default: built from the recipe.
+
+    Returns:
+        ``out_dir``, with safetensors weights, tokenizer, ``plan.json``, ``recipe.yaml`` and,
+        written last, ``training.json``.
+
+    Raises:
+        GradlocError: Bad input, or a disk that is full while saving.
+    """
+    plan = as_plan(plan)
+    arm = arm or next(iter(recipe.arms))
+    out_dir = Path(out_dir) if out_dir is not None else recipe.run_dir / CHECKPOINT_DIR
+    corpus = read_corpus(recipe.corpus, seed=recipe.seed)
+    probes = probes if probes is not None else build_probes(recipe, corpus)
+    model = load_model(recipe.model, dtype=recipe.dtype)
+    tokenizer = load_tokenizer(recipe.model)
+    callback = GradLocCallback(plan)
+    curve = ProbeCurve(tokenizer, *_followed(probes, recipe.evaluation.n_curve_probes),
+                       n_points=recipe.evaluation.n_curve_points)
+    trainer = Trainer(
+        model=model,
+        args=_arguments(recipe, recipe.arms[arm], out_dir),
+        train_dataset=_dataset(
+            recipe, tokenizer, functools.partial(training_documents, recipe, corpus, probes)
+        ),
+        data_collator=functools.partial(collate, pad_token_id=pad_token_id(tokenizer)),
+        processing_class=tokenizer,
+        callbacks=[callback, curve, Progress(arm)],
+    )
+    for noisy in (ProgressCallback, PrinterCallback):
+        trainer.remove_callback(noisy)
+    last = get_last_checkpoint(str(out_dir)) if out_dir.is_dir() else None
+    with PeakMemory() as memory:
+        start = time.perf_counter()
+        trainer.train(resume_from_checkpoint=last)
+        seconds = time.perf_counter() - start - curve.seconds
+    log = {
+        "arm": arm,
+        "policy": plan.policy,
+        "learning_rate": trainer.args.learning_rate,
+        "n_steps": trainer.state.global_step,
+        "train_seconds": round(seconds, 2),
+        "peak_rss_mib": round(memory.mib, 1),
+        "trainable_fraction": round(callback.trainable_fraction, 6),
+        "n_frozen_tensors_verified": callback.n_verified,
+        "curve": _curve(trainer.state.log_history),
+    }
+    if trainer.is_world_process_zero():
+        _save(trainer, recipe, plan, log, out_dir)
+    return out_dir
+
+
+class Progress(ProgressCallback):
+    """The Trainer's progress bar, with the loss beside it instead of a line for every log."""
+
+    def __init__(self, arm: str):
+        super().__init__()
+        self.arm = arm
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        """Name the bar after the arm."""
+        super().on_train_begin(args, state, control, **kwargs)
+        if self.training_bar is not None:
+            self.training_bar.set_description(f"train {self.arm}")
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        """Show the loss on the bar."""
+        if self.training_bar is not None and logs and "loss" in logs:
+            self.training_bar.set_postfix(loss=f"{float(logs['loss']):.3f}")
+
+
+class ProbeCurve(TrainerCallback):
+    """Follow a few probes during training.
+
+    The points go into the Trainer's log history, so they survive a resume.
+
+    Args:
+        tokenizer: The tokenizer.
+        new: Probes on new and updated facts.
+        invariant: Probes on facts that should stay.
+        n_points: How many points over the whole training; 0: none.
+
+    Attributes:
+        seconds: Time spent here, which is not training.
+    """
+
+    def __init__(self, tokenizer, new: Sequence[Probe], invariant: Sequence[Probe], n_points: int):
+        self.tokenizer, self.new, self.invariant = tokenizer, new, invariant
+        self.n_points = n_points
+        self.seconds = 0.0
+
+    def on_train_begin(self, args, state, control, model=None, **kwargs):
+        """Measure the starting point."""
+        if state.global_step == 0:
+            self._measure(state, model)
+
+    def on_step_end(self, args, state, control, model=None, **kwargs):
+        """Measure at evenly spaced steps and at the last."""
+        every = max(1, round(state.max_steps / max(1, self.n_points)))
+        if state.global_step % every == 0 or state.global_step == state.max_steps:
+            self._measure(state, model)
+
+    def _measure(self, state, model) -> None:
+        if not self.n_points or not state.is_world_process_zero:
+            return
+        start = time.perf_counter()
+        point = {"step": state.global_step}
+        for name, probes in (("new_nll", self.new), ("invariant_nll", self.invariant)):
+            if probes:
+                nll = score_probes(model, self.tokenizer, probes, progress=False)["nll"]
+                point[name] = float(sum(nll) / len(nll))
+        state.log_history.append(point)
+        self.seconds += time.perf_counter() - start
+
+
+def _followed(probes: ProbeSet, n: int) -> tuple[list[Probe], list[Probe]]:
+    """Evaluation probes to follow: paraphrases of new facts first, and invariant ones."""
+    judged = [probe for probe in probes if probe.split == "evaluation"]
+    new = [p for p in judged if p.group != "invariant"]
+    new.sort(key=lambda probe: probe.depth != "paraphrase")
+    return _spread(new, n), _spread([p for p in judged if p.group == "invariant"], n)
+
+
+def _spread(probes: list[Probe], n: int) -> list[Probe]:
+    paraphrased = [p for p in probes if p.depth == "paraphrase"] or probes
+    step = max(1, len(paraphrased) // max(1, n))
+    return paraphrased[::step][:n]
+
+
+def _arguments(recipe: Recipe, arm: ArmConfig, out_dir: Path) -> TrainingArguments:
+    ours = {
+        "logging_strategy": "steps",
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "report_to": "none",
+        "remove_unused_columns": True,
+    }
+    given = {**recipe.training, **arm.training}
+    if "save_steps" in given:
+        ours["save_strategy"] = "steps"
+    try:
+        return TrainingArguments(
+            output_dir=str(out_dir), seed=recipe.seed, data_seed=recipe.seed, **{**ours, **given}
+        )
+    except (TypeError, ValueError) as error:
+        raise GradlocError(f"recipe {recipe.name}: training: {error}") from error
+
+
+def _dataset(
+    recipe: Recipe, tokenizer, documents: Callable[[], Iterator[Document]]
+) -> Dataset | IterableDataset:
+    """Token rows of the update documents; re-read at every epoch where the corpus streams."""
+
+    def rows() -> Iterator[dict]:
+        return training_rows(
+            tokenizer, (document.text for document in documents()),
+            max_length=recipe.corpus.max_length, packing=recipe.corpus.packing,
+        )
+
+    if recipe.corpus.streaming:
+        return IterableDataset.from_generator(rows)
+    held = list(rows())
+    if not held:
+        raise CorpusError("the update documents hold no text of two tokens or more to train on.")
+    return Dataset.from_list(held)
+
+
+def _curve(log_history: list[dict]) -> dict[str, list]:
+    """Columns over steps; ``None`` where a step has no value of that kind."""
+    names = ("loss", "new_nll", "invariant_nll")
+    by_step: dict[int, dict] = {}
+    for entry in log_history:
+        found = {name: entry[name] for name in names if name in entry}
+        if found:
+            by_step.setdefault(int(entry["step"]), {}).update(found)
+    steps = sorted(by_step)
+    return {"step": steps, **{n: [by_step[s].get(n) for s in steps] for n in names}}
+
+
+def _save(trainer: Trainer, recipe: Recipe, plan: LayerPlan, log: dict, out_dir: Path) -> None:
+    try:
+        trainer.save_model(str(out_dir))
+    except OSError as error:
+        raise GradlocError(
+            f"{out_dir}: the weights cannot be saved: {error.strerror or error}. Free some space "
+            "and run again; nothing else of the run has changed."
+        ) from error
+    plan.save(out_dir / PLAN_FILE)
+    save_resolved(recipe, out_dir / "recipe.yaml")
+    # Last, since its presence says that the checkpoint is complete.
+    write_json(out_dir / TRAINING_FILE, log)
