@@ -5,9 +5,10 @@ Comes in: the plain data of a recipe file. Goes out: problems, added to it. It m
 """
 
 import dataclasses
+import inspect
 import re
 import types
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import date
 from enum import Enum
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -81,12 +82,14 @@ def check_arms(source: Source) -> None:
             )
 
 
-def check_names(source: Source, *, policies: Iterable[str], readers: Iterable[str]) -> None:
-    """Note policies and corpus readers that do not exist.
+def check_names(
+    source: Source, *, policies: Mapping[str, Callable], readers: Iterable[str]
+) -> None:
+    """Note policies, their options and corpus readers that do not exist.
 
     Args:
         source: The recipe file.
-        policies: Live keys of the table of policies.
+        policies: The live table of policies; the options of one are its keyword-only parameters.
         readers: Live keys of the table of corpus readers.
     """
     corpus = source.data.get("corpus")
@@ -95,6 +98,17 @@ def check_names(source: Source, *, policies: Iterable[str], readers: Iterable[st
     for key, name, known in used:
         if isinstance(name, str) and name not in known:
             source.report(key, f"unknown name '{name}'. {did_you_mean(name, known)}")
+    for name, arm in _arms(source):
+        policy, options = arm.get("policy"), arm.get("options")
+        if isinstance(options, dict) and isinstance(policy, str) and policy in policies:
+            parameters = inspect.signature(policies[policy]).parameters.values()
+            known = [item.name for item in parameters if item.kind is item.KEYWORD_ONLY]
+            for option in options:
+                if option not in known:
+                    source.report(
+                        f"arms.{name}.options.{option}",
+                        f"no option of policy '{policy}'. {did_you_mean(option, known)}",
+                    )
 
 
 def check_training(source: Source) -> None:

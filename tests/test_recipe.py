@@ -163,6 +163,9 @@ TRAPS = {
     "arms: {a: {policy: rgn_above_men}}": (
         "arms.a.policy: unknown name 'rgn_above_men'. Did you mean 'rgn_above_mean'?"
     ),
+    "arms: {a: {policy: top_rgn_k, options: {n: 3}}}": (
+        "arms.a.options.n: no option of policy 'top_rgn_k'. Known: k."
+    ),
     "corpus: {source: jsnl}": "corpus.source: unknown name 'jsnl'. Did you mean 'jsonl'?",
     # TrainingArguments
     "training: {learning_rat: 1.0e-3}": (

