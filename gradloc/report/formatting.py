@@ -1,0 +1,133 @@
+"""Numbers and names as people read them.
+
+Comes in: figures and metric keys. Goes out: short strings with three significant digits, a true
+minus sign and thousands separators. It knows nothing of HTML.
+"""
+
+import math
+
+from gradloc.results import Figure
+
+MINUS = "\N{MINUS SIGN}"
+DASH = "\N{EN DASH}"
+MISSING = "\N{EM DASH}"
+THIN = "\N{NARROW NO-BREAK SPACE}"
+_SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+# What a metric is called on the page; other keys are spelled out by ``metric_label``.
+_LABELS = {
+    "new_verbatim_nll": "new facts, as trained",
+    "new_paraphrase_nll": "new facts, paraphrased",
+    "new_composition_nll": "new facts, combined",
+    "updated_prefers_new": "prefers the new answer",
+    "known_facts": "known facts",
+    "known_facts_nll": "likelihood of known facts",
+    "general_text": "general text",
+    "uptake_share": "uptake",
+}
+_WORDS = {"nll": "NLL", "exact": "exact match", "rgn": "RGN"}
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """Write a number with so many significant digits.
+
+    Example:
+        >>> number(1234.5), number(0.01234), number(-2.5), number(None)
+        ('1,234', '0.0123', '−2.50', '—')
+    """
+    if value is None or math.isnan(value):
+        return MISSING
+    if math.isinf(value):
+        return (MINUS if value < 0 else "") + "∞"
+    if value == 0:
+        return "0"
+    if abs(value) < 1e-4 or abs(value) >= 1e7:
+        mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
+        power = str(int(exponent)).translate(_SUPERSCRIPT)
+        return f"{mantissa} × 10{power}".replace("-", MINUS)
+    # The exponent after rounding: 0.9996 is 1.00, not 1.000.
+    exponent = int(f"{value:.{digits - 1}e}".split("e")[1])
+    return f"{value:,.{max(0, digits - 1 - exponent)}f}".replace("-", MINUS)
+
+
+def percent(value: float | None) -> str:
+    """Write a fraction as a percentage."""
+    if value is None or math.isnan(value):
+        return MISSING
+    return f"{number(100 * value)}{THIN}%"
+
+
+def learning_rate(value: float | None) -> str:
+    """Write a learning rate the way recipes do: ``2.5e-4``."""
+    if value is None:
+        return MISSING
+    mantissa, exponent = f"{value:.3e}".split("e")
+    return f"{float(mantissa):g}e{int(exponent)}"
+
+
+def duration(seconds: float | None) -> str:
+    """Write a time span."""
+    if seconds is None or math.isnan(seconds):
+        return MISSING
+    if seconds < 100:
+        return f"{number(seconds)} s"
+    minutes = round(seconds / 60)
+    if minutes < 100:
+        return f"{int(seconds // 60)} min {int(seconds % 60)} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def by_unit(value: float | None, unit: str) -> str:
+    """Write a value in its unit's customary form, without naming the unit.
+
+    Fractions become percentages: the caller says whether these are percent or, for a
+    difference, percentage points.
+    """
+    if value is None:
+        return MISSING
+    return number(100 * value) if unit == "fraction" else number(value)
+
+
+def interval(figure: Figure, *, brackets: bool = False) -> str:
+    """Write the 95 % interval of a figure; empty where it has none."""
+    if figure.value is None or figure.low is None or figure.high is None:
+        return ""
+    text = f"{by_unit(figure.low, figure.unit)} to {by_unit(figure.high, figure.unit)}"
+    return f"[{text}]" if brackets else text
+
+
+def unit_name(unit: str, *, difference: bool) -> str:
+    """Name a unit as a table head or axis does."""
+    if unit == "fraction":
+        return "percentage points" if difference else "%"
+    return {"nats/token": "nats per token", "ratio": "×"}.get(unit, unit)
+
+
+def metric_label(key: str) -> str:
+    """Spell out the key of a metric.
+
+    Example:
+        >>> metric_label("known_facts"), metric_label("new_verbatim_exact")
+        ('known facts', 'new verbatim exact match')
+    """
+    if key in _LABELS:
+        return _LABELS[key]
+    return " ".join(_WORDS.get(word, word) for word in key.split("_"))
+
+
+def ranges(numbers: list[int]) -> str:
+    """Write block numbers briefly.
+
+    Example:
+        >>> ranges([3, 4, 5, 9])
+        '3–5, 9'
+    """
+    runs: list[list[int]] = []
+    for value in sorted(numbers):
+        if runs and value == runs[-1][-1] + 1:
+            runs[-1].append(value)
+        else:
+            runs.append([value])
+    return ", ".join(
+        str(run[0]) if len(run) == 1 else f"{run[0]}{DASH}{run[-1]}" for run in runs
+    )
