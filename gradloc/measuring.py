@@ -10,7 +10,8 @@ from pathlib import Path
 from torch import nn
 
 from gradloc.batches import probe_batches, text_batches
-from gradloc.corpus import general_passages, read_texts
+from gradloc.corpus import Corpus, general_passages, require_documents
+from gradloc.corpus.texts import read_texts
 from gradloc.errors import MeasurementError
 from gradloc.gradients import measure_gradients
 from gradloc.probes import Probe, ProbeSet
@@ -100,3 +101,20 @@ def reference_texts(path: str | Path | None) -> list[str]:
         CorpusError: The file is missing or holds no text.
     """
     return list(general_passages("reference")) if path is None else list(read_texts(path))
+
+
+def background_texts(corpus: Corpus, n: int, seed: int) -> list[str]:
+    """A random sample of the background documents, in one pass and constant memory.
+
+    Raises:
+        CorpusError: The corpus has no background document.
+    """
+    require_documents(corpus, background=True)
+    generator = random.Random(seed)
+    sample: list[str] = []
+    for seen, document in enumerate(corpus.background):  # reservoir sampling (Vitter 1985)
+        if seen < n:
+            sample.append(document.text)
+        elif (place := generator.randrange(seen + 1)) < n:
+            sample[place] = document.text
+    return sample

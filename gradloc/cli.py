@@ -1,0 +1,299 @@
+"""The command line: one verb a stage of the line.
+
+Comes in: arguments. Goes out: files, tables on the terminal, an exit code (0; 2 for bad input
+and failed stages; 130 when interrupted). Heavy imports happen inside the commands, so that
+``gradloc --help`` answers at once.
+"""
+
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from gradloc import __version__
+from gradloc.errors import GradlocError
+
+INPUT = click.Path(path_type=Path)
+SHOW_JSON = click.option("--json", "as_json", is_flag=True, help="Print the machine form instead.")
+FORCE = click.option("--force", is_flag=True, help="Overwrite what finished stages left.")
+
+
+def main() -> None:
+    """Entry point: every expected failure is one message and exit code 2."""
+    debug = "--debug" in sys.argv
+    try:
+        cli(standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("\ninterrupted; the same command continues from the finished stages.", err=True)
+        sys.exit(130)
+    except (GradlocError, OSError) as error:
+        if debug:
+            raise
+        click.echo(f"gradloc: {_one_error(error)}", err=True)
+        sys.exit(2)
+
+
+def _one_error(error: Exception) -> str:
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror or error}. What finished stages wrote is unchanged."
+    return str(error)
+
+
+class _InOrder(click.Group):
+    """Commands listed in the order of the line, not of the alphabet."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+@click.group(cls=_InOrder, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="gradloc")
+@click.option("--debug", is_flag=True, help="Show tracebacks and the libraries' own messages.")
+def cli(debug: bool) -> None:
+    """Train a language model on news where its gradients pull, and see what it forgets.
+
+    \b
+    The whole line, from a recipe to a report:
+      gradloc run recipes/quickstart.yaml
+    Or stage by stage, each on files:
+      gradloc measure MODEL --probes probes.jsonl --reference reference.jsonl
+      gradloc select profile.json --policy interference_ratio
+      gradloc train RECIPE --plan plan.json
+      gradloc evaluate CHECKPOINT --suite temporal --baseline MODEL
+      gradloc report runs/NAME
+
+    MODEL and CHECKPOINT are a local Hugging Face folder, a hub id, a .gguf file, or
+    smollm2-135m-instruct for the packaged weights.
+    """
+    if not debug:
+        _quiet_libraries()
+    logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, format="%(message)s")
+
+
+@cli.command()
+@click.argument("files", nargs=-1, required=True, type=INPUT)
+def validate(files: tuple[Path, ...]) -> None:
+    """Check recipes, suites, probe files, plans and profiles; all problems at once.
+
+    FILES are .yaml (recipe or suite), .jsonl (probes) or .json (plan, profile, results).
+    """
+    from gradloc.validation import validate_file
+
+    failures = []
+    for file in files:
+        try:
+            click.echo(f"{file}: {validate_file(file)}")
+        except GradlocError as error:
+            failures.append(str(error))
+    if failures:
+        raise GradlocError("\n".join(failures))
+
+
+@cli.command()
+@click.argument("model")
+@click.option("--probes", required=True, type=INPUT, help="JSONL of probes (see docs: concepts).")
+@click.option("--reference", type=INPUT,
+              help="Text to keep: JSONL with 'text', or .txt. Default: the shipped passages.")
+@click.option("--granularity", type=click.Choice(["sublayer", "block"]), default="sublayer",
+              show_default=True, help="Attention and MLP apart, or whole blocks.")
+@click.option("--reduction", type=click.Choice(["mean_of_norms", "norm_of_mean"]),
+              default="mean_of_norms", show_default=True,
+              help="What the relative gradient norm is made of.")
+@click.option("--reference-loss", type=click.Choice(["all", "random_span"]), default="all",
+              show_default=True, help="Loss on reference text; random_span is a control.")
+@click.option("--n-probes", default=24, show_default=True, help="Probes measured at most.")
+@click.option("--n-reference", default=24, show_default=True, help="Texts measured at most.")
+@click.option("--max-length", default=128, show_default=True, help="Tokens a sequence at most.")
+@click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32",
+              show_default=True)
+@click.option("--seed", default=0, show_default=True)
+@click.option("--out", type=INPUT, default=Path("profile.json"), show_default=True)
+@FORCE
+@SHOW_JSON
+def measure(model, probes, reference, granularity, reduction, reference_loss, n_probes,
+            n_reference, max_length, dtype, seed, out, force, as_json) -> None:
+    """Measure each layer's gradients on probes and on reference text: profile.json."""
+    from gradloc.measuring import profile_probes, reference_texts
+    from gradloc.models import load_model, load_tokenizer
+    from gradloc.probes import load_probes
+    from gradloc.recipe import MeasureConfig
+    from gradloc.terminal import profile_table
+
+    _refuse_overwrite(out, force)
+    config = MeasureConfig(
+        granularity=granularity, reduction=reduction, n_probes=n_probes, n_reference=n_reference,
+        reference_loss=reference_loss, max_length=max_length,
+    )
+    probe_set, texts = load_probes(probes), reference_texts(reference)
+    profile = profile_probes(
+        load_model(model, dtype=dtype), load_tokenizer(model), probe_set, texts, config,
+        seed=seed, model_name=model,
+    )
+    profile.save(out)
+    _show(as_json, lambda: json.loads(out.read_text()), profile_table(profile), out)
+
+
+@cli.command()
+@click.argument("profile", type=INPUT)
+@click.option("--policy", default="interference_ratio", show_default=True,
+              help="Selection policy; a wrong name lists them all.")
+@click.option("-o", "--option", "options", multiple=True, metavar="KEY=VALUE",
+              help="Option of the policy, such as k=10; may be repeated.")
+@click.option("--out", type=INPUT, default=Path("plan.json"), show_default=True)
+@FORCE
+@SHOW_JSON
+def select(profile, policy, options, out, force, as_json) -> None:
+    """Choose the layers to train from a profile: plan.json."""
+    from gradloc.profile import GradientProfile
+    from gradloc.selection import select_layers
+    from gradloc.terminal import plan_table
+
+    _refuse_overwrite(out, force)
+    plan = select_layers(GradientProfile.load(profile), policy, **_options(options))
+    plan.save(out)
+    _show(as_json, plan.to_dict, plan_table(plan), out)
+
+
+@cli.command()
+@click.argument("recipe")
+@click.option("--plan", required=True, type=INPUT, help="plan.json of `gradloc select`.")
+@click.option("--arm", help="Arm whose training arguments are used. Default: the first.")
+@click.option("--out", type=INPUT, help="Checkpoint folder. Default: checkpoint/ of the run.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE",
+              help="Override a recipe value, such as training.learning_rate=1.0e-4.")
+@FORCE
+@SHOW_JSON
+def train(recipe, plan, arm, out, overrides, force, as_json) -> None:
+    """Train one arm of a RECIPE under a plan: a checkpoint folder."""
+    from gradloc.pipeline import train_stage
+    from gradloc.plan import LayerPlan
+    from gradloc.recipe import load_recipe
+
+    folder = train_stage(load_recipe(recipe, overrides), LayerPlan.load(plan), arm=arm,
+                         out_dir=out, force=force)
+    log = json.loads((folder / "training.json").read_text())
+    text = (f"{log['arm']}: {log['n_steps']} steps in {log['train_seconds']:.0f} s, "
+            f"{log['trainable_fraction']:.1%} of the parameters trained, "
+            f"peak {log['peak_rss_mib']:,.0f} MiB; "
+            f"{log['n_frozen_tensors_verified']} frozen tensors verified unchanged")
+    _show(as_json, lambda: {"checkpoint": str(folder), **log}, text, folder)
+
+
+@cli.command()
+@click.argument("checkpoints", nargs=-1, required=True)
+@click.option("--suite", default="temporal", show_default=True,
+              help="Suite name or YAML, a probes .jsonl, or a run folder.")
+@click.option("--baseline", help="Model that 'before' means; without it only scores are given.")
+@click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32",
+              show_default=True)
+@click.option("--out", type=INPUT, help="Write results.json here. Default: not written.")
+@FORCE
+@SHOW_JSON
+def evaluate(checkpoints, suite, baseline, dtype, out, force, as_json) -> None:
+    """Ask CHECKPOINTS what they learned and what they forgot."""
+    from gradloc.evaluation import evaluate as evaluate_checkpoints
+    from gradloc.terminal import result_table
+
+    if out is not None:
+        _refuse_overwrite(out, force)
+    result = evaluate_checkpoints(list(checkpoints), suite, baseline=baseline, dtype=dtype)
+    if out is not None:
+        result.save(out)
+    _show(as_json, result.to_dict, result_table(result), out)
+
+
+@cli.command()
+@click.argument("runs", nargs=-1, required=True, type=INPUT)
+def report(runs: tuple[Path, ...]) -> None:
+    """Write report.html of run folders: one self-contained page each."""
+    from gradloc.report import write_report
+
+    for run_dir in runs:
+        click.echo(str(write_report(run_dir)))
+
+
+@cli.command()
+@click.argument("base", type=INPUT)
+@click.argument("tuned", type=INPUT)
+@click.option("--plan", required=True, type=INPUT, help="Unit -> share of the change to keep.")
+@click.option("--out", required=True, type=INPUT, help="Folder to write.")
+def merge(base, tuned, plan, out) -> None:
+    """Keep a TUNED checkpoint's change in the plan's units, undo it elsewhere."""
+    from gradloc.merging import merge_checkpoints
+
+    click.echo(str(merge_checkpoints(base, tuned, plan, out)))
+
+
+@cli.command()
+@click.argument("recipe")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE",
+              help="Override a recipe value, such as training.max_steps=20.")
+@click.option("--force", is_flag=True, help="Start the run over; its stages are overwritten.")
+@SHOW_JSON
+def run(recipe, overrides, force, as_json) -> None:
+    """Run a RECIPE from its corpus to report.html; finished stages are kept.
+
+    RECIPE is a YAML file or the name of a shipped one (quickstart). Killed at any point, the same
+    command continues.
+    """
+    from gradloc.pipeline import run as run_line
+    from gradloc.recipe import load_recipe
+    from gradloc.results import EvalResult
+    from gradloc.terminal import result_table
+
+    loaded = load_recipe(recipe, overrides)
+    run_dir = run_line(loaded, force=force, say=lambda text: click.echo(text, err=True))
+    result = EvalResult.load(run_dir / "results.json")
+    _show(as_json, result.to_dict, result_table(result), run_dir / "report.html")
+
+
+def _show(as_json: bool, machine, human, written: Path | None) -> None:
+    """Print the machine form to standard output, or the human form and where it was written."""
+    if as_json:
+        click.echo(json.dumps(machine(), ensure_ascii=False))
+        return
+    from rich.console import Console
+
+    # A pipe has no width; rich would fall back to 80 columns and fold the tables.
+    console = Console() if sys.stdout.isatty() else Console(width=160)
+    console.print(human)
+    if written is not None:
+        click.echo(f"\n{written}")
+
+
+def _options(pairs: tuple[str, ...]) -> dict[str, object]:
+    import yaml
+
+    options = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise GradlocError(f"--option {pair!r}: write KEY=VALUE, such as k=10.")
+        options[key] = yaml.safe_load(value)
+    return options
+
+
+def _refuse_overwrite(path: Path, force: bool) -> None:
+    if path.exists() and not force:
+        raise GradlocError(f"{path} exists. Choose another --out, or overwrite it with --force.")
+
+
+def _quiet_libraries() -> None:
+    """Keep the libraries' progress bars and advice out of the terminal; errors still show."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""Undated texts of a file: reference text, and general text to be judged on.
+
+Comes in: a JSON lines or plain text file. Goes out: its texts. Dates and entities, where there
+are any, are ignored.
+"""
+
+import gzip
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from gradloc.errors import CorpusError
+
+
+def read_texts(path: str | Path) -> Iterator[str]:
+    """Read the texts of a file, one by one.
+
+    Args:
+        path: ``.jsonl`` or ``.jsonl.gz`` with ``text`` in each line, or any other text file with
+            blank lines between passages.
+
+    Raises:
+        CorpusError: The file is missing, a line is not JSON or has no ``text``, or there is no
+            text at all.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CorpusError(f"{path}: no such file; expected JSON lines with 'text', or plain text.")
+    jsonl = path.name.removesuffix(".gz").endswith(".jsonl")
+    n_texts = 0
+    for text in _jsonl_texts(path) if jsonl else _passages(path):
+        if text.strip():
+            n_texts += 1
+            yield text.strip()
+    if not n_texts:
+        raise CorpusError(f"{path}: holds no text.")
+
+
+def _jsonl_texts(path: Path) -> Iterator[str]:
+    with _opened(path) as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                raise CorpusError(f"{path}:{number}: not JSON: {error}") from error
+            if not isinstance(row, dict) or not isinstance(row.get("text"), str):
+                raise CorpusError(f"{path}:{number}: has no 'text'.")
+            yield row["text"]
+
+
+def _passages(path: Path) -> Iterator[str]:
+    with _opened(path) as file:
+        yield from re.split(r"\n\s*\n", file.read())
+
+
+def _opened(path: Path):
+    opener = gzip.open if path.suffix == ".gz" else open
+    return opener(path, "rt", encoding="utf-8")

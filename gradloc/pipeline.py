@@ -1,0 +1,230 @@
+"""The stages in order, on one run folder.
+
+Comes in: a ``Recipe``. Goes out: a run folder with one file a stage. A stage whose file is there
+is not run again; each file is written whole or not at all, so a killed run continues.
+
+    recipe.yaml -> probes.jsonl -> profile.json -> plan.json -> checkpoint/ -> results.json
+    -> report.html
+
+The first arm's weights are ``checkpoint/`` itself; the other arms' stand in
+``checkpoint/arms/<name>/``, each with its own plan.
+"""
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from gradloc.errors import GradlocError, RunError
+from gradloc.plan import LayerPlan
+from gradloc.probes import ProbeSet, load_probes
+from gradloc.profile import GradientProfile
+from gradloc.recipe import Recipe, load_recipe, save_resolved
+from gradloc.results import EvalResult
+
+STAGE_FILES = (
+    "recipe.yaml", "probes.jsonl", "profile.json", "plan.json", "checkpoint", "results.json",
+    "report.html",
+)
+SCORES_FILE = "scores.json"
+
+Say = Callable[[str], None]
+
+
+def run(recipe: Recipe, *, force: bool = False, say: Say = lambda text: None) -> Path:
+    """Run every stage that is not finished yet.
+
+    Args:
+        recipe: The recipe.
+        force: Start over: what an earlier run left in the folder is removed first.
+        say: Told what each stage does, for people.
+
+    Returns:
+        The run folder.
+
+    Raises:
+        RunError: The folder belongs to another recipe.
+        GradlocError: A stage failed; finished stages stay.
+    """
+    run_dir = recipe.run_dir
+    _open_run(recipe, run_dir, force)
+    probes = _probes(recipe, run_dir, say)
+    profile = _profile(recipe, run_dir, probes, say)
+    plans = _plans(recipe, run_dir, profile, say)
+    for arm, plan in plans.items():
+        folder = arm_dir(recipe, arm)
+        if not (folder / "training.json").is_file():
+            say(f"train      {arm}: {len(plan.trained)} of {len(plan.scale)} units, "
+                f"{plan.trainable_fraction:.1%} of the parameters")
+            train_stage(recipe, plan, arm=arm, probes=probes)
+    if not (run_dir / "results.json").is_file():
+        _evaluate(recipe, run_dir, probes, say)
+    if not (run_dir / "report.html").is_file():
+        from gradloc.report import write_report
+
+        write_report(run_dir)
+        say(f"report     {run_dir / 'report.html'}")
+    return run_dir
+
+
+def arm_dir(recipe: Recipe, arm: str) -> Path:
+    """Folder of an arm's weights: ``checkpoint/`` for the first, below it for the others."""
+    checkpoint = recipe.run_dir / "checkpoint"
+    return checkpoint if arm == next(iter(recipe.arms)) else checkpoint / "arms" / arm
+
+
+def train_stage(
+    recipe: Recipe,
+    plan: LayerPlan,
+    *,
+    arm: str | None = None,
+    out_dir: Path | None = None,
+    probes: ProbeSet | None = None,
+    force: bool = False,
+) -> Path:
+    """Train one arm into its folder, unless a finished checkpoint is there.
+
+    Raises:
+        RunError: A finished checkpoint is there and ``force`` is not given, or no such arm.
+    """
+    from gradloc.training import TRAINING_FILE, train
+
+    arm = arm or next(iter(recipe.arms))
+    if arm not in recipe.arms:
+        raise RunError(f"recipe {recipe.name} has no arm {arm!r}; arms: {', '.join(recipe.arms)}.")
+    folder = out_dir or arm_dir(recipe, arm)
+    if (folder / TRAINING_FILE).exists():
+        if not force:
+            raise RunError(f"{folder} holds a finished checkpoint. Overwrite it with --force.")
+        (folder / TRAINING_FILE).unlink()
+    return train(recipe, plan, arm=arm, out_dir=folder, probes=probes)
+
+
+def _open_run(recipe: Recipe, run_dir: Path, force: bool) -> None:
+    """Make the folder, or see that it belongs to this recipe."""
+    kept = run_dir / "recipe.yaml"
+    if force:
+        for name in STAGE_FILES:
+            path = run_dir / name
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    if kept.is_file():
+        found = load_recipe(kept)
+        differing = [
+            field.name for field in dataclasses.fields(recipe)
+            if field.compare and getattr(found, field.name) != getattr(recipe, field.name)
+        ]
+        if differing:
+            raise RunError(
+                f"{run_dir} was made with another recipe (differs in {', '.join(differing)}). "
+                "Give this one another name (--set name=...), or start over with --force."
+            )
+    elif run_dir.is_dir() and any((run_dir / name).exists() for name in STAGE_FILES):
+        raise RunError(
+            f"{run_dir} holds results but no recipe.yaml, so they cannot be told to be this "
+            "recipe's. Move them away, choose another name, or start over with --force."
+        )
+    else:
+        save_resolved(recipe, kept)
+
+
+def _probes(recipe: Recipe, run_dir: Path, say: Say) -> ProbeSet:
+    path = run_dir / "probes.jsonl"
+    if not path.is_file():
+        from gradloc.corpus import read_corpus
+        from gradloc.preparation import build_probes
+
+        probes = build_probes(recipe, read_corpus(recipe.corpus, seed=recipe.seed))
+        probes.save(path)
+        sides = {side: sum(p.split == side for p in probes) for side in
+                 ("localization", "evaluation")}
+        say(f"probes     {sides['localization']} to choose layers, {sides['evaluation']} to judge")
+    return load_probes(path)
+
+
+def _profile(recipe: Recipe, run_dir: Path, probes: ProbeSet, say: Say) -> GradientProfile:
+    path = run_dir / "profile.json"
+    if not path.is_file():
+        from gradloc.corpus import read_corpus
+        from gradloc.measuring import background_texts, profile_probes, reference_texts
+        from gradloc.models import load_model, load_tokenizer
+
+        say(f"measure    gradients of {recipe.model}")
+        if recipe.measure.reference_path:
+            texts = reference_texts(recipe.measure.reference_path)
+        else:
+            corpus = read_corpus(recipe.corpus, seed=recipe.seed)
+            texts = background_texts(corpus, recipe.measure.n_reference, recipe.seed)
+        profile_probes(
+            load_model(recipe.model, dtype=recipe.dtype), load_tokenizer(recipe.model), probes,
+            texts, recipe.measure, seed=recipe.seed, model_name=recipe.model,
+        ).save(path)
+    return GradientProfile.load(path)
+
+
+def _plans(
+    recipe: Recipe, run_dir: Path, profile: GradientProfile, say: Say
+) -> dict[str, LayerPlan]:
+    """A plan for every arm; the first is the run's ``plan.json``, which a person may edit."""
+    from gradloc.selection import select_layers
+
+    plans = {}
+    for arm, config in recipe.arms.items():
+        path = (run_dir if not plans else arm_dir(recipe, arm)) / "plan.json"
+        if not path.is_file():
+            plan = select_layers(profile, config.policy, **config.options)
+            if not plans:
+                plan.save(path)
+                say(f"select     {arm}: {', '.join(plan.trained)}")
+        plans[arm] = LayerPlan.load(path) if path.is_file() else plan
+    return plans
+
+
+def _evaluate(recipe: Recipe, run_dir: Path, probes: ProbeSet, say: Say) -> None:
+    """Score the base and every arm on the same items; each arm's scores are kept beside it."""
+    from gradloc.evaluation import (
+        CheckpointScores,
+        TrainingFacts,
+        recipe_suite,
+        score_checkpoint,
+        summarize,
+    )
+    from gradloc.models import load_model, load_tokenizer
+    from gradloc.report.card import write_model_card
+
+    suite = recipe_suite(recipe, probes)
+    tokenizer = load_tokenizer(recipe.model)
+    say(f"evaluate   {recipe.model}")
+    base = score_checkpoint(load_model(recipe.model, dtype=recipe.dtype), tokenizer, suite)
+    suite = suite.screened(base)
+    scores, facts = {}, {}
+    for arm in recipe.arms:
+        folder = arm_dir(recipe, arm)
+        if not (folder / SCORES_FILE).is_file():
+            say(f"evaluate   {arm}")
+            score_checkpoint(load_model(folder, dtype=recipe.dtype), tokenizer, suite).save(
+                folder / SCORES_FILE
+            )
+        scores[arm] = CheckpointScores.load(folder / SCORES_FILE)
+        facts[arm] = TrainingFacts.load(folder)
+    result = summarize(suite, base, scores, facts)
+    for arm in recipe.arms:
+        folder = arm_dir(recipe, arm)
+        write_model_card(
+            folder, base_model=recipe.model, recipe_text=(folder / "recipe.yaml").read_text(),
+            plan=LayerPlan.load(folder / "plan.json"),
+            training=json.loads((folder / "training.json").read_text()), result=result.arms[arm],
+        )
+    result.save(run_dir / "results.json")
+
+
+def load_result(run_dir: Path) -> EvalResult:
+    """The results of a finished run.
+
+    Raises:
+        GradlocError: The run has none.
+    """
+    path = Path(run_dir) / "results.json"
+    if not path.is_file():
+        raise GradlocError(f"{path}: no such file; finish the run with gradloc run.")
+    return EvalResult.load(path)

@@ -1,0 +1,63 @@
+"""Check the files that people write by hand, each by its kind.
+
+Comes in: a path. Goes out: one line that says what the file is, or the error that says what is
+wrong with it. It runs nothing.
+"""
+
+from pathlib import Path
+
+from gradloc.artifacts import read_json
+from gradloc.errors import GradlocError
+from gradloc.evaluation import load_suite
+from gradloc.plan import LayerPlan
+from gradloc.probes import load_probes
+from gradloc.profile import GradientProfile
+from gradloc.recipe import load_recipe
+from gradloc.results import EvalResult
+from gradloc.yaml_source import read_yaml
+
+
+def validate_file(path: Path) -> str:
+    """Load a recipe, suite, probe file, plan, profile or results file.
+
+    Returns:
+        What it is and what it holds, in a few words.
+
+    Raises:
+        GradlocError: The file has problems (all of them are named) or is of no known kind.
+    """
+    name = path.name.removesuffix(".gz")
+    if name.endswith((".yaml", ".yml")) or not path.suffix:
+        return _yaml(path)
+    if name.endswith(".jsonl"):
+        probes = load_probes(path)
+        entities = len({probe.entity or probe.id for probe in probes})
+        return f"{len(probes)} probes on {entities} entities"
+    if name.endswith(".json"):
+        return _json(path)
+    raise GradlocError(f"{path}: expected .yaml, .jsonl or .json.")
+
+
+def _yaml(path: Path) -> str:
+    """A suite has ``probes`` but none of a recipe's own keys."""
+    keys = set()
+    if path.is_file():
+        data = read_yaml(path.read_text(encoding="utf-8")).data
+        keys = set(data) if isinstance(data, dict) else set()
+    if keys and keys.isdisjoint({"model", "training", "arms", "corpus", "measure"}):
+        suite = load_suite(path)
+        return f"suite {suite.name}, {len(suite.probes)} probes"
+    recipe = load_recipe(path)
+    return f"recipe {recipe.name}, arms {', '.join(recipe.arms)}"
+
+
+def _json(path: Path) -> str:
+    kind = read_json(path, "plan, profile or results file")
+    kind = kind.get("kind", "plan") if isinstance(kind, dict) else None
+    if kind == "profile":
+        profile = GradientProfile.load(path)
+        return f"profile of {len(profile.units)} units, {len(profile.probe_norms)} probe sequences"
+    if kind == "results":
+        return f"results of {', '.join(EvalResult.load(path).arms)}"
+    plan = LayerPlan.load(path)
+    return f"plan that trains {len(plan.trained)} of {len(plan.scale)} units"

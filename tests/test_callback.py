@@ -1,0 +1,365 @@
+import copy
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import build_model
+from peft import LoraConfig, get_peft_model
+from torch.utils.data import Dataset
+from transformers import Trainer, TrainingArguments
+
+from gradloc import GradLocCallback, LayerPlan, attach
+from gradloc.errors import (
+    FrozenParametersChangedError,
+    GradlocError,
+    PlanMismatchError,
+    SelectionError,
+)
+from gradloc.layers import find_units
+
+CHOSEN = ("model.layers.1.mlp", "model.layers.2.self_attn")
+
+
+class Rows(Dataset):
+    def __init__(self, n=24):
+        generator = torch.Generator().manual_seed(0)
+        self.ids = torch.randint(0, 97, (n, 10), generator=generator)
+
+    def __len__(self):
+        return len(self.ids)
+
+    def __getitem__(self, index):
+        return {"input_ids": self.ids[index], "labels": self.ids[index]}
+
+
+def plan_for(model, chosen=CHOSEN, scale=1.0):
+    units = tuple(unit.info for unit in find_units(model))
+    return LayerPlan(
+        scale={u.name: scale if u.name in chosen else 0.0 for u in units}, units=units
+    )
+
+
+def arguments(folder, **changes):
+    defaults = dict(
+        output_dir=str(folder), per_device_train_batch_size=4, max_steps=6, learning_rate=1e-2,
+        weight_decay=0.1, save_strategy="steps", save_steps=2, logging_steps=1, report_to="none",
+        use_cpu=True, disable_tqdm=True, seed=0,
+    )
+    return TrainingArguments(**defaults | changes)
+
+
+def trainer_for(folder, callback=None, model=None, **changes):
+    return Trainer(
+        model=model or build_model("llama_tied").train(),
+        args=arguments(folder, **changes), train_dataset=Rows(),
+        callbacks=[callback] if callback else None,
+    )
+
+
+def changed_units(model, before):
+    after = dict(model.named_parameters())
+    return {
+        unit.name for unit in find_units(model)
+        if any(not torch.equal(after[name], before[name]) for name in unit.parameters)
+    }
+
+
+def parameters_in(model):
+    return {n: p.detach().clone() for n, p in model.named_parameters()}
+
+
+def test_three_lines_train_the_plan_and_nothing_else(tmp_path):
+    model = build_model("llama_tied").train()
+    plan_path = plan_for(model).save(tmp_path / "plan.json")
+    trainer = trainer_for(tmp_path / "out", GradLocCallback(plan_path), model)
+    before = parameters_in(model)
+    trainer.train()
+    assert changed_units(model, before) == set(CHOSEN)
+    with_state = {n for n, p in model.named_parameters() if p in trainer.optimizer.optimizer.state}
+    assert with_state == {n for u in find_units(model) if u.name in CHOSEN for n in u.parameters}
+    assert not any(p.requires_grad for n, p in model.named_parameters() if n not in with_state)
+
+
+def test_the_layout_of_the_optimizer_is_the_plain_trainers(tmp_path):
+    plain = trainer_for(tmp_path / "a")
+    plain.train()
+    ours = trainer_for(tmp_path / "b", GradLocCallback(plan_for(plain.model)))
+    ours.train()
+    sizes = [[len(g["params"]) for g in t.optimizer.param_groups] for t in (plain, ours)]
+    assert sizes[0] == sizes[1]
+
+
+@pytest.mark.parametrize("step", [2, 4])
+@pytest.mark.parametrize("restore_states", [False, True])
+@pytest.mark.parametrize("scale", [1.0, 0.5])
+def test_resume_is_bitwise_equal_to_the_uninterrupted_run(tmp_path, step, restore_states, scale):
+    plan = plan_for(build_model("llama_tied"), scale=scale)
+    whole = trainer_for(tmp_path / "whole", GradLocCallback(plan))
+    whole.train()
+    again = trainer_for(
+        tmp_path / "again", GradLocCallback(plan),
+        restore_callback_states_from_checkpoint=restore_states,
+    )
+    again.train(resume_from_checkpoint=str(tmp_path / "whole" / f"checkpoint-{step}"))
+    for a, b in zip(whole.model.parameters(), again.model.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_every_checkpoint_carries_the_plan(tmp_path):
+    plan = plan_for(build_model("llama_tied"))
+    trainer_for(tmp_path, GradLocCallback(plan)).train()
+    for step in (2, 4, 6):
+        folder = tmp_path / f"checkpoint-{step}"
+        assert LayerPlan.load(folder / "plan.json") == plan
+        state = json.loads((folder / "trainer_state.json").read_text())
+        saved = state["stateful_callbacks"]["GradLocCallback"]["args"]["plan"]
+        assert LayerPlan.from_dict(saved) == plan
+
+
+def test_a_checkpoint_with_another_plan_is_refused(tmp_path):
+    model = build_model("llama_tied")
+    trainer_for(tmp_path, GradLocCallback(plan_for(model))).train()
+    other = trainer_for(tmp_path, GradLocCallback(plan_for(model, chosen=CHOSEN[:1])))
+    with pytest.raises(PlanMismatchError, match="another plan"):
+        other.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+
+
+def test_checkpoints_of_a_plain_trainer_and_ours_load_in_each_other(tmp_path):
+    model = build_model("llama_tied")
+    trainer_for(tmp_path / "plain").train()
+    ours = trainer_for(tmp_path / "ours", GradLocCallback(plan_for(model)))
+    ours.train(resume_from_checkpoint=str(tmp_path / "plain" / "checkpoint-2"))
+    assert ours.state.global_step == 6
+    plain = trainer_for(tmp_path / "more")
+    plain.train(resume_from_checkpoint=str(tmp_path / "ours" / "checkpoint-4"))
+    assert plain.state.global_step == 6
+
+
+def test_rates_of_a_scaled_plan_equal_a_smaller_learning_rate(tmp_path):
+    model = build_model("llama_tied")
+    scaled = trainer_for(tmp_path / "a", GradLocCallback(plan_for(model, scale=0.25)))
+    plain = trainer_for(
+        tmp_path / "b", GradLocCallback(plan_for(model)), learning_rate=0.25e-2
+    )
+    scaled.train()
+    plain.train()
+    for a, b in zip(scaled.model.parameters(), plain.model.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-7)
+    logged = [e["learning_rate"] for e in scaled.state.log_history if "learning_rate" in e]
+    assert logged[0] == pytest.approx(1e-2)  # the schedule's own rate, not the scaled one
+
+
+def test_a_second_train_call_keeps_the_freeze(tmp_path):
+    model = build_model("llama_tied").train()
+    trainer = trainer_for(tmp_path, GradLocCallback(plan_for(model)), model)
+    before = parameters_in(model)
+    trainer.train()
+    trainer.train()
+    assert changed_units(model, before) == set(CHOSEN)
+
+
+def test_attach_works_on_a_trainer_that_exists(tmp_path):
+    trainer = trainer_for(tmp_path)
+    before = parameters_in(trainer.model)
+    attach(trainer, plan_for(trainer.model))
+    trainer.train()
+    assert changed_units(trainer.model, before) == set(CHOSEN)
+
+
+def test_added_too_late_is_an_error_and_not_a_silent_full_training(tmp_path):
+    trainer = trainer_for(tmp_path)
+    trainer.add_callback(GradLocCallback(plan_for(trainer.model)))
+    with pytest.raises(GradlocError, match=r"gradloc\.attach"):
+        trainer.train()
+
+
+def test_a_write_to_a_frozen_weight_is_found_at_the_end(tmp_path):
+    trainer = trainer_for(tmp_path, GradLocCallback(plan_for(build_model("llama_tied"))))
+    step = trainer.training_step
+
+    def meddling_step(model, *args, **kwargs):
+        with torch.no_grad():
+            model.model.layers[0].mlp.up_proj.weight[0, 0] += 1e-3
+        return step(model, *args, **kwargs)
+
+    trainer.training_step = meddling_step
+    with pytest.raises(FrozenParametersChangedError, match=r"layers\.0\.mlp\.up_proj"):
+        trainer.train()
+
+
+def test_a_plan_that_freezes_everything_is_refused(tmp_path):
+    model = build_model("llama_tied")
+    trainer = trainer_for(tmp_path, GradLocCallback(plan_for(model, chosen=())))
+    with pytest.raises(SelectionError, match="freezes everything"):
+        trainer.train()
+
+
+def test_on_a_peft_model_only_adapters_inside_the_plan_train(tmp_path):
+    model = get_peft_model(
+        build_model("llama_tied"), LoraConfig(r=2, target_modules=["q_proj", "up_proj"])
+    ).train()
+    plan = plan_for(model)
+    before = parameters_in(model)
+    trainer_for(tmp_path, GradLocCallback(plan), model).train()
+    moved = {n for n, p in model.named_parameters() if not torch.equal(p, before[n])}
+    assert moved
+    assert all("lora_" in n for n in moved)
+    assert {n.split("lora_")[0] for n in moved} == {
+        "base_model.model.model.layers.1.mlp.up_proj.",
+        "base_model.model.model.layers.2.self_attn.q_proj.",
+    }
+
+
+def test_checkpointing_does_not_carry_the_backward_pass_below_the_plan(tmp_path):
+    model = build_model("llama_tied").train()
+    trainer = trainer_for(
+        tmp_path, GradLocCallback(plan_for(model, chosen=CHOSEN[1:])), model,
+        gradient_checkpointing=True, save_strategy="no",
+    )
+    reached = []
+    model.model.layers[0].mlp.register_full_backward_hook(lambda *args: reached.append(0))
+    model.model.layers[2].mlp.register_full_backward_hook(lambda *args: reached.append(2))
+    trainer.train()
+    assert set(reached) == {2}
+
+
+def test_gradient_accumulation_gives_the_same_weights_as_a_larger_batch(tmp_path):
+    plan = plan_for(build_model("llama_tied"))
+    trained = []
+    for name, batch, accumulation in (("a", 4, 1), ("b", 2, 2)):
+        trainer = trainer_for(
+            tmp_path / name, GradLocCallback(plan), per_device_train_batch_size=batch,
+            gradient_accumulation_steps=accumulation, save_strategy="no",
+        )
+        trainer.train()
+        trained.append(trainer.model)
+    for a, b in zip(*(m.parameters() for m in trained), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+DDP_SCRIPT = """
+import sys, torch
+sys.path.insert(0, {tests!r})
+from test_callback import CHOSEN, changed_units, parameters_in, plan_for, trainer_for
+from conftest import build_model
+from gradloc import GradLocCallback
+
+model = build_model("llama_tied").train()
+before = parameters_in(model)
+trainer = trainer_for({folder!r}, GradLocCallback(plan_for(model)), model,
+                      ddp_find_unused_parameters=False, ddp_backend="gloo",
+                      per_device_train_batch_size=2)
+trainer.train()
+assert torch.distributed.get_world_size() == 2
+assert changed_units(model, before) == set(CHOSEN)
+mine = torch.cat([p.detach().flatten() for p in model.parameters()])
+theirs = [torch.empty_like(mine) for _ in range(2)]
+torch.distributed.all_gather(theirs, mine)
+assert torch.equal(*theirs), "ranks diverged"
+if trainer.is_world_process_zero():
+    torch.save(model.state_dict(), {folder!r} + "/weights.pt")
+torch.distributed.destroy_process_group()
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one(tmp_path):
+    """DDP over gloo without find_unused_parameters, equal to one process on the same batches."""
+    script = tmp_path / "script.py"
+    script.write_text(DDP_SCRIPT.format(
+        tests=str(Path(__file__).parent), folder=str(tmp_path / "ddp")
+    ))
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0",
+         "--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0", str(script)],
+        capture_output=True, text=True, timeout=300,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    single = trainer_for(
+        tmp_path / "one", GradLocCallback(plan_for(build_model("llama_tied"))),
+        save_strategy="no",
+    )
+    single.train()
+    together = torch.load(tmp_path / "ddp" / "weights.pt")
+    for name, parameter in single.model.state_dict().items():
+        torch.testing.assert_close(together[name], parameter, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_in_trl_sft_trainer(tmp_path):
+    from datasets import Dataset as HfDataset
+    from trl import SFTConfig, SFTTrainer
+
+    tokenizer = tiny_tokenizer()
+    model = build_model("llama_tied").train()
+    before = copy.deepcopy(parameters_in(model))
+    trainer = SFTTrainer(
+        model=model,
+        args=SFTConfig(output_dir=str(tmp_path), max_steps=3, use_cpu=True, bf16=False,
+                       report_to="none", learning_rate=1e-2, per_device_train_batch_size=2,
+                       save_strategy="no", disable_tqdm=True),
+        train_dataset=HfDataset.from_dict({"text": ["a new fact here", "an old fact there"] * 6}),
+        processing_class=tokenizer,
+        callbacks=[GradLocCallback(plan_for(model))],
+    )
+    trainer.train()
+    assert changed_units(trainer.model, before) == set(CHOSEN)
+
+
+def tiny_tokenizer():
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = "a an the new old fact here there currency of Croatia is euro kuna . ,".split()
+    vocabulary = {word: i + 2 for i, word in enumerate(words)} | {"<unk>": 0, "<eos>": 1}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token="<unk>", eos_token="<eos>", pad_token="<eos>"
+    )
+
+
+def write_probes(folder):
+    rows = [
+        {"id": str(i), "group": "new", "prompt": prompt, "targets": [target], "entity": str(i)}
+        for i, (prompt, target) in enumerate(
+            [("the currency of Croatia is the", "euro"), ("an old fact is", "here"),
+             ("the new fact is", "there"), ("a currency is the", "kuna")]
+        )
+    ]
+    path = folder / "probes.jsonl"
+    path.write_text("\n".join(json.dumps(row) for row in rows))
+    reference = folder / "reference.jsonl"
+    texts = ["the old fact is here .", "a fact of the new currency", "an old currency there",
+             "the fact is of an old"]
+    reference.write_text("\n".join(json.dumps({"text": text}) for text in texts))
+    return path, reference
+
+
+def test_from_probes_measures_selects_and_freezes(tmp_path):
+    probes, reference = write_probes(tmp_path)
+    callback = GradLocCallback.from_probes(probes, reference=reference, policy="top_rgn_k", k=2)
+    model = build_model("llama_tied").train()
+    trainer = Trainer(
+        model=model, args=arguments(tmp_path / "out"), train_dataset=Rows(),
+        processing_class=tiny_tokenizer(), callbacks=[callback],
+    )
+    before = parameters_in(model)
+    trainer.train()
+    assert callback.profile.probe_norms.shape == (4, len(find_units(model)))
+    assert len(callback.plan.trained) == 2
+    assert changed_units(model, before) == set(callback.plan.trained)
+
+    resumed = GradLocCallback.from_probes(probes, reference=reference, policy="bottom_k", k=1)
+    trainer = Trainer(
+        model=build_model("llama_tied").train(), args=arguments(tmp_path / "out"),
+        train_dataset=Rows(), processing_class=tiny_tokenizer(), callbacks=[resumed],
+    )
+    trainer.train(resume_from_checkpoint=str(tmp_path / "out" / "checkpoint-2"))
+    assert resumed.plan == callback.plan  # the checkpoint's, not measured anew
+    assert resumed.profile is None
