@@ -5,13 +5,15 @@ Comes in: a Hugging Face folder, a hub id, a ``.gguf`` file, a PEFT adapter, or
 saves, and its fast tokenizer. It knows nothing of layers or plans.
 """
 
+import functools
 import importlib.metadata
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from transformers import (
     AutoModelForCausalLM,
@@ -230,9 +232,8 @@ def _loading(source: ModelSource, what: str) -> Iterator[None]:
     shown = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:
-        if source.kind == "gguf":
-            _require_gguf(source.name)
-        yield
+        with _reading_gguf(source.name) if source.kind == "gguf" else nullcontext():
+            yield
     except (OSError, ValueError, ImportError, RuntimeError, KeyError) as error:
         raise ModelError(f"{source.name}: the {what} cannot be loaded: {error}") from error
     finally:
@@ -240,10 +241,34 @@ def _loading(source: ModelSource, what: str) -> Iterator[None]:
             transformers_logging.enable_progress_bar()
 
 
-def _require_gguf(name: str) -> None:
+@contextmanager
+def _reading_gguf(name: str) -> Iterator[None]:
+    """Let Transformers read a GGUF file once and quietly.
+
+    Transformers 5.23 parses the file's header (2 s for a vocabulary of 49,152) once for the
+    configuration and again for the weights, rebuilds gguf's table of tensor names for each of
+    the model's modules (397 times for SmolLM2-135M), and always shows a progress bar.
+    """
     try:
-        importlib.metadata.version("gguf")
-    except importlib.metadata.PackageNotFoundError as error:
+        import gguf
+    except ImportError as error:
         raise ModelError(
             f"{name}: reading GGUF files needs the package gguf: pip install 'gradloc[gguf]'"
         ) from error
+    from transformers import modeling_gguf_pytorch_utils as reading
+
+    class Reader(gguf.GGUFReader):
+        def _get(self, *args, **kwargs):
+            # Slicing a memory map is several times slower than slicing the array under it.
+            self.data = np.asarray(self.data)
+            return super()._get(*args, **kwargs)
+
+    with ExitStack() as stack:
+        for module, attribute, value in (
+            (gguf, "GGUFReader", functools.cache(Reader)),
+            (gguf, "get_tensor_name_map", functools.cache(gguf.get_tensor_name_map)),
+            (reading, "tqdm", functools.partial(reading.tqdm, disable=True)),
+        ):
+            stack.callback(setattr, module, attribute, getattr(module, attribute))
+            setattr(module, attribute, value)
+        yield
