@@ -23,9 +23,11 @@ FORCE = click.option("--force", is_flag=True, help="Overwrite what finished stag
 
 def main() -> None:
     """Entry point: every expected failure is one message and exit code 2."""
-    debug = "--debug" in sys.argv
+    # Accepted behind a command as well, where people put it after a failure.
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    debug = len(arguments) < len(sys.argv) - 1
     try:
-        cli(standalone_mode=False)
+        cli(["--debug", *arguments] if debug else arguments, standalone_mode=False)
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
     except click.ClickException as error:

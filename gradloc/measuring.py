@@ -100,7 +100,9 @@ def reference_texts(path: str | Path | None) -> list[str]:
     Raises:
         CorpusError: The file is missing or holds no text.
     """
-    return list(general_passages("reference")) if path is None else list(read_texts(path))
+    if path is None:
+        return [passage.text for passage in general_passages("reference")]
+    return list(read_texts(path))
 
 
 def background_texts(corpus: Corpus, n: int, seed: int) -> list[str]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gradloc.artifacts import read_json, write_json
+from gradloc.artifacts import read_json, to_jsonable, write_json
 from gradloc.errors import GradlocError
 
 FORMAT = 1
@@ -110,9 +110,13 @@ class EvalResult:
     reference_arms: tuple[str, ...] = ()
     versions: dict[str, str] = field(default_factory=dict)
 
+    def to_dict(self) -> dict[str, Any]:
+        """The result as plain JSON values: what ``results.json`` holds and ``--json`` prints."""
+        return to_jsonable({"format": FORMAT, "kind": "results", **vars(self)})
+
     def save(self, path: str | Path) -> Path:
         """Write ``results.json``."""
-        return write_json(path, {"format": FORMAT, "kind": "results", **vars(self)})
+        return write_json(path, self.to_dict())
 
     @classmethod
     def load(cls, path: str | Path) -> "EvalResult":
