@@ -1,0 +1,240 @@
+"""Tables of the documentation that are read from the code, so that they cannot drift.
+
+A line ``<!-- generated: NAME -->`` in a page is replaced by the output of the function of that
+name in ``GENERATORS`` while the page is read.
+"""
+
+import dataclasses
+import inspect
+import json
+import re
+import types
+from collections.abc import Callable
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from gradloc import recipe
+
+_MARKER = re.compile(r"^<!-- generated: (\w+) -->$", flags=re.MULTILINE)
+_ENTRY = re.compile(r"^ {4}((?:\w+, )*\w+): (.*(?:\n {5,}.*)*)", flags=re.MULTILINE)
+
+
+def argument_texts(thing: type) -> dict[str, str]:
+    """Argument name -> its description in the Google style docstring of a class."""
+    text = inspect.getdoc(thing).split("Args:\n", 1)[-1]
+    found = {}
+    for names, description in _ENTRY.findall(text):
+        found |= dict.fromkeys(names.split(", "), " ".join(description.split()))
+    return found
+
+
+def recipe_keys() -> str:
+    """One table for the recipe and one for each section of it."""
+    return "\n".join(_section("", recipe.Recipe))
+
+
+def _section(path: str, cls: type) -> list[str]:
+    texts, hints = argument_texts(cls), get_type_hints(cls)
+    summary = inspect.getdoc(cls).split("\n\n")[0]
+    rows, below = [], []
+    for item in dataclasses.fields(cls):
+        inner, suffix = _section_class(hints[item.name])
+        if inner:
+            key = f"{path}.{item.name}{suffix}".lstrip(".")
+            cells = ["section", "", f"See [`{key}`](#{_anchor(key)})."]
+            below += _section(key, inner)
+        else:
+            cells = [type_words(hints[item.name]), _default(item), _markdown(texts[item.name])]
+        rows.append((f"`{item.name}`", *cells))
+    table = _table(("key", "type", "default", "meaning"), rows)
+    return [f"### `{path}`" if path else "### Top level", "", summary, "", table, "", *below]
+
+
+def _section_class(hint: Any) -> tuple[type | None, str]:
+    """The dataclass that a key holds, and what stands for its names or numbers in a key path."""
+    if dataclasses.is_dataclass(hint):
+        return hint, ""
+    for item in get_args(hint):
+        if dataclasses.is_dataclass(item):
+            return item, ".<name>" if get_origin(hint) is dict else ".<n>"
+    return None, ""
+
+
+def _anchor(heading: str) -> str:
+    return re.sub(r"[^\w-]", "", heading.lower())
+
+
+def type_words(hint: Any) -> str:
+    """A type in the words of YAML."""
+    words = {
+        str: "text",
+        int: "whole number",
+        float: "number",
+        bool: "true or false",
+        type(None): "empty",
+        Any: "anything",
+    }
+    if hint in words:
+        return words[hint]
+    arguments = get_args(hint)
+    if get_origin(hint) is Literal:
+        return " or ".join(f"`{item}`" for item in arguments)
+    if get_origin(hint) in (Union, types.UnionType):
+        return " or ".join(type_words(item) for item in arguments)
+    if get_origin(hint) is tuple:
+        return f"list: {type_words(arguments[0])}"
+    if get_origin(hint) is dict:
+        return f"mapping: name to {type_words(arguments[1])}"
+    raise TypeError(f"no words for the type {hint!r} of a recipe key; add them here")
+
+
+def _default(item: dataclasses.Field) -> str:
+    if item.default is dataclasses.MISSING:
+        factory = item.default_factory
+        return {dict: "`{}`", dataclasses.MISSING: "required"}.get(factory, "")
+    value = "[]" if item.default == () else json.dumps(item.default)
+    return "empty" if item.default is None else f"`{value}`"
+
+
+def policies() -> str:
+    """The selection policies with their options."""
+    from gradloc.selection import DEFAULT_POLICY, POLICIES
+
+    rows = []
+    for name, function in POLICIES.items():
+        parameters = inspect.signature(function).parameters.values()
+        options = [
+            f"`{item.name}` ({item.default})"
+            for item in parameters
+            if item.kind is item.KEYWORD_ONLY
+        ]
+        label = f"`{name}`" + (" (the default)" if name == DEFAULT_POLICY else "")
+        rows.append((label, ", ".join(options), _first_line(function)))
+    return _table(("policy", "options (default)", "what it trains"), rows)
+
+
+def readers() -> str:
+    """The corpus readers."""
+    from gradloc.corpus import READERS
+
+    rows = [(f"`{name}`", _first_line(function)) for name, function in READERS.items()]
+    return _table(("`corpus.source`", "what it reads"), rows)
+
+
+def probe_metrics() -> str:
+    """The metrics that are read off scored probes."""
+    from gradloc.metrics import PROBE_METRICS
+
+    rows = [
+        (
+            f"`{name}`",
+            metric.unit,
+            "higher is better" if metric.higher_is_better else "lower is better",
+            _first_line(metric.values),
+        )
+        for name, metric in PROBE_METRICS.items()
+    ]
+    return _table(("metric", "unit", "direction", "meaning"), rows)
+
+
+def training_arguments() -> str:
+    """The TrainingArguments that a recipe may not set."""
+    from gradloc.recipe_checks import SET_BY_GRADLOC
+
+    return _table(("key", "instead"), [(f"`{k}`", v) for k, v in SET_BY_GRADLOC.items()])
+
+
+def errors() -> str:
+    """The named failures."""
+    from gradloc import errors as module
+
+    classes = [item for item in vars(module).values() if inspect.isclass(item)]
+    rows = [
+        (f"`{item.__name__}`", _first_line(item))
+        for item in classes
+        if item not in (module.GradlocError, module.ProblemsError)
+    ]
+    return _table(("error", "when"), rows)
+
+
+def commands() -> str:
+    """The help text of every command."""
+    import click
+
+    from gradloc.cli import cli
+
+    lines = []
+    for name, command in cli.commands.items():
+        context = click.Context(command, info_name=f"gradloc {name}", max_content_width=88)
+        lines += [f"### `gradloc {name}`", "", "```text", command.get_help(context), "```", ""]
+    return "\n".join(lines)
+
+
+def public_names() -> str:
+    """Autodoc entries of everything in ``gradloc.__all__``."""
+    import gradloc
+
+    functions, classes, others = [], [], []
+    for name in gradloc.__all__:
+        thing = getattr(gradloc, name)
+        if inspect.isfunction(thing):
+            functions.append(f".. autofunction:: gradloc.{name}")
+        elif inspect.isclass(thing) and issubclass(thing, Exception):
+            others.append(f".. autoexception:: gradloc.{name}")
+        elif inspect.isclass(thing):
+            # Fields are documented by the docstring; listing them again would show them twice.
+            methods = [
+                m
+                for m, value in vars(thing).items()
+                if not m.startswith(("_", "on_"))
+                and m != "state"
+                and (inspect.isfunction(value) or isinstance(value, (property, classmethod)))
+            ]
+            classes.append(f".. autoclass:: gradloc.{name}\n   :members: {', '.join(methods)}")
+    parts = {"Functions": functions, "Values and the callback": classes, "Errors": others}
+    return "\n".join(
+        f"## {title}\n\n```{{eval-rst}}\n" + "\n\n".join(entries) + "\n```\n"
+        for title, entries in parts.items()
+    )
+
+
+def _first_line(thing: Any) -> str:
+    return _markdown(inspect.getdoc(thing).split("\n\n")[0].replace("\n", " "))
+
+
+def _markdown(text: str) -> str:
+    return text.replace("``", "`")
+
+
+def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    lines = [head, tuple("---" for _ in head), *rows]
+    return "\n".join(
+        "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines
+    )
+
+
+GENERATORS: dict[str, Callable[[], str]] = {
+    function.__name__: function
+    for function in (
+        recipe_keys,
+        policies,
+        readers,
+        probe_metrics,
+        training_arguments,
+        errors,
+        commands,
+        public_names,
+    )
+}
+
+
+def fill_in(app: Any, page: str, source: list[str]) -> None:
+    """Replace the markers of a page that is being read."""
+    source[0] = _MARKER.sub(lambda match: GENERATORS[match[1]](), source[0])
+
+
+def setup(app: Any) -> dict[str, bool]:
+    """Register with Sphinx."""
+    app.connect("source-read", fill_in)
+    # The pages depend on code that Sphinx does not watch.
+    app.connect("env-get-outdated", lambda app, env, *_: sorted(env.found_docs))
+    return {"parallel_read_safe": True}
