@@ -15,9 +15,10 @@ PACKAGE = Path(gradloc.__file__).parent
 ORDER = [
     "errors", "artifacts", "environment", "profile", "plan", "results", "yaml_source", "schema",
     "shipped", "recipe_checks", "recipe", "layers", "probes", "spans", "corpus", "models",
-    "batches", "memory", "logits", "gradients", "reliability", "cost", "selection", "measuring",
-    "freezing", "metrics", "scoring", "preparation", "callback", "training", "merging",
-    "evaluation", "report", "pipeline", "terminal", "cli",
+    "batches", "logits", "memory", "gradients", "reliability", "cost", "selection", "measuring",
+    "freezing", "metrics", "frontier", "scoring", "answers", "preparation", "suite_metrics",
+    "suites", "comparison", "callback", "training", "merging", "evaluation", "report", "validation",
+    "pipeline", "terminal", "cli",
 ]
 # fmt: on
 
