@@ -2,12 +2,14 @@
 
 import pytest
 import torch
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     AutoModelForCausalLM,
     Gemma2Config,
     GPT2Config,
     GPTNeoXConfig,
     LlamaConfig,
+    PreTrainedTokenizerFast,
     Qwen2Config,
 )
 
@@ -49,3 +51,17 @@ def any_model(request):
 @pytest.fixture
 def llama():
     return build_model("llama_tied")
+
+
+@pytest.fixture(scope="session")
+def character_tokenizer():
+    """One token a character: the 95 printable ones of ASCII, unknown and padding; 97 in all."""
+    characters = [chr(code) for code in range(32, 127)]
+    vocabulary = {token: index for index, token in enumerate([*characters, "<unk>", "<pad>"])}
+    backend = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
+    # decode() puts spaces between tokens unless a decoder joins them.
+    backend.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, unk_token="<unk>", pad_token="<pad>", eos_token="~"
+    )
