@@ -89,17 +89,38 @@ def by_unit(value: float | None, unit: str) -> str:
 
 
 def interval(figure: Figure, *, brackets: bool = False) -> str:
-    """Write the 95 % interval of a figure; empty where it has none."""
-    if figure.value is None or figure.low is None or figure.high is None:
+    """Write the 95 % interval of a figure; empty where it has none.
+
+    An end that the evaluation left out, because it is not bounded, becomes ∞.
+    """
+    if figure.value is None or (figure.low is None and figure.high is None):
         return ""
-    text = f"{by_unit(figure.low, figure.unit)} to {by_unit(figure.high, figure.unit)}"
+    factor = 100 if figure.unit == "fraction" else 1
+    low = -math.inf if figure.low is None else factor * figure.low
+    high = math.inf if figure.high is None else factor * figure.high
+    text = span(low, high)
     return f"[{text}]" if brackets else text
+
+
+def span(low: float, high: float) -> str:
+    """Write two ends with as many decimals as two digits of their distance need.
+
+    Example:
+        >>> span(0.0462, 0.0698), span(67.2, 81.2), span(0.31, math.inf)
+        ('0.046 to 0.070', '67 to 81', '0.310 to ∞')
+    """
+    width = high - low
+    decimals = 1 - math.floor(math.log10(width)) if 0 < width < math.inf else 9
+    if decimals > 4:
+        return f"{number(low)} to {number(high)}"
+    ends = (f"{end:,.{max(0, decimals)}f}".replace("-", MINUS) for end in (low, high))
+    return " to ".join(ends)
 
 
 def unit_name(unit: str, *, difference: bool) -> str:
     """Name a unit as a table head or axis does."""
     if unit == "fraction":
-        return "percentage points" if difference else "%"
+        return "% points" if difference else "%"
     return {"nats/token": "nats per token", "ratio": "×"}.get(unit, unit)
 
 
@@ -128,6 +149,4 @@ def ranges(numbers: list[int]) -> str:
             runs[-1].append(value)
         else:
             runs.append([value])
-    return ", ".join(
-        str(run[0]) if len(run) == 1 else f"{run[0]}{DASH}{run[-1]}" for run in runs
-    )
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}{DASH}{run[-1]}" for run in runs)

@@ -4,6 +4,8 @@ Comes in: rows with ``x``, ``y`` and their intervals. Goes out: the same rows wi
 ``dx`` and ``dy`` in pixels. The browser's width is unknown here, so a usual size is assumed.
 """
 
+import math
+
 # Width and height of a panel's plot, in pixels, on a phone and in a half column of the page.
 PLOT = (330, 290)
 CHARACTER = 6.8  # mean width of a letter at 12 px in the usual system fonts, measured
@@ -50,7 +52,8 @@ def place_labels(rows: list[dict], line: list[dict]) -> None:
             return (
                 20 * outside * LINE
                 + 10 * sum(_overlap(box, other) for other in obstacles)
-                + sum(_overlap(box, other) for other in thin)
+                + 0.5 * sum(_overlap(box, other) for other in thin)
+                + math.hypot(place[1], place[2])
                 + _PLACES.index(place)
             )
 

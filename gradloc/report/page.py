@@ -7,49 +7,28 @@ is missing and how to make it.
 
 import functools
 import json
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import jinja2
 import vl_convert
-import yaml
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from gradloc.artifacts import write_text
-from gradloc.errors import RunError
-from gradloc.plan import LayerPlan
-from gradloc.profile import GradientProfile, UnitInfo
-from gradloc.report import formatting, pictures, style, tables, verdict
-from gradloc.results import EvalResult
-
-_COMMANDS = {
-    "results.json": "gradloc evaluate CHECKPOINT --suite SUITE --baseline MODEL",
-    "profile.json": "gradloc measure MODEL --probes PROBES --reference TEXT",
-    "plan.json": "gradloc select PROFILE --policy POLICY",
-    "recipe.yaml": "gradloc run RECIPE",
-}
-
-
-@dataclass(frozen=True)
-class Run:
-    """What a run folder holds.
-
-    Args:
-        name: Name of the recipe, or of the folder.
-        results: The evaluation.
-        profile: The gradient profile, if there is one.
-        plan: The main arm's plan, if there is one.
-        recipe_text: The resolved recipe as it was written.
-        recipe: The same as plain values; empty where there is none.
-    """
-
-    name: str
-    results: EvalResult
-    profile: GradientProfile | None
-    plan: LayerPlan | None
-    recipe_text: str
-    recipe: dict[str, Any]
+from gradloc.profile import UnitInfo
+from gradloc.report import (
+    curves,
+    formatting,
+    headline,
+    layer_maps,
+    style,
+    tables,
+    tradeoff,
+    verdict,
+)
+from gradloc.report.pictures import Picture
+from gradloc.report.run_folder import COMMANDS, Run, read_run
+from gradloc.results import Figure
 
 
 def write_report(run_dir: str | Path) -> Path:
@@ -90,51 +69,13 @@ def save_pictures(run_dir: str | Path, out_dir: str | Path, width: int = 520) ->
     return paths
 
 
-def read_run(run_dir: str | Path) -> Run:
-    """Read what the report needs from a run folder.
-
-    Raises:
-        RunError: There is no such folder, or it has no results.
-    """
-    folder = Path(run_dir)
-    if not folder.is_dir():
-        raise RunError(
-            f"{folder}: no such run folder, so there is nothing to report. "
-            f"Make it with '{_COMMANDS['recipe.yaml']}'."
-        )
-    if not (folder / "results.json").is_file():
-        raise RunError(
-            f"{folder / 'results.json'}: missing, and a report is made from it. "
-            f"Make it with '{_COMMANDS['results.json']}', or the whole run with "
-            f"'{_COMMANDS['recipe.yaml']}'."
-        )
-    results = EvalResult.load(folder / "results.json")
-    if not results.arms:
-        raise RunError(
-            f"{folder / 'results.json'}: holds no arm, so there is nothing to report. "
-            f"Make it again with '{_COMMANDS['results.json']}'."
-        )
-    profile, plan = folder / "profile.json", folder / "plan.json"
-    recipe_path = folder / "recipe.yaml"
-    recipe_text = recipe_path.read_text(encoding="utf-8") if recipe_path.is_file() else ""
-    recipe = _parse(recipe_text, recipe_path)
-    return Run(
-        name=str(recipe.get("name") or folder.resolve().name),
-        results=results,
-        profile=GradientProfile.load(profile) if profile.is_file() else None,
-        plan=LayerPlan.load(plan) if plan.is_file() else None,
-        recipe_text=recipe_text,
-        recipe=recipe,
-    )
-
-
 def render(run: Run) -> str:
     """Make the page."""
     results = run.results
     main = verdict.main_arm(results, list(run.recipe.get("arms") or ()))
     uptake = verdict.uptake_metric(results)
     styles = style.arm_styles(results, main)
-    columns, rows = tables.headline(results, styles, main, uptake)
+    columns, rows = headline.headline(results, styles, main, uptake)
     drawn = _pictures(run)
     everything = [picture for group in drawn.values() for picture in group]
     return _environment().get_template("page.html.j2").render(
@@ -148,18 +89,20 @@ def render(run: Run) -> str:
         columns=columns,
         column_groups=_column_groups(columns),
         rows=rows,
+        footnotes=headline.footnotes(results, columns),
         uptake_label=formatting.metric_label(uptake or ""),
         pictures=drawn,
         plan_words=_plan_words(run),
         outside=_outside(run),
         missing=[
-            (name, _COMMANDS[name])
+            (name, COMMANDS[name])
             for name, value in (("profile.json", run.profile), ("plan.json", run.plan))
             if value is None
         ],
         examples=tables.examples(results, styles),
         specs={picture.key: picture.spec for picture in everything},
         tables=tables,
+        column_unit=headline.column_unit,
         number=formatting.number,
         percent=formatting.percent,
         css=Markup(_source("page.css")),
@@ -170,19 +113,19 @@ def render(run: Run) -> str:
     )  # fmt: skip
 
 
-def _pictures(run: Run) -> dict[str, list[pictures.Picture]]:
+def _pictures(run: Run) -> dict[str, list[Picture]]:
     results = run.results
     main = verdict.main_arm(results, list(run.recipe.get("arms") or ()))
     styles = style.arm_styles(results, main)
     uptake = verdict.uptake_metric(results)
-    tradeoff = []
+    points = []
     if uptake is not None:
         metrics = ("general_text", "known_facts")
-        tradeoff = pictures.tradeoff_pictures(results, styles, uptake, metrics)
+        points = tradeoff.tradeoff_pictures(results, styles, uptake, metrics)
     return {
-        "tradeoff": tradeoff,
-        "heat": pictures.heat_maps(run.profile, run.plan),
-        "curves": pictures.curve_pictures(results, styles),
+        "tradeoff": points,
+        "heat": layer_maps.heat_maps(run.profile, run.plan),
+        "curves": curves.curve_pictures(results, styles),
     }
 
 
@@ -192,12 +135,17 @@ def _key_figures(run: Run, main: str) -> list[dict[str, str]]:
     found = []
     share = arm.versus_full.get("uptake_share")
     if share is not None and share.value is not None:
-        found.append({"value": formatting.percent(share.value), "label": "of full training's uptake"})
+        found.append({
+            "value": formatting.percent(share.value),
+            "label": "of full training’s uptake",
+            "interval": _percent_interval(share),
+        })  # fmt: skip
     ratio = arm.versus_full.get(f"{verdict.RATIO}{verdict.FORGETTING}")
     if ratio is not None and ratio.value is not None:
         found.append({
             "value": f"{formatting.number(ratio.value)} ×",
-            "label": "its forgetting of general text, at equal uptake",
+            "label": "full training’s forgetting of general text, at equal uptake",
+            "interval": formatting.interval(ratio),
         })  # fmt: skip
     if arm.trainable_fraction is not None:
         found.append({
@@ -209,7 +157,12 @@ def _key_figures(run: Run, main: str) -> list[dict[str, str]]:
     return found
 
 
-def _column_groups(columns: tuple[tables.Column, ...]) -> list[tuple[str, int]]:
+def _percent_interval(share: Figure) -> str:
+    text = formatting.interval(replace(share, unit="fraction"))
+    return f"{text}{formatting.THIN}%" if text else ""
+
+
+def _column_groups(columns: tuple[headline.Column, ...]) -> list[tuple[str, int]]:
     names = list(dict.fromkeys(column.group for column in columns))
     return [(name, sum(column.group == name for column in columns)) for name in names]
 
@@ -252,25 +205,21 @@ def _outside(run: Run) -> list[tuple[str, str, str]]:
     ]
 
 
-def _parse(text: str, path: Path) -> dict[str, Any]:
-    try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise RunError(
-            f"{path}: is not YAML, though gradloc wrote it so ({error}). Restore it, or delete "
-            "it to get a report without the recipe."
-        ) from error
-    return data if isinstance(data, dict) else {}
-
-
 def _environment() -> jinja2.Environment:
-    return jinja2.Environment(
+    environment = jinja2.Environment(
         loader=jinja2.PackageLoader("gradloc.report"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["breakable"] = _breakable
+    return environment
+
+
+def _breakable(text: str) -> Markup:
+    """Let a long name break after its underscores."""
+    return escape(text).replace("_", Markup("_<wbr>"))
 
 
 def _source(name: str) -> str:

@@ -24,7 +24,7 @@ _LIGHT = {
     "arm-0": "#0072b2", "arm-1": "#d55e00", "arm-2": "#009e73", "arm-3": "#b8578f",
     "arm-4": "#c98a00", "arm-5": "#2f97cf",
     "reference": "#6f7882", "missing": "#f0f1f3", "dot": "#ffffff", "dot-edge": "#1a1e23",
-    "level-0": "#f3f7fa", "level-1": "#dfebf3", "level-2": "#c6dcea", "level-3": "#a8cae0",
+    "level-0": "#e4edf4", "level-1": "#d5e4ef", "level-2": "#c0d8e8", "level-3": "#a8cae0",
     "level-4": "#84b5d4", "level-5": "#5c9cc6", "level-6": "#3581b3", "level-7": "#15669a",
     "level-8": "#064b78",
 }  # fmt: skip
@@ -36,7 +36,7 @@ _DARK = {
     "arm-0": "#62b8ec", "arm-1": "#ff8a3d", "arm-2": "#2fc79a", "arm-3": "#e08fbd",
     "arm-4": "#f0b429", "arm-5": "#9fb7ff",
     "reference": "#a3acb5", "missing": "#23282d", "dot": "#14171a", "dot-edge": "#ffffff",
-    "level-0": "#20272d", "level-1": "#1d3444", "level-2": "#1a425b", "level-3": "#185374",
+    "level-0": "#222c34", "level-1": "#1f3646", "level-2": "#1a425b", "level-3": "#185374",
     "level-4": "#1b688f", "level-5": "#2b80ab", "level-6": "#4a9bc6", "level-7": "#77b9de",
     "level-8": "#b3dcf5",
 }  # fmt: skip
@@ -98,17 +98,15 @@ class ArmStyle:
 
 
 def arm_styles(results: EvalResult, main: str | None) -> dict[str, ArmStyle]:
-    """Give each arm a look; reference arms are gray, the main arm has the accent color."""
+    """Give each arm a look; reference arms are gray squares, the main arm has the accent color."""
     references = [name for name in results.arms if name in results.reference_arms]
     others = [name for name in results.arms if name not in results.reference_arms]
     if main in others:
         others = [main, *(name for name in others if name != main)]
     styles = {}
     for i, name in enumerate(references):
-        styles[name] = ArmStyle(
-            name, "var(--reference)", "circle", _DASHES[i % len(_DASHES)], True
-        )
-    shapes = [shape for shape in SHAPES if shape != "circle"]
+        styles[name] = ArmStyle(name, "var(--reference)", "square", _DASHES[i % len(_DASHES)], True)
+    shapes = [shape for shape in SHAPES if shape not in ("circle", "square")]
     for i, name in enumerate(others):
         shape = "circle" if name == main else shapes[i % len(shapes)]
         styles[name] = ArmStyle(

@@ -6,7 +6,7 @@ bad one and one that settles nothing are said equally plainly.
 
 from dataclasses import dataclass
 
-from gradloc.report.formatting import by_unit, interval, metric_label, number, percent
+from gradloc.report.formatting import by_unit, interval, metric_label, number, percent, unit_name
 from gradloc.results import ArmResult, EvalResult, Figure
 
 RATIO = "forgetting_ratio_"
@@ -20,11 +20,13 @@ class Verdict:
 
     Args:
         tone: ``good``, ``bad`` or ``unclear``.
+        word: The tone in two words.
         subject: The arm that the sentence speaks of.
         text: The sentence after its subject.
     """
 
     tone: str
+    word: str
     subject: str
     text: str
 
@@ -32,15 +34,6 @@ class Verdict:
     def sign(self) -> str:
         """A sign for the tone, so that color is not the only carrier."""
         return {"good": "✓", "bad": "✗", "unclear": "≈"}[self.tone]
-
-    @property
-    def word(self) -> str:
-        """The tone in a word."""
-        return {
-            "good": "Less forgetting",
-            "bad": "No gain",
-            "unclear": "Not settled",
-        }[self.tone]
 
 
 def uptake_metric(results: EvalResult) -> str | None:
@@ -66,39 +59,37 @@ def main_arm(results: EvalResult, arm_order: list[str]) -> str | None:
 def judge(results: EvalResult, main: str) -> Verdict:
     """Say in one sentence what the main arm took up and what it forgot."""
     arm = results.arms[main]
-    uptake = arm.uptake.get(uptake_metric(results) or "")
-    learned, uptake_tone = _uptake_clause(arm, uptake)
+    if not results.baseline_scores:
+        text = "was scored without a base model, so what it took up and forgot is not known."
+        return Verdict("unclear", "Not settled", main, text)
+    learned, uptake_tone = _uptake_clause(arm, arm.uptake.get(uptake_metric(results) or ""))
     if uptake_tone == "bad":
-        return Verdict("bad", main, f"{learned}.")
-    forgot, tone = _forgetting_clause(arm)
-    if uptake_tone == "unclear" and tone == "good":
-        tone = "unclear"
-    return Verdict(tone, main, f"{learned} {forgot}.")
+        return Verdict("bad", "Nothing learned", main, f"{learned}.")
+    forgot, tone = _forgetting_clause(results, arm)
+    # Little forgetting is no merit where little was learned.
+    tone = "unclear" if uptake_tone == "unclear" and tone == "good" else tone
+    word = {"good": "Less forgetting", "bad": "More forgetting", "unclear": "Not settled"}[tone]
+    return Verdict(tone, word, main, f"{learned} {forgot}.")
 
 
 def _uptake_clause(arm: ArmResult, uptake: Figure | None) -> tuple[str, str]:
     if uptake is None or uptake.value is None:
         why = f" ({uptake.note})" if uptake is not None and uptake.note else ""
         return f"has no figure for the uptake of new facts{why}", "unclear"
-    size = f"{by_unit(uptake.value, uptake.unit)} {uptake.unit}"
-    shown = f" (95 % interval {interval(uptake)})" if interval(uptake) else ""
+    size = _size(uptake)
     if uptake.value <= 0:
-        return f"did not take up the new facts: their likelihood changed by {size}{shown}", "bad"
+        return f"did not take up the new facts: their score changed by {size}", "bad"
     if uptake.low is not None and uptake.low <= 0:
-        return (
-            f"did not measurably take up the new facts: {size}, and the 95 % interval "
-            f"({interval(uptake)}) includes no uptake at all",
-            "bad",
-        )
+        return f"did not measurably take up the new facts: {size} includes no change at all", "bad"
     share = arm.versus_full.get("uptake_share")
     if share is None or share.value is None:
-        return f"took up {size} of the new facts{shown}", "good"
-    if share.value < 0.5:
-        return f"took up only {percent(share.value)} of what full training did", "unclear"
-    return f"took up {percent(share.value)} of what full training did", "good"
+        return f"took up {size} of the new facts", "good"
+    only = "only " if share.value < 0.5 else ""
+    tone = "unclear" if only else "good"
+    return f"took up {only}{percent(share.value)} of what full training did", tone
 
 
-def _forgetting_clause(arm: ArmResult) -> tuple[str, str]:
+def _forgetting_clause(results: EvalResult, arm: ArmResult) -> tuple[str, str]:
     ratios = {
         key.removeprefix(RATIO): figure
         for key, figure in arm.versus_full.items()
@@ -108,16 +99,16 @@ def _forgetting_clause(arm: ArmResult) -> tuple[str, str]:
         return _absolute_clause(arm)
     metric = FORGETTING if FORGETTING in ratios else next(iter(ratios))
     ratio = ratios.pop(metric)
-    where = "" if metric == FORGETTING else f" on {metric_label(metric)}"
+    where = "" if metric == FORGETTING else f" of {metric_label(metric)}"
     if ratio.value is None:
-        why = f": {ratio.note}" if ratio.note else ""
-        return f"but cannot be compared with full training at equal uptake{why}", "unclear"
-    clause, tone = _ratio_clause(ratio, where)
+        clause, tone = _beyond_clause(results, arm, metric, ratio)
+    else:
+        clause, tone = _ratio_clause(ratio, where)
     # One good ratio must not hide another that is surely bad.
     worse = [
-        f"{number(figure.value)} times as much on {metric_label(key)}"
+        f"{number(figure.value)} times as much of {metric_label(key)}"
         for key, figure in ratios.items()
-        if figure.value is not None and figure.value > 1 and (figure.low or 0) > 1
+        if figure.value is not None and figure.low is not None and figure.low > 1
     ]
     if worse and tone == "good":
         return f"{clause}, but {' and '.join(worse)}", "unclear"
@@ -129,12 +120,12 @@ def _ratio_clause(ratio: Figure, where: str) -> tuple[str, str]:
         amount = f"forgot nothing{where} at equal uptake (ratio {number(ratio.value)})"
     else:
         amount = f"forgot {number(ratio.value)} times as much{where} at equal uptake"
-    if ratio.low is None or ratio.high is None:
+    shown = interval(ratio)
+    if not shown:
         return f"and {amount}; no interval says how sure that is", "unclear"
-    shown = f"{number(ratio.low)} to {number(ratio.high)}"
-    if ratio.high < 1:
+    if ratio.high is not None and ratio.high < 1:
         return f"and {amount}", "good"
-    if ratio.low > 1:
+    if ratio.low is not None and ratio.low > 1:
         return f"and {amount}, which is worse than full training (95 % interval {shown})", "bad"
     return (
         f"and {amount}, but the 95 % interval ({shown}) includes 1: this run does not show "
@@ -143,14 +134,46 @@ def _ratio_clause(ratio: Figure, where: str) -> tuple[str, str]:
     )
 
 
+def _beyond_clause(
+    results: EvalResult, arm: ArmResult, metric: str, ratio: Figure
+) -> tuple[str, str]:
+    """Where there is no ratio; an arm that learned more than full training is set beside it."""
+    no_ratio = f"but has no ratio of forgetting to full training: {ratio.note or 'not computed'}"
+    share, own = arm.versus_full.get("uptake_share"), arm.forgetting.get(metric)
+    axis = uptake_metric(results)
+    references = [
+        found
+        for name in results.reference_arms
+        if (found := results.arms[name]).uptake.get(axis, own).value is not None
+        and metric in found.forgetting
+    ]
+    if not references or own is None or not share or not share.value or share.value <= 1:
+        return no_ratio, "unclear"
+    best = max(references, key=lambda found: found.uptake[axis].value).forgetting[metric]
+    ends = (own.value, own.low, own.high, best.value, best.low, best.high)
+    if any(end is None for end in ends):
+        return no_ratio, "unclear"
+    clause = f"and forgot {_size(own)} of {metric_label(metric)}, where that forgot {_size(best)}"
+    if own.high < best.low:
+        return clause, "good"
+    if own.low > best.high:
+        return f"{clause}: more than full training", "bad"
+    return f"{clause}: the intervals overlap", "unclear"
+
+
 def _absolute_clause(arm: ArmResult) -> tuple[str, str]:
     lost = arm.forgetting.get(FORGETTING)
     if lost is None or lost.value is None:
         return "but what it forgot is not known: general text was not scored", "unclear"
-    size = f"{number(abs(lost.value))} nats per token on general text"
-    shown = f" (95 % interval {interval(lost)})" if interval(lost) else ""
-    verb = "lost" if lost.value > 0 else "gained"
     return (
-        f"and {verb} {size}{shown}; no fully trained arm stands beside it to compare with",
+        f"and forgot {_size(lost)} of general text; no fully trained arm stands beside it "
+        "to compare with",
         "unclear",
     )
+
+
+def _size(figure: Figure) -> str:
+    """Value, unit and interval in running text."""
+    shown = f" (95 % interval {interval(figure)})" if interval(figure) else ""
+    unit = unit_name(figure.unit, difference=True)
+    return f"{by_unit(figure.value, figure.unit)} {unit}{shown}"

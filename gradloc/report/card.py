@@ -1,0 +1,260 @@
+"""The model card of a checkpoint: what it is, how it was made, what it learned and lost.
+
+Comes in: a checkpoint folder, its plan, what training recorded, and its results. Goes out:
+``README.md`` in that folder, with front matter as the Hugging Face hub reads it.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from huggingface_hub import EvalResult as HubResult
+from huggingface_hub import ModelCard, ModelCardData
+
+from gradloc.artifacts import write_text
+from gradloc.plan import LayerPlan
+from gradloc.report.formatting import (
+    MISSING,
+    by_unit,
+    duration,
+    interval,
+    learning_rate,
+    metric_label,
+    number,
+    percent,
+    ranges,
+    unit_name,
+)
+from gradloc.report.verdict import RATIO
+from gradloc.results import ArmResult, Figure
+
+TAGS = ["gradloc", "continual-pretraining"]
+
+# Packaged models: the hub's name of the same weights, and their licence.
+_PACKAGED = {"smollm2-135m-instruct": ("HuggingFaceTB/SmolLM2-135M-Instruct", "apache-2.0", "en")}
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+@dataclass(frozen=True)
+class _Base:
+    """What a card may say of the base model; ``None`` where it is not known."""
+
+    hub_id: str | None
+    licence: str | None
+    language: str | None
+
+
+def write_model_card(
+    checkpoint_dir: str | Path,
+    *,
+    base_model: str,
+    recipe_text: str,
+    plan: LayerPlan,
+    training: dict[str, Any],
+    result: ArmResult | None,
+) -> Path:
+    """Write ``README.md`` of a checkpoint.
+
+    Args:
+        checkpoint_dir: Folder of the weights.
+        base_model: The model that was trained further. Only a hub id is written to the front
+            matter, since the hub refuses a card that points to a file of somebody's machine.
+        recipe_text: The resolved recipe as YAML.
+        plan: What was trained.
+        training: The content of ``training.json``.
+        result: What the checkpoint learned and lost, if it was evaluated.
+
+    Returns:
+        Path of the card.
+    """
+    folder = Path(checkpoint_dir)
+    recipe = yaml.safe_load(recipe_text) or {}
+    recipe = recipe if isinstance(recipe, dict) else {}
+    arm = str(training.get("arm") or plan.policy or "trained")
+    name = f"{recipe.get('name') or folder.resolve().name}-{arm}"
+    base = _base(base_model)
+    card_data = ModelCardData(
+        model_name=name,
+        base_model=base.hub_id,
+        library_name="transformers",
+        license=base.licence,
+        language=base.language,
+        pipeline_tag="text-generation",
+        tags=TAGS,
+        eval_results=_hub_results(result, recipe),
+    )
+    sections = [
+        f"# {name}",
+        _what_it_is(base_model, base, plan),
+        "## Method",
+        _method(plan),
+        "## Data",
+        _data(recipe),
+        "## Training",
+        _training(training),
+        *(["## Results", _results(result)] if result else []),
+        "## How to load it",
+        _loading(),
+        "## Recipe",
+        _fenced(recipe_text.strip(), "yaml"),
+    ]
+    body = "\n\n".join(sections)
+    card = ModelCard(f"---\n{card_data.to_yaml()}\n---\n\n{body}\n")
+    return write_text(folder / "README.md", str(card))
+
+
+def _base(base_model: str) -> _Base:
+    if base_model in _PACKAGED:
+        return _Base(*_PACKAGED[base_model])
+    is_hub_id = _HUB_ID.fullmatch(base_model) and not Path(base_model).exists()
+    is_hub_id = is_hub_id and not base_model.endswith(".gguf")
+    return _Base(base_model if is_hub_id else None, None, None)
+
+
+def _hub_results(result: ArmResult | None, recipe: dict) -> list[HubResult] | None:
+    """The checkpoint's own scores as the hub lists them."""
+    if result is None:
+        return None
+    suite = str(recipe.get("name") or "gradloc")
+    found = [
+        HubResult(
+            task_type="text-generation",
+            dataset_type="gradloc",
+            dataset_name=f"gradloc probes ({suite})",
+            metric_type=key,
+            metric_name=f"{metric_label(key)} ({figure.unit})",
+            metric_value=round(figure.value, 6),
+        )
+        for key, figure in result.scores.items()
+        if figure.value is not None
+    ]
+    return found or None
+
+
+def _what_it_is(base_model: str, base: _Base, plan: LayerPlan) -> str:
+    known = f"[{base.hub_id}](https://huggingface.co/{base.hub_id})"
+    # A path would tell readers about somebody's disk and nothing about the model.
+    shown = known if base.hub_id else f"`{Path(base_model).name}`"
+    share = percent(plan.trainable_fraction) if plan.units else f"{len(plan.trained)} units"
+    return (
+        f"This is {shown}, pretrained further on newer text with gradloc: only the part of the "
+        f"network where the new facts pull ({share} of its parameters) was trained, and the rest "
+        "is bit for bit that of the base model."
+        if plan.frozen
+        else f"This is {shown}, pretrained further on newer text with gradloc. All of its "
+        "parameters were trained."
+    )
+
+
+def _method(plan: LayerPlan) -> str:
+    rows = [("Policy", f"`{plan.policy}`" if plan.policy else "a plan written by hand")]
+    rows += [(f"`{key}`", str(value)) for key, value in plan.options.items()]
+    rows.append(("Units trained", f"{len(plan.trained)} of {len(plan.scale)}"))
+    if plan.units:
+        rows.append(("Parameters trained", percent(plan.trainable_fraction)))
+        for kind, label in (
+            ("attention", "Attention of blocks"),
+            ("mlp", "MLP of blocks"),
+            ("block", "Blocks"),
+        ):
+            blocks = [u.block for u in plan.units if u.kind == kind and plan.scale[u.name] > 0]
+            if blocks:
+                rows.append((label, ranges(blocks)))
+    split_half = plan.reliability.get("split_half")
+    if split_half is not None:
+        rows.append(("Split-half rank correlation of the scores", number(split_half)))
+    if plan.reliability.get("warning"):
+        rows.append(("Warning", plan.reliability["warning"]))
+    return _table(("Setting", "Value"), rows)
+
+
+def _data(recipe: dict) -> str:
+    corpus = recipe.get("corpus") or {}
+    if not corpus:
+        return "The recipe does not name its corpus."
+    rows = [("Source", f"`{corpus.get('source', 'world')}`")]
+    # Names alone: a folder of somebody's machine helps no reader.
+    rows += [("File", f"`{Path(str(path)).name}`") for path in corpus.get("paths") or ()]
+    if corpus.get("cutoff"):
+        rows.append(("Cut-off", f"{corpus['cutoff']}; the model was trained on text from then on"))
+    return _table(("Corpus", ""), rows)
+
+
+def _training(training: dict[str, Any]) -> str:
+    known = {
+        "learning_rate": ("Peak learning rate", learning_rate),
+        "n_steps": ("Steps", lambda value: f"{value:,}"),
+        "train_seconds": ("Time", duration),
+        "peak_rss_mib": ("Peak memory", lambda value: f"{value:,.0f} MiB"),
+        "trainable_fraction": ("Parameters trained", percent),
+    }
+    rows = [
+        (label, write(training[key]))
+        for key, (label, write) in known.items()
+        if training.get(key) is not None
+    ]
+    return _table(("Training", ""), rows) if rows else "Nothing was recorded of the training."
+
+
+def _results(result: ArmResult) -> str:
+    rows = []
+    for kind, figures in (("uptake", result.uptake), ("forgetting", result.forgetting)):
+        for key, figure in figures.items():
+            after = result.scores.get(key)
+            rows.append((kind, metric_label(key), _value(after, False), *_change(figure)))
+    for key, figure in result.versus_full.items():
+        label = metric_label(key.removeprefix(RATIO))
+        what = f"forgetting of {label}, ratio" if key.startswith(RATIO) else f"{label}, share"
+        rows.append(("against full training", what, "", *_change(figure, difference=False)))
+    if not rows:
+        rows = [
+            ("score", metric_label(key), _value(figure, False), "", interval(figure), str(figure.n))
+            for key, figure in result.scores.items()
+        ]
+    heads = ("Kind", "Metric", "Score", "Change from the base", "95 % interval", "n")
+    return (
+        "Uptake is the gain on new and updated facts (higher is better), forgetting the loss on "
+        "what the base model had (lower is better). Ratios compare with full training at equal "
+        "uptake; below 1 is better.\n\n" + _table(heads, rows)
+    )
+
+
+def _change(figure: Figure, difference: bool = True) -> tuple[str, str, str]:
+    return _value(figure, difference), interval(figure) or figure.note, f"{figure.n:,}"
+
+
+def _value(figure: Figure | None, difference: bool) -> str:
+    if figure is None or figure.value is None:
+        return MISSING
+    return f"{by_unit(figure.value, figure.unit)} {unit_name(figure.unit, difference=difference)}"
+
+
+def _loading() -> str:
+    code = (
+        "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
+        'path = "."  # this folder, or the name of this repository\n'
+        "tokenizer = AutoTokenizer.from_pretrained(path)\n"
+        "model = AutoModelForCausalLM.from_pretrained(path)"
+    )
+    return (
+        f"{_fenced(code, 'python')}\n\nThe weights are ordinary ones: gradloc is not needed. "
+        "`plan.json` says what was trained, `recipe.yaml` how."
+    )
+
+
+def _fenced(text: str, language: str) -> str:
+    """A code block whose fence is longer than any run of backticks inside."""
+    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}{language}\n{text}\n{fence}"
+
+
+def _table(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    lines = [heads, tuple("---" for _ in heads), *rows]
+    return "\n".join("| " + " | ".join(map(_escape, line)) + " |" for line in lines)
+
+
+def _escape(text: str) -> str:
+    return str(text).replace("|", "\\|").replace("\n", " ")
