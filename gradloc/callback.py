@@ -99,7 +99,10 @@ class GradLocCallback(TrainerCallback, ExportableState):
         callback._request = _Request(
             probe_set,
             texts if texts is not None else reference_texts(reference),
-            policy, options, measure or MeasureConfig(), seed,
+            policy,
+            options,
+            measure or MeasureConfig(),
+            seed,
         )
         return callback
 
@@ -161,14 +164,14 @@ class GradLocCallback(TrainerCallback, ExportableState):
         check_trains_something(self.plan)
         self._frozen = freeze_layers(trainer.model, self.plan)
         if self._frozen.learning_rate_scales:
-            self._hooks = scale_learning_rates(
-                trainer.optimizer, self._frozen.learning_rate_scales
-            )
+            self._hooks = scale_learning_rates(trainer.optimizer, self._frozen.learning_rate_scales)
         n_parameters = sum(p.numel() for p in trainer.model.parameters())
         self.trainable_fraction = self._frozen.n_trainable / n_parameters
         logger.info(
             "gradloc trains %d of %d units, %.1f %% of the parameters (%s)",
-            len(self.plan.trained), len(self.plan.scale), 100 * self.trainable_fraction,
+            len(self.plan.trained),
+            len(self.plan.scale),
+            100 * self.trainable_fraction,
             self.plan.policy or "plan by hand",
         )
 
@@ -176,15 +179,21 @@ class GradLocCallback(TrainerCallback, ExportableState):
         """Measure on the first process and give every other the same plan."""
         request = self._request
         if request is None:
-            raise GradlocError("GradLocCallback needs a plan: GradLocCallback('plan.json') or "
-                               "GradLocCallback.from_probes('probes.jsonl').")
+            raise GradlocError(
+                "GradLocCallback needs a plan: GradLocCallback('plan.json') or "
+                "GradLocCallback.from_probes('probes.jsonl')."
+            )
         from accelerate.utils import broadcast_object_list
 
         plans: list = [None]
         if trainer.accelerator.is_main_process:
             self.profile = profile_probes(
-                trainer.model, _tokenizer(trainer), request.probes, request.reference,
-                request.measure, seed=request.seed,
+                trainer.model,
+                _tokenizer(trainer),
+                request.probes,
+                request.reference,
+                request.measure,
+                seed=request.seed,
             )
             plans = [select_layers(self.profile, request.policy, **request.options)]
         return broadcast_object_list(plans)[0]
@@ -199,9 +208,7 @@ class _Request:
         self.measure, self.seed = measure, seed
 
 
-def attach(
-    trainer: Trainer, plan: LayerPlan | str | Path | GradLocCallback
-) -> GradLocCallback:
+def attach(trainer: Trainer, plan: LayerPlan | str | Path | GradLocCallback) -> GradLocCallback:
     """Let an existing trainer train only the units of a plan.
 
     Args:

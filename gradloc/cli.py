@@ -103,26 +103,58 @@ def validate(files: tuple[Path, ...]) -> None:
 @cli.command()
 @click.argument("model")
 @click.option("--probes", required=True, type=INPUT, help="JSONL of probes (see docs: concepts).")
-@click.option("--reference", type=INPUT,
-              help="Text to keep: JSONL with 'text', or .txt. Default: the shipped passages.")
-@click.option("--granularity", type=click.Choice(["sublayer", "block"]), default="sublayer",
-              show_default=True, help="Attention and MLP apart, or whole blocks.")
-@click.option("--reduction", type=click.Choice(["mean_of_norms", "norm_of_mean"]),
-              default="mean_of_norms", show_default=True,
-              help="What the relative gradient norm is made of.")
-@click.option("--reference-loss", type=click.Choice(["all", "random_span"]), default="all",
-              show_default=True, help="Loss on reference text; random_span is a control.")
+@click.option(
+    "--reference",
+    type=INPUT,
+    help="Text to keep: JSONL with 'text', or .txt. Default: the shipped passages.",
+)
+@click.option(
+    "--granularity",
+    type=click.Choice(["sublayer", "block"]),
+    default="sublayer",
+    show_default=True,
+    help="Attention and MLP apart, or whole blocks.",
+)
+@click.option(
+    "--reduction",
+    type=click.Choice(["mean_of_norms", "norm_of_mean"]),
+    default="mean_of_norms",
+    show_default=True,
+    help="What the relative gradient norm is made of.",
+)
+@click.option(
+    "--reference-loss",
+    type=click.Choice(["all", "random_span"]),
+    default="all",
+    show_default=True,
+    help="Loss on reference text; random_span is a control.",
+)
 @click.option("--n-probes", default=24, show_default=True, help="Probes measured at most.")
 @click.option("--n-reference", default=24, show_default=True, help="Texts measured at most.")
 @click.option("--max-length", default=128, show_default=True, help="Tokens a sequence at most.")
-@click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32",
-              show_default=True)
+@click.option(
+    "--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True
+)
 @click.option("--seed", default=0, show_default=True)
 @click.option("--out", type=INPUT, default=Path("profile.json"), show_default=True)
 @FORCE
 @SHOW_JSON
-def measure(model, probes, reference, granularity, reduction, reference_loss, n_probes,
-            n_reference, max_length, dtype, seed, out, force, as_json) -> None:
+def measure(
+    model,
+    probes,
+    reference,
+    granularity,
+    reduction,
+    reference_loss,
+    n_probes,
+    n_reference,
+    max_length,
+    dtype,
+    seed,
+    out,
+    force,
+    as_json,
+) -> None:
     """Measure each layer's gradients on probes and on reference text: profile.json."""
     from gradloc.measuring import profile_probes, reference_texts
     from gradloc.models import load_model, load_tokenizer
@@ -132,13 +164,22 @@ def measure(model, probes, reference, granularity, reduction, reference_loss, n_
 
     _refuse_overwrite(out, force)
     config = MeasureConfig(
-        granularity=granularity, reduction=reduction, n_probes=n_probes, n_reference=n_reference,
-        reference_loss=reference_loss, max_length=max_length,
+        granularity=granularity,
+        reduction=reduction,
+        n_probes=n_probes,
+        n_reference=n_reference,
+        reference_loss=reference_loss,
+        max_length=max_length,
     )
     probe_set, texts = load_probes(probes), reference_texts(reference)
     profile = profile_probes(
-        load_model(model, dtype=dtype), load_tokenizer(model), probe_set, texts, config,
-        seed=seed, model_name=model,
+        load_model(model, dtype=dtype),
+        load_tokenizer(model),
+        probe_set,
+        texts,
+        config,
+        seed=seed,
+        model_name=model,
     )
     profile.save(out)
     _show(as_json, lambda: json.loads(out.read_text()), profile_table(profile), out)
@@ -146,10 +187,20 @@ def measure(model, probes, reference, granularity, reduction, reference_loss, n_
 
 @cli.command()
 @click.argument("profile", type=INPUT)
-@click.option("--policy", default="interference_ratio", show_default=True,
-              help="Selection policy; a wrong name lists them all.")
-@click.option("-o", "--option", "options", multiple=True, metavar="KEY=VALUE",
-              help="Option of the policy, such as k=10; may be repeated.")
+@click.option(
+    "--policy",
+    default="interference_ratio",
+    show_default=True,
+    help="Selection policy; a wrong name lists them all.",
+)
+@click.option(
+    "-o",
+    "--option",
+    "options",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Option of the policy, such as k=10; may be repeated.",
+)
 @click.option("--out", type=INPUT, default=Path("plan.json"), show_default=True)
 @FORCE
 @SHOW_JSON
@@ -170,8 +221,13 @@ def select(profile, policy, options, out, force, as_json) -> None:
 @click.option("--plan", required=True, type=INPUT, help="plan.json of `gradloc select`.")
 @click.option("--arm", help="Arm whose training arguments are used. Default: the first.")
 @click.option("--out", type=INPUT, help="Checkpoint folder. Default: checkpoint/ of the run.")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE",
-              help="Override a recipe value, such as training.learning_rate=1.0e-4.")
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Override a recipe value, such as training.learning_rate=1.0e-4.",
+)
 @FORCE
 @SHOW_JSON
 def train(recipe, plan, arm, out, overrides, force, as_json) -> None:
@@ -180,23 +236,31 @@ def train(recipe, plan, arm, out, overrides, force, as_json) -> None:
     from gradloc.plan import LayerPlan
     from gradloc.recipe import load_recipe
 
-    folder = train_stage(load_recipe(recipe, overrides), LayerPlan.load(plan), arm=arm,
-                         out_dir=out, force=force)
+    folder = train_stage(
+        load_recipe(recipe, overrides), LayerPlan.load(plan), arm=arm, out_dir=out, force=force
+    )
     log = json.loads((folder / "training.json").read_text())
-    text = (f"{log['arm']}: {log['n_steps']} steps in {log['train_seconds']:.0f} s, "
-            f"{log['trainable_fraction']:.1%} of the parameters trained, "
-            f"peak {log['peak_rss_mib']:,.0f} MiB; "
-            f"{log['n_frozen_tensors_verified']} frozen tensors verified unchanged")
+    text = (
+        f"{log['arm']}: {log['n_steps']} steps in {log['train_seconds']:.0f} s, "
+        f"{log['trainable_fraction']:.1%} of the parameters trained, "
+        f"peak {log['peak_rss_mib']:,.0f} MiB; "
+        f"{log['n_frozen_tensors_verified']} frozen tensors verified unchanged"
+    )
     _show(as_json, lambda: {"checkpoint": str(folder), **log}, text, folder)
 
 
 @cli.command()
 @click.argument("checkpoints", nargs=-1, required=True)
-@click.option("--suite", default="temporal", show_default=True,
-              help="Suite name or YAML, a probes .jsonl, or a run folder.")
+@click.option(
+    "--suite",
+    default="temporal",
+    show_default=True,
+    help="Suite name or YAML, a probes .jsonl, or a run folder.",
+)
 @click.option("--baseline", help="Model that 'before' means; without it only scores are given.")
-@click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32",
-              show_default=True)
+@click.option(
+    "--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True
+)
 @click.option("--out", type=INPUT, help="Write results.json here. Default: not written.")
 @FORCE
 @SHOW_JSON
@@ -237,8 +301,13 @@ def merge(base, tuned, plan, out) -> None:
 
 @cli.command()
 @click.argument("recipe")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE",
-              help="Override a recipe value, such as training.max_steps=20.")
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Override a recipe value, such as training.max_steps=20.",
+)
 @click.option("--force", is_flag=True, help="Start the run over; its stages are overwritten.")
 @SHOW_JSON
 def run(recipe, overrides, force, as_json) -> None:

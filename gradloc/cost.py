@@ -67,8 +67,9 @@ def _step_time(
     attention = 4 * sequence_length * hidden
     head = 2 * shape["vocab_size"] * hidden
     total, reached = 2.0 * head, False  # the head runs forward and passes its input's gradient
-    total += head * any(unit.name in trained and unit.kind in ("embedding", "head")
-                        for unit in units)
+    total += head * any(
+        unit.name in trained and unit.kind in ("embedding", "head") for unit in units
+    )
     for unit in units:
         if not unit.in_stack:
             reached |= unit.kind == "embedding" and unit.name in trained
@@ -103,8 +104,8 @@ def _step_memory(
             # three projections to an MLP, as in gated ones.
             attention = 5 * hidden + 2 * shape["kv_size"]
             inner = 4 * unit.n_parameters / (3 * hidden)
-            activations += {
-                "attention": attention, "mlp": 2 * hidden + inner
-            }.get(unit.kind, attention + 2 * hidden + inner)
+            activations += {"attention": attention, "mlp": 2 * hidden + inner}.get(
+                unit.kind, attention + 2 * hidden + inner
+            )
     logits = 3 * shape["vocab_size"]  # logits, their float32 copy and their gradient
     return 12.0 * parameters + 4.0 * n_tokens * (activations + logits)

@@ -148,9 +148,7 @@ def _sequences(batches: Iterable[dict], side: str, device: torch.device) -> list
         keep = torch.ones_like(ids) if mask is None else torch.as_tensor(mask)
         for row in range(len(ids)):
             real = keep[row].bool()
-            sequence = Sequence(
-                ids[row][real][None].to(device), labels[row][real][None].to(device)
-            )
+            sequence = Sequence(ids[row][real][None].to(device), labels[row][real][None].to(device))
             if not (sequence.labels[0, 1:] != IGNORED).any():
                 raise MeasurementError(
                     f"{side} sequence {len(rows)} has no labelled token after its first, so it "
@@ -199,6 +197,7 @@ def _on_gradient(
         def hook(parameter):
             use(key, parameter.grad)
             parameter.grad = None
+
         return hook
 
     try:
@@ -224,8 +223,7 @@ def _mean_gradient(
     chunks = list(_chunks(units))
     for number, chunk in enumerate(chunks):
         sums = {
-            name: torch.zeros_like(parameter, dtype=torch.float32)
-            for _, name, parameter in chunk
+            name: torch.zeros_like(parameter, dtype=torch.float32) for _, name, parameter in chunk
         }
         with _on_gradient(
             [(name, parameter) for _, name, parameter in chunk],
@@ -308,7 +306,10 @@ class _Bar:
     def __init__(self, total: int, progress: bool | None):
         disable = None if progress is None else not progress
         self._bar = tqdm(
-            total=total, disable=disable, desc="measure", unit="seq",
+            total=total,
+            disable=disable,
+            desc="measure",
+            unit="seq",
             bar_format="{l_bar}{bar}| {n:.0f}/{total:.0f} [{elapsed}<{remaining}]",
         )
 

@@ -20,8 +20,12 @@ GRANULARITIES = ("sublayer", "block")
 # Path components that wrappers insert and the model's own names lack: DDP, torch.compile, FSDP,
 # activation checkpointing, PEFT's tuned layers and its copies of saved modules.
 _WRAPPER_COMPONENTS = {
-    "module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module",
-    "base_layer", "original_module",
+    "module",
+    "_orig_mod",
+    "_fsdp_wrapped_module",
+    "_checkpoint_wrapped_module",
+    "base_layer",
+    "original_module",
 }
 # Words in the class or attribute name of sublayers that mix tokens.
 _MIXER_WORDS = ("attention", "attn", "mixer", "mamba", "ssm", "recurrent")
@@ -196,18 +200,22 @@ def _trace_sublayers(
         def hook(module, args, kwargs):
             given = args[0] if args else next(iter(kwargs.values()), None)
             calls[block].append(_Call(name, module, given))
+
         return hook
 
     def after(block):
         def hook(module, args, kwargs, output):
             call = next(c for c in reversed(calls[block]) if c.module is module)
             call.returned = output[0] if isinstance(output, tuple) else output
+
         return hook
 
     for index, block in enumerate(stack):
         for name, child in block.named_children():
             if next(child.parameters(), None) is not None:
-                handles.append(child.register_forward_pre_hook(before(index, name), with_kwargs=True))
+                handles.append(
+                    child.register_forward_pre_hook(before(index, name), with_kwargs=True)
+                )
                 handles.append(child.register_forward_hook(after(index), with_kwargs=True))
     device = next(model.parameters()).device
     try:
@@ -294,8 +302,13 @@ def _assemble(
         members.setdefault(unit, {})[child] = None
     return tuple(
         Unit(
-            UnitInfo(unit, kind, block, sum(p.numel() for p in parameters[unit][0].values()),
-                     tuple(members[unit])),
+            UnitInfo(
+                unit,
+                kind,
+                block,
+                sum(p.numel() for p in parameters[unit][0].values()),
+                tuple(members[unit]),
+            ),
             *parameters[unit],
         )
         for unit, (kind, block) in homes.items()

@@ -57,8 +57,13 @@ def profile_probes(
     probe_rows = probe_batches(tokenizer, chosen, max_length=config.max_length)
     lengths = [int((labels != -100).sum()) for batch in probe_rows for labels in batch["labels"]]
     reference_rows = text_batches(
-        tokenizer, texts, batch_size=8, max_length=config.max_length, loss=config.reference_loss,
-        span_lengths=lengths, seed=seed,
+        tokenizer,
+        texts,
+        batch_size=8,
+        max_length=config.max_length,
+        loss=config.reference_loss,
+        span_lengths=lengths,
+        seed=seed,
     )
     settings = {
         "seed": seed,
@@ -69,8 +74,12 @@ def profile_probes(
         **({"model": model_name} if model_name else {}),
     }
     return measure_gradients(
-        model, probe_rows, reference=reference_rows, granularity=config.granularity,
-        reduction=config.reduction, settings=settings,
+        model,
+        probe_rows,
+        reference=reference_rows,
+        granularity=config.granularity,
+        reduction=config.reduction,
+        settings=settings,
     )
 
 

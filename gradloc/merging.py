@@ -77,8 +77,10 @@ def merge_checkpoints(
     flush()
     _name_shards(out, shards, homes)
     for path in Path(tuned).iterdir():
-        if path.is_file() and path.suffix != ".safetensors" and path.name not in (
-            _INDEX, "README.md", "training.json", "scores.json"
+        if (
+            path.is_file()
+            and path.suffix != ".safetensors"
+            and path.name not in (_INDEX, "README.md", "training.json", "scores.json")
         ):
             shutil.copy2(path, out / path.name)
     plan.save(out / "plan.json")
@@ -118,8 +120,10 @@ def _prefixes(unit: str, plan: LayerPlan) -> list[list[str]]:
 def _merged(name: str, before: Path, after: Path, scale: float) -> torch.Tensor:
     old, new = (_read(path, name) for path in (before, after))
     if old.shape != new.shape:
-        raise ModelError(f"tensor {name} is {tuple(old.shape)} in the base, {tuple(new.shape)} "
-                         "in the tuned checkpoint; merge two checkpoints of one architecture.")
+        raise ModelError(
+            f"tensor {name} is {tuple(old.shape)} in the base, {tuple(new.shape)} "
+            "in the tuned checkpoint; merge two checkpoints of one architecture."
+        )
     if scale in (0, 1):
         return (new if scale else old.to(new.dtype)).contiguous()
     return (old.float() + scale * (new.float() - old.float())).to(new.dtype)
@@ -139,7 +143,10 @@ def _name_shards(out: Path, shards: list[Path], homes: dict[str, int]) -> None:
     for path, name in zip(shards, names, strict=True):
         path.rename(out / name)
     total = sum((out / name).stat().st_size for name in names)
-    write_json(out / _INDEX, {
-        "metadata": {"total_size": total},
-        "weight_map": {name: names[shard] for name, shard in homes.items()},
-    })
+    write_json(
+        out / _INDEX,
+        {
+            "metadata": {"total_size": total},
+            "weight_map": {name: names[shard] for name, shard in homes.items()},
+        },
+    )

@@ -24,10 +24,24 @@ from gradloc.recipe import Recipe, load_recipe, save_resolved
 from gradloc.results import EvalResult
 
 STAGE_FILES = (
-    "recipe.yaml", "probes.jsonl", "profile.json", "plan.json", "checkpoint", "results.json",
+    "recipe.yaml",
+    "probes.jsonl",
+    "profile.json",
+    "plan.json",
+    "checkpoint",
+    "results.json",
     "report.html",
 )
 SCORES_FILE = "scores.json"
+# What results tell of an arm's training, from its training.json.
+ARM_FACTS = (
+    "policy",
+    "learning_rate",
+    "train_seconds",
+    "peak_rss_mib",
+    "trainable_fraction",
+    "curve",
+)
 
 Say = Callable[[str], None]
 
@@ -55,8 +69,10 @@ def run(recipe: Recipe, *, force: bool = False, say: Say = lambda text: None) ->
     for arm, plan in plans.items():
         folder = arm_dir(recipe, arm)
         if not (folder / "training.json").is_file():
-            say(f"train      {arm}: {len(plan.trained)} of {len(plan.scale)} units, "
-                f"{plan.trainable_fraction:.1%} of the parameters")
+            say(
+                f"train      {arm}: {len(plan.trained)} of {len(plan.scale)} units, "
+                f"{plan.trainable_fraction:.1%} of the parameters"
+            )
             train_stage(recipe, plan, arm=arm, probes=probes)
     if not (run_dir / "results.json").is_file():
         _evaluate(recipe, run_dir, probes, say)
@@ -111,7 +127,8 @@ def _open_run(recipe: Recipe, run_dir: Path, force: bool) -> None:
     if kept.is_file():
         found = load_recipe(kept)
         differing = [
-            field.name for field in dataclasses.fields(recipe)
+            field.name
+            for field in dataclasses.fields(recipe)
             if field.compare and getattr(found, field.name) != getattr(recipe, field.name)
         ]
         if differing:
@@ -136,8 +153,9 @@ def _probes(recipe: Recipe, run_dir: Path, say: Say) -> ProbeSet:
 
         probes = build_probes(recipe, read_corpus(recipe.corpus, seed=recipe.seed))
         probes.save(path)
-        sides = {side: sum(p.split == side for p in probes) for side in
-                 ("localization", "evaluation")}
+        sides = {
+            side: sum(p.split == side for p in probes) for side in ("localization", "evaluation")
+        }
         say(f"probes     {sides['localization']} to choose layers, {sides['evaluation']} to judge")
     return load_probes(path)
 
@@ -156,8 +174,13 @@ def _profile(recipe: Recipe, run_dir: Path, probes: ProbeSet, say: Say) -> Gradi
             corpus = read_corpus(recipe.corpus, seed=recipe.seed)
             texts = background_texts(corpus, recipe.measure.n_reference, recipe.seed)
         profile_probes(
-            load_model(recipe.model, dtype=recipe.dtype), load_tokenizer(recipe.model), probes,
-            texts, recipe.measure, seed=recipe.seed, model_name=recipe.model,
+            load_model(recipe.model, dtype=recipe.dtype),
+            load_tokenizer(recipe.model),
+            probes,
+            texts,
+            recipe.measure,
+            seed=recipe.seed,
+            model_name=recipe.model,
         ).save(path)
     return GradientProfile.load(path)
 
@@ -181,41 +204,65 @@ def _plans(
 
 
 def _evaluate(recipe: Recipe, run_dir: Path, probes: ProbeSet, say: Say) -> None:
-    """Score the base and every arm on the same items; each arm's scores are kept beside it."""
-    from gradloc.evaluation import (
-        CheckpointScores,
-        TrainingFacts,
-        recipe_suite,
-        score_checkpoint,
-        summarize,
-    )
-    from gradloc.models import load_model, load_tokenizer
+    """Score the base and every arm on the same items; finished scores are kept and reused."""
+    from gradloc.comparison import summarize
     from gradloc.report.card import write_model_card
+    from gradloc.suites import general_texts
 
-    suite = recipe_suite(recipe, probes)
-    tokenizer = load_tokenizer(recipe.model)
-    say(f"evaluate   {recipe.model}")
-    base = score_checkpoint(load_model(recipe.model, dtype=recipe.dtype), tokenizer, suite)
-    suite = suite.screened(base)
+    judged = list(probes.select(split="evaluation"))
+    texts = general_texts(recipe.evaluation.general_text)
+
+    def scores_of(name: str, source: str | Path, path: Path, answer_ids=None):
+        return _scores(recipe, name, source, path, judged, texts, answer_ids, say)
+
+    base = scores_of("baseline", recipe.model, run_dir / "checkpoint" / "baseline_scores.json")
     scores, facts = {}, {}
     for arm in recipe.arms:
         folder = arm_dir(recipe, arm)
-        if not (folder / SCORES_FILE).is_file():
-            say(f"evaluate   {arm}")
-            score_checkpoint(load_model(folder, dtype=recipe.dtype), tokenizer, suite).save(
-                folder / SCORES_FILE
-            )
-        scores[arm] = CheckpointScores.load(folder / SCORES_FILE)
-        facts[arm] = TrainingFacts.load(folder)
-    result = summarize(suite, base, scores, facts)
+        scores[arm] = scores_of(arm, folder, folder / SCORES_FILE, tuple(base.answers))
+        facts[arm] = json.loads((folder / "training.json").read_text())
+    result = summarize(
+        recipe.name,
+        base,
+        scores,
+        judged,
+        reference_arms=[arm for arm, config in recipe.arms.items() if config.policy == "all"],
+        screen_invariant=recipe.probes.screen_invariant,
+        n_bootstrap=recipe.evaluation.n_bootstrap,
+        seed=recipe.seed,
+        extra={arm: {key: log[key] for key in ARM_FACTS} for arm, log in facts.items()},
+    )
     for arm in recipe.arms:
         folder = arm_dir(recipe, arm)
         write_model_card(
-            folder, base_model=recipe.model, recipe_text=(folder / "recipe.yaml").read_text(),
+            folder,
+            base_model=recipe.model,
+            recipe_text=(folder / "recipe.yaml").read_text(),
             plan=LayerPlan.load(folder / "plan.json"),
-            training=json.loads((folder / "training.json").read_text()), result=result.arms[arm],
+            training=facts[arm],
+            result=result.arms[arm],
         )
     result.save(run_dir / "results.json")
+
+
+def _scores(recipe, name, source, path, judged, texts, answer_ids, say):
+    """Scores of one checkpoint, from its file or computed now."""
+    from gradloc.evaluation import score_checkpoint
+    from gradloc.models import load_model, load_tokenizer
+    from gradloc.suite_metrics import CheckpointScores
+
+    if not path.is_file():
+        say(f"evaluate   {name}")
+        score_checkpoint(
+            load_model(source, dtype=recipe.dtype),
+            load_tokenizer(source),
+            judged,
+            texts,
+            checkpoint=str(source),
+            answer_ids=answer_ids,
+            n_examples=recipe.evaluation.n_examples,
+        ).save(path)
+    return CheckpointScores.load(path)
 
 
 def load_result(run_dir: Path) -> EvalResult:

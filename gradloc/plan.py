@@ -46,12 +46,14 @@ class LayerPlan:
     predicted: dict = field(default_factory=dict)
 
     def __post_init__(self):
-        bad = [f"{name}: {value!r}" for name, value in self.scale.items()
-               if not isinstance(value, (int, float)) or not 0 <= value < float("inf")]
+        bad = [
+            f"{name}: {value!r}"
+            for name, value in self.scale.items()
+            if not isinstance(value, (int, float)) or not 0 <= value < float("inf")
+        ]
         if bad:
             raise GradlocError(
-                "a plan's scales must be finite numbers from 0 (frozen) up; found "
-                + ", ".join(bad)
+                "a plan's scales must be finite numbers from 0 (frozen) up; found " + ", ".join(bad)
             )
 
     @property
@@ -79,7 +81,9 @@ class LayerPlan:
         """
         theirs = {unit.name: unit.n_parameters for unit in units}
         problems = [f"the {what} has no unit {name}" for name in self.scale if name not in theirs]
-        problems += [f"the plan says nothing of {name}" for name in theirs if name not in self.scale]
+        problems += [
+            f"the plan says nothing of {name}" for name in theirs if name not in self.scale
+        ]
         problems += [
             f"{unit.name} has {unit.n_parameters:,} parameters in the plan, "
             f"{theirs[unit.name]:,} in the {what}"

@@ -55,8 +55,9 @@ def training_documents(recipe: Recipe, corpus: Corpus, probes: ProbeSet) -> Iter
     """
     judged = [p for p in probes if p.split == "evaluation" and p.depth != "verbatim"]
     held_ids = {probe.id for probe in judged}
-    held_texts = [probe.text(probe.targets[0])[0][: -len(probe.suffix) or None].strip()
-                  for probe in judged]
+    held_texts = [
+        probe.text(probe.targets[0])[0][: -len(probe.suffix) or None].strip() for probe in judged
+    ]
     entities = {p.entity for p in probes if p.split == "evaluation" and p.group != "invariant"}
     entities.discard("")
     limit, n_kept = recipe.corpus.max_update_documents, 0
@@ -72,8 +73,11 @@ def training_documents(recipe: Recipe, corpus: Corpus, probes: ProbeSet) -> Iter
     if not n_kept:
         raise CorpusError(
             "no update document is left to train on: all of them are evaluation items"
-            + (" or mention no entity of the evaluation probes (corpus.about_probes)."
-               if recipe.corpus.about_probes else ".")
+            + (
+                " or mention no entity of the evaluation probes (corpus.about_probes)."
+                if recipe.corpus.about_probes
+                else "."
+            )
         )
 
 

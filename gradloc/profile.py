@@ -145,12 +145,21 @@ class GradientProfile:
         if self.reference_norms is not None:
             derived |= {
                 name: getattr(self, name)
-                for name in ("reference_norm", "rgn", "benefit", "interference",
-                             "interference_ratio")
+                for name in (
+                    "reference_norm",
+                    "rgn",
+                    "benefit",
+                    "interference",
+                    "interference_ratio",
+                )
             }
         n_reference = 0 if self.reference_norms is None else len(self.reference_norms)
-        head = {"format": FORMAT, "kind": "profile", "n_probe": len(self.probe_norms),
-                "n_reference": n_reference}
+        head = {
+            "format": FORMAT,
+            "kind": "profile",
+            "n_probe": len(self.probe_norms),
+            "n_reference": n_reference,
+        }
         return write_json(path, {**head, **vars(self), "derived": derived})
 
     @classmethod

@@ -21,7 +21,11 @@ MIN_SEQUENCES = 4
 
 
 def reliability(
-    profile: GradientProfile, score: Score, *, n_splits: int = 100, n_bootstrap: int = 500,
+    profile: GradientProfile,
+    score: Score,
+    *,
+    n_splits: int = 100,
+    n_bootstrap: int = 500,
     seed: int = 0,
 ) -> dict:
     """Judge the ranking of the units that a policy chooses among.
@@ -58,11 +62,16 @@ def reliability(
             for half in (0, 1)
         ]
         correlations.append(spearmanr(*halves).statistic)
-    resampled = np.stack([
-        score(_take(profile, *[None if n is None else generator.integers(0, n, n)
-                               for n in counts]))
-        for _ in range(n_bootstrap)
-    ])
+    resampled = np.stack(
+        [
+            score(
+                _take(
+                    profile, *[None if n is None else generator.integers(0, n, n) for n in counts]
+                )
+            )
+            for _ in range(n_bootstrap)
+        ]
+    )
     low, high = np.percentile(resampled, [2.5, 97.5], axis=0)
     split_half = float(np.mean(correlations))
     warning = ""
@@ -80,18 +89,29 @@ def reliability(
 
 
 def _unknown(reason: str) -> dict:
-    return {"split_half": None, "low": {}, "high": {},
-            "warning": f"how far this ranking can be trusted is unknown: {reason}."}
+    return {
+        "split_half": None,
+        "low": {},
+        "high": {},
+        "warning": f"how far this ranking can be trusted is unknown: {reason}.",
+    }
 
 
 def _take(
     profile: GradientProfile, probes: np.ndarray, references: np.ndarray | None
 ) -> GradientProfile:
     """The profile of some of its sequences."""
-    rows = {"probe_norms": probes, "probe_alignment": probes,
-            "reference_norms": references, "reference_alignment": references}
-    return dataclasses.replace(profile, **{
-        name: getattr(profile, name)[index]
-        for name, index in rows.items()
-        if index is not None and getattr(profile, name) is not None
-    })
+    rows = {
+        "probe_norms": probes,
+        "probe_alignment": probes,
+        "reference_norms": references,
+        "reference_alignment": references,
+    }
+    return dataclasses.replace(
+        profile,
+        **{
+            name: getattr(profile, name)[index]
+            for name, index in rows.items()
+            if index is not None and getattr(profile, name) is not None
+        },
+    )

@@ -149,10 +149,12 @@ def last_third_mlp(profile: GradientProfile) -> np.ndarray:
     if profile.granularity != "sublayer":
         raise SelectionError("last_third_mlp needs a profile of granularity 'sublayer'.")
     first = 2 * _n_blocks(profile) / 3
-    return np.array([
-        float(unit.kind == "mlp" and unit.in_stack and unit.block >= first)
-        for unit in profile.units
-    ])
+    return np.array(
+        [
+            float(unit.kind == "mlp" and unit.in_stack and unit.block >= first)
+            for unit in profile.units
+        ]
+    )
 
 
 def top_k(profile: GradientProfile, *, k: int = 4) -> np.ndarray:

@@ -33,10 +33,12 @@ def profile_table(profile: GradientProfile) -> Group:
         f"{profile.settings.get('model') or profile.model or 'model'}: "
         f"{len(profile.probe_norms)} probe and {n_reference} reference sequences"
     )
-    return Group(*(
-        _block_bars(profile.units, values, f"{title}\n{name}", set())
-        for name, values in columns.items()
-    ))
+    return Group(
+        *(
+            _block_bars(profile.units, values, f"{title}\n{name}", set())
+            for name, values in columns.items()
+        )
+    )
 
 
 def plan_table(plan: LayerPlan) -> Group:
@@ -50,15 +52,21 @@ def plan_table(plan: LayerPlan) -> Group:
 
 def plan_lines(plan: LayerPlan) -> list[Text]:
     """The plan in a few lines: size, predicted cost, how far the ranking can be trusted."""
-    lines = [Text(f"trains {len(plan.trained)} of {len(plan.scale)} units, "
-                  f"{plan.trainable_fraction:.1%} of the parameters")]
+    lines = [
+        Text(
+            f"trains {len(plan.trained)} of {len(plan.scale)} units, "
+            f"{plan.trainable_fraction:.1%} of the parameters"
+        )
+    ]
     predicted = plan.predicted
     if predicted.get("time_ratio") is not None:
-        lines.append(Text(
-            f"predicted: {predicted['time_ratio']:.2f} of full training's step time, "
-            f"{predicted['memory_ratio']:.2f} of its memory above the weights; "
-            f"the backward pass reaches down to block {predicted['lowest_block']}"
-        ))
+        lines.append(
+            Text(
+                f"predicted: {predicted['time_ratio']:.2f} of full training's step time, "
+                f"{predicted['memory_ratio']:.2f} of its memory above the weights; "
+                f"the backward pass reaches down to block {predicted['lowest_block']}"
+            )
+        )
     split_half = plan.reliability.get("split_half")
     if split_half is not None:
         lines.append(Text(f"split-half rank correlation of the scores: {split_half:.2f}"))
@@ -70,12 +78,16 @@ def plan_lines(plan: LayerPlan) -> list[Text]:
 def result_table(result: EvalResult) -> Table:
     """Arms as rows, the headline figures as columns, each with its 95 % interval."""
     columns = _headline(result)
-    table = Table(box=box.SIMPLE_HEAD, title=f"suite {result.suite}, baseline {result.baseline}",
-                  caption="95 % intervals in brackets; ↑ higher is better, ↓ lower is better")
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        title=f"suite {result.suite}, baseline {result.baseline}",
+        caption="95 % intervals in brackets; ↑ higher is better, ↓ lower is better",
+    )
     table.add_column("arm", no_wrap=True)
     for kind, name in columns:
-        figure = next(getattr(a, kind)[name] for a in result.arms.values()
-                      if name in getattr(a, kind))
+        figure = next(
+            getattr(a, kind)[name] for a in result.arms.values() if name in getattr(a, kind)
+        )
         arrow = "↑" if figure.higher_is_better else "↓"
         table.add_column(f"{_words(name)} {arrow}\n[dim]{figure.unit}[/dim]", justify="right")
     table.add_column("trained", justify="right")
@@ -100,13 +112,17 @@ def figure_text(figure: Figure | None) -> str:
 def _headline(result: EvalResult) -> list[tuple[str, str]]:
     """The few metrics that a table has room for, in the order in which people ask for them."""
     wanted = [
-        ("uptake", "new_paraphrase_nll"), ("uptake", "new_paraphrase_exact"),
-        ("uptake", "updated_prefers_new"), ("forgetting", "known_facts"),
-        ("forgetting", "general_text"), ("versus_full", "uptake_share"),
+        ("uptake", "new_paraphrase_nll"),
+        ("uptake", "new_paraphrase_exact"),
+        ("uptake", "updated_prefers_new"),
+        ("forgetting", "known_facts"),
+        ("forgetting", "general_text"),
+        ("versus_full", "uptake_share"),
         ("versus_full", "forgetting_ratio_general_text"),
     ]
     have = [
-        (kind, name) for kind, name in wanted
+        (kind, name)
+        for kind, name in wanted
         if any(name in getattr(arm, kind) for arm in result.arms.values())
     ]
     if have:
@@ -157,8 +173,9 @@ def _block_bars(
                 if (unit.block, unit.kind) == (block, kind):
                     mark = "●" if unit.name in trained else " "
                     style = "green" if unit.name in trained else "blue" if not trained else "dim"
-                    cell.append(f"{mark} {bar(values[unit.name])} {values[unit.name]:9.3g}  ",
-                                style=style)
+                    cell.append(
+                        f"{mark} {bar(values[unit.name])} {values[unit.name]:9.3g}  ", style=style
+                    )
             cells.append(cell)
         table.add_row(str(block), *cells)
     outside = [unit for unit in units if not unit.in_stack]

@@ -68,8 +68,11 @@ def train(
     model = load_model(recipe.model, dtype=recipe.dtype)
     tokenizer = load_tokenizer(recipe.model)
     callback = GradLocCallback(plan)
-    curve = ProbeCurve(tokenizer, *_followed(probes, recipe.evaluation.n_curve_probes),
-                       n_points=recipe.evaluation.n_curve_points)
+    curve = ProbeCurve(
+        tokenizer,
+        *_followed(probes, recipe.evaluation.n_curve_probes),
+        n_points=recipe.evaluation.n_curve_points,
+    )
     trainer = Trainer(
         model=model,
         args=_arguments(recipe, recipe.arms[arm], out_dir),
@@ -206,8 +209,10 @@ def _dataset(
 
     def rows() -> Iterator[dict]:
         return training_rows(
-            tokenizer, (document.text for document in documents()),
-            max_length=recipe.corpus.max_length, packing=recipe.corpus.packing,
+            tokenizer,
+            (document.text for document in documents()),
+            max_length=recipe.corpus.max_length,
+            packing=recipe.corpus.packing,
         )
 
     if recipe.corpus.streaming:

@@ -38,16 +38,23 @@ class Rows(Dataset):
 
 def plan_for(model, chosen=CHOSEN, scale=1.0):
     units = tuple(unit.info for unit in find_units(model))
-    return LayerPlan(
-        scale={u.name: scale if u.name in chosen else 0.0 for u in units}, units=units
-    )
+    return LayerPlan(scale={u.name: scale if u.name in chosen else 0.0 for u in units}, units=units)
 
 
 def arguments(folder, **changes):
     defaults = dict(
-        output_dir=str(folder), per_device_train_batch_size=4, max_steps=6, learning_rate=1e-2,
-        weight_decay=0.1, save_strategy="steps", save_steps=2, logging_steps=1, report_to="none",
-        use_cpu=True, disable_tqdm=True, seed=0,
+        output_dir=str(folder),
+        per_device_train_batch_size=4,
+        max_steps=6,
+        learning_rate=1e-2,
+        weight_decay=0.1,
+        save_strategy="steps",
+        save_steps=2,
+        logging_steps=1,
+        report_to="none",
+        use_cpu=True,
+        disable_tqdm=True,
+        seed=0,
     )
     return TrainingArguments(**defaults | changes)
 
@@ -55,7 +62,8 @@ def arguments(folder, **changes):
 def trainer_for(folder, callback=None, model=None, **changes):
     return Trainer(
         model=model or build_model("llama_tied").train(),
-        args=arguments(folder, **changes), train_dataset=Rows(),
+        args=arguments(folder, **changes),
+        train_dataset=Rows(),
         callbacks=[callback] if callback else None,
     )
 
@@ -63,7 +71,8 @@ def trainer_for(folder, callback=None, model=None, **changes):
 def changed_units(model, before):
     after = dict(model.named_parameters())
     return {
-        unit.name for unit in find_units(model)
+        unit.name
+        for unit in find_units(model)
         if any(not torch.equal(after[name], before[name]) for name in unit.parameters)
     }
 
@@ -101,7 +110,8 @@ def test_resume_is_bitwise_equal_to_the_uninterrupted_run(tmp_path, step, restor
     whole = trainer_for(tmp_path / "whole", GradLocCallback(plan))
     whole.train()
     again = trainer_for(
-        tmp_path / "again", GradLocCallback(plan),
+        tmp_path / "again",
+        GradLocCallback(plan),
         restore_callback_states_from_checkpoint=restore_states,
     )
     again.train(resume_from_checkpoint=str(tmp_path / "whole" / f"checkpoint-{step}"))
@@ -142,9 +152,7 @@ def test_checkpoints_of_a_plain_trainer_and_ours_load_in_each_other(tmp_path):
 def test_rates_of_a_scaled_plan_equal_a_smaller_learning_rate(tmp_path):
     model = build_model("llama_tied")
     scaled = trainer_for(tmp_path / "a", GradLocCallback(plan_for(model, scale=0.25)))
-    plain = trainer_for(
-        tmp_path / "b", GradLocCallback(plan_for(model)), learning_rate=0.25e-2
-    )
+    plain = trainer_for(tmp_path / "b", GradLocCallback(plan_for(model)), learning_rate=0.25e-2)
     scaled.train()
     plain.train()
     for a, b in zip(scaled.model.parameters(), plain.model.parameters(), strict=True):
@@ -217,8 +225,11 @@ def test_on_a_peft_model_only_adapters_inside_the_plan_train(tmp_path):
 def test_checkpointing_does_not_carry_the_backward_pass_below_the_plan(tmp_path):
     model = build_model("llama_tied").train()
     trainer = trainer_for(
-        tmp_path, GradLocCallback(plan_for(model, chosen=CHOSEN[1:])), model,
-        gradient_checkpointing=True, save_strategy="no",
+        tmp_path,
+        GradLocCallback(plan_for(model, chosen=CHOSEN[1:])),
+        model,
+        gradient_checkpointing=True,
+        save_strategy="no",
     )
     reached = []
     model.model.layers[0].mlp.register_full_backward_hook(lambda *args: reached.append(0))
@@ -232,8 +243,11 @@ def test_gradient_accumulation_gives_the_same_weights_as_a_larger_batch(tmp_path
     trained = []
     for name, batch, accumulation in (("a", 4, 1), ("b", 2, 2)):
         trainer = trainer_for(
-            tmp_path / name, GradLocCallback(plan), per_device_train_batch_size=batch,
-            gradient_accumulation_steps=accumulation, save_strategy="no",
+            tmp_path / name,
+            GradLocCallback(plan),
+            per_device_train_batch_size=batch,
+            gradient_accumulation_steps=accumulation,
+            save_strategy="no",
         )
         trainer.train()
         trained.append(trainer.model)
@@ -270,18 +284,29 @@ torch.distributed.destroy_process_group()
 def test_two_processes_train_as_one(tmp_path):
     """DDP over gloo without find_unused_parameters, equal to one process on the same batches."""
     script = tmp_path / "script.py"
-    script.write_text(DDP_SCRIPT.format(
-        tests=str(Path(__file__).parent), folder=str(tmp_path / "ddp")
-    ))
+    script.write_text(
+        DDP_SCRIPT.format(tests=str(Path(__file__).parent), folder=str(tmp_path / "ddp"))
+    )
     done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0",
-         "--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0", str(script)],
-        capture_output=True, text=True, timeout=300,
+        [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--nproc-per-node=2",
+            "--master-port=0",
+            "--rdzv-backend=c10d",
+            "--rdzv-endpoint=127.0.0.1:0",
+            str(script),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=300,
         env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
     )
     assert done.returncode == 0, done.stderr[-3000:]
     single = trainer_for(
-        tmp_path / "one", GradLocCallback(plan_for(build_model("llama_tied"))),
+        tmp_path / "one",
+        GradLocCallback(plan_for(build_model("llama_tied"))),
         save_strategy="no",
     )
     single.train()
@@ -300,9 +325,17 @@ def test_in_trl_sft_trainer(tmp_path):
     before = copy.deepcopy(parameters_in(model))
     trainer = SFTTrainer(
         model=model,
-        args=SFTConfig(output_dir=str(tmp_path), max_steps=3, use_cpu=True, bf16=False,
-                       report_to="none", learning_rate=1e-2, per_device_train_batch_size=2,
-                       save_strategy="no", disable_tqdm=True),
+        args=SFTConfig(
+            output_dir=str(tmp_path),
+            max_steps=3,
+            use_cpu=True,
+            bf16=False,
+            report_to="none",
+            learning_rate=1e-2,
+            per_device_train_batch_size=2,
+            save_strategy="no",
+            disable_tqdm=True,
+        ),
         train_dataset=HfDataset.from_dict({"text": ["a new fact here", "an old fact there"] * 6}),
         processing_class=tokenizer,
         callbacks=[GradLocCallback(plan_for(model))],
@@ -328,15 +361,23 @@ def write_probes(folder):
     rows = [
         {"id": str(i), "group": "new", "prompt": prompt, "targets": [target], "entity": str(i)}
         for i, (prompt, target) in enumerate(
-            [("the currency of Croatia is the", "euro"), ("an old fact is", "here"),
-             ("the new fact is", "there"), ("a currency is the", "kuna")]
+            [
+                ("the currency of Croatia is the", "euro"),
+                ("an old fact is", "here"),
+                ("the new fact is", "there"),
+                ("a currency is the", "kuna"),
+            ]
         )
     ]
     path = folder / "probes.jsonl"
     path.write_text("\n".join(json.dumps(row) for row in rows))
     reference = folder / "reference.jsonl"
-    texts = ["the old fact is here .", "a fact of the new currency", "an old currency there",
-             "the fact is of an old"]
+    texts = [
+        "the old fact is here .",
+        "a fact of the new currency",
+        "an old currency there",
+        "the fact is of an old",
+    ]
     reference.write_text("\n".join(json.dumps({"text": text}) for text in texts))
     return path, reference
 
@@ -346,8 +387,11 @@ def test_from_probes_measures_selects_and_freezes(tmp_path):
     callback = GradLocCallback.from_probes(probes, reference=reference, policy="top_rgn_k", k=2)
     model = build_model("llama_tied").train()
     trainer = Trainer(
-        model=model, args=arguments(tmp_path / "out"), train_dataset=Rows(),
-        processing_class=tiny_tokenizer(), callbacks=[callback],
+        model=model,
+        args=arguments(tmp_path / "out"),
+        train_dataset=Rows(),
+        processing_class=tiny_tokenizer(),
+        callbacks=[callback],
     )
     before = parameters_in(model)
     trainer.train()
@@ -357,8 +401,11 @@ def test_from_probes_measures_selects_and_freezes(tmp_path):
 
     resumed = GradLocCallback.from_probes(probes, reference=reference, policy="bottom_k", k=1)
     trainer = Trainer(
-        model=build_model("llama_tied").train(), args=arguments(tmp_path / "out"),
-        train_dataset=Rows(), processing_class=tiny_tokenizer(), callbacks=[resumed],
+        model=build_model("llama_tied").train(),
+        args=arguments(tmp_path / "out"),
+        train_dataset=Rows(),
+        processing_class=tiny_tokenizer(),
+        callbacks=[resumed],
     )
     trainer.train(resume_from_checkpoint=str(tmp_path / "out" / "checkpoint-2"))
     assert resumed.plan == callback.plan  # the checkpoint's, not measured anew

@@ -30,7 +30,10 @@ def test_equals_the_closed_form_for_whole_blocks():
     full = 3 * N_BLOCKS * a + 3.5 * N_BLOCKS * s + 3 * h
     for low, k in ((26, 4), (13, 4), (0, 4)):
         closed = (
-            N_BLOCKS * (a + s) + 2 * h + (N_BLOCKS - low) * (a + 2.5 * s) + k * a
+            N_BLOCKS * (a + s)
+            + 2 * h
+            + (N_BLOCKS - low) * (a + 2.5 * s)
+            + k * a
             - 2 * (D**2 + 2 * D * KV)
         )
         assert predict(range(low, low + k))["time_ratio"] == pytest.approx(closed / full, abs=1e-3)

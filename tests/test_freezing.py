@@ -16,9 +16,7 @@ CHOSEN = "model.layers.1.mlp"
 
 def plan_for(model, chosen=(CHOSEN,), scale=1.0):
     units = tuple(unit.info for unit in find_units(model))
-    return LayerPlan(
-        scale={u.name: scale if u.name in chosen else 0.0 for u in units}, units=units
-    )
+    return LayerPlan(scale={u.name: scale if u.name in chosen else 0.0 for u in units}, units=units)
 
 
 def train(model, optimizer, steps=3, before_step=lambda: None):

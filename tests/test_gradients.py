@@ -119,9 +119,7 @@ def test_both_reductions(llama):
     )
     probe, reference = oracle_gradients(llama, PROBES), oracle_gradients(llama, REFERENCE)
     of_mean = [probe[n].mean(0).norm() / reference[n].mean(0).norm() for n in profile.names]
-    mean_of = [
-        probe[n].norm(dim=1).mean() / reference[n].norm(dim=1).mean() for n in profile.names
-    ]
+    mean_of = [probe[n].norm(dim=1).mean() / reference[n].norm(dim=1).mean() for n in profile.names]
     np.testing.assert_allclose(profile.rgn, of_mean, rtol=1e-4)
     assert not np.allclose(of_mean, mean_of, rtol=1e-2)
     profile = measure_gradients(llama, pad(PROBES), reference=pad(REFERENCE))
@@ -133,12 +131,14 @@ def test_blocks_are_the_root_of_the_summed_squares_of_their_sublayers(llama):
     coarse = measure_gradients(llama, pad(PROBES), granularity="block")
     for index, unit in enumerate(coarse.units):
         inside = [
-            i for i, u in enumerate(fine.units)
+            i
+            for i, u in enumerate(fine.units)
             if u.name == unit.name or (u.block is not None and u.block == unit.block)
         ]
         np.testing.assert_allclose(
             coarse.probe_norms[:, index],
-            np.sqrt((fine.probe_norms[:, inside] ** 2).sum(1)), rtol=1e-6,
+            np.sqrt((fine.probe_norms[:, inside] ** 2).sum(1)),
+            rtol=1e-6,
         )
 
 
@@ -149,8 +149,9 @@ def test_peft_wrapping_and_frozen_inputs_change_nothing_measured():
     got = measure_gradients(wrapped, pad(PROBES), reference=pad(REFERENCE))
     assert got.names == plain.names
     np.testing.assert_allclose(got.probe_norms, plain.probe_norms, rtol=1e-5)
-    np.testing.assert_allclose(got.reference_alignment, plain.reference_alignment, rtol=1e-3,
-                               atol=1e-4)
+    np.testing.assert_allclose(
+        got.reference_alignment, plain.reference_alignment, rtol=1e-3, atol=1e-4
+    )
 
 
 def test_bfloat16_follows_float32(llama):

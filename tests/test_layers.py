@@ -27,14 +27,28 @@ def test_every_parameter_is_in_exactly_one_unit(any_model, granularity):
 @pytest.mark.parametrize(
     ("kind", "attention", "mlp", "attention_norms", "mlp_norms"),
     [
-        ("llama", "model.layers.1.self_attn", "model.layers.1.mlp",
-         {"input_layernorm"}, {"post_attention_layernorm"}),
+        (
+            "llama",
+            "model.layers.1.self_attn",
+            "model.layers.1.mlp",
+            {"input_layernorm"},
+            {"post_attention_layernorm"},
+        ),
         ("gpt2", "transformer.h.1.attn", "transformer.h.1.mlp", {"ln_1"}, {"ln_2"}),
-        ("neox", "gpt_neox.layers.1.attention", "gpt_neox.layers.1.mlp",
-         {"input_layernorm"}, {"post_attention_layernorm"}),
-        ("gemma", "model.layers.1.self_attn", "model.layers.1.mlp",
-         {"input_layernorm", "post_attention_layernorm"},
-         {"pre_feedforward_layernorm", "post_feedforward_layernorm"}),
+        (
+            "neox",
+            "gpt_neox.layers.1.attention",
+            "gpt_neox.layers.1.mlp",
+            {"input_layernorm"},
+            {"post_attention_layernorm"},
+        ),
+        (
+            "gemma",
+            "model.layers.1.self_attn",
+            "model.layers.1.mlp",
+            {"input_layernorm", "post_attention_layernorm"},
+            {"pre_feedforward_layernorm", "post_feedforward_layernorm"},
+        ),
     ],
 )
 def test_a_norm_goes_with_the_sublayer_it_feeds(kind, attention, mlp, attention_norms, mlp_norms):
@@ -55,22 +69,38 @@ def test_modules_outside_the_stack_are_units_of_their_own():
     assert kinds == {"model.embed_tokens": "embedding", "model.norm": "norm", "lm_head": "head"}
     kinds = {u.name: u.info.kind for u in find_units(build_model("gpt2")) if u.info.block is None}
     assert kinds == {
-        "transformer.wte": "embedding", "transformer.wpe": "embedding", "transformer.ln_f": "norm"
+        "transformer.wte": "embedding",
+        "transformer.wpe": "embedding",
+        "transformer.ln_f": "norm",
     }
 
 
 def test_a_two_part_mlp_is_one_unit_that_names_both():
-    config = OPTConfig(vocab_size=97, hidden_size=32, ffn_dim=48, num_attention_heads=4,
-                       num_hidden_layers=2, max_position_embeddings=64, word_embed_proj_dim=32)
+    config = OPTConfig(
+        vocab_size=97,
+        hidden_size=32,
+        ffn_dim=48,
+        num_attention_heads=4,
+        num_hidden_layers=2,
+        max_position_embeddings=64,
+        word_embed_proj_dim=32,
+    )
     units = {u.name: u for u in find_units(AutoModelForCausalLM.from_config(config))}
     mlp = units["model.decoder.layers.0.fc1+fc2"]
     assert {name.split(".")[-2] for name in mlp.parameters} == {"fc1", "fc2", "final_layer_norm"}
 
 
 def test_experts_as_many_as_blocks_do_not_confuse_the_stack():
-    config = MixtralConfig(vocab_size=97, hidden_size=32, intermediate_size=48,
-                           num_attention_heads=4, num_key_value_heads=2, num_hidden_layers=4,
-                           num_local_experts=4, max_position_embeddings=64)
+    config = MixtralConfig(
+        vocab_size=97,
+        hidden_size=32,
+        intermediate_size=48,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        num_hidden_layers=4,
+        num_local_experts=4,
+        max_position_embeddings=64,
+    )
     units = find_units(AutoModelForCausalLM.from_config(config))
     assert sum(u.info.kind == "mlp" for u in units) == 4
 

@@ -27,8 +27,11 @@ def profile(seed=0, n=8, noise=0.05, **changes):
         return mean * (1 + noise * generator.standard_normal((n, n_units)))
 
     values = dict(
-        units=units(), probe_norms=rows(level), reference_norms=rows(np.ones(n_units)),
-        probe_alignment=rows(level**2), reference_alignment=rows(2 * np.ones(n_units)),
+        units=units(),
+        probe_norms=rows(level),
+        reference_norms=rows(np.ones(n_units)),
+        probe_alignment=rows(level**2),
+        reference_alignment=rows(2 * np.ones(n_units)),
         model="tiny",
         shape={"n_blocks": N_BLOCKS, "hidden_size": 4, "vocab_size": 50, "kv_size": 4},
     )
