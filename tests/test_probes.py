@@ -80,6 +80,14 @@ def test_fields_and_defaults_fit_a_file_of_another_form(tmp_path):
     ]
 
 
+def test_rows_of_another_form_may_share_the_id_of_their_document(tmp_path):
+    path = write(tmp_path / "p.jsonl", *[{**ROW, "id": "doc", "n": n} for n in range(3)])
+    probes = read_probe_rows(path, {"entity": "subject"})
+    assert [p.id for p in probes] == ["doc", "doc#2", "doc#3"]
+    with pytest.raises(ProbeError, match="line 2: id 'doc' is taken by line 1"):
+        read_probe_rows(write(tmp_path / "q.jsonl", *[{**ROW, "id": "doc"}] * 2))
+
+
 def test_mapping_of_fields_that_a_probe_lacks_is_refused(tmp_path):
     path = write(tmp_path / "p.jsonl", ROW)
     with pytest.raises(ProbeError) as error:

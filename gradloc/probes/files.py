@@ -6,6 +6,7 @@ Comes in: a JSONL file, in the form of ``ProbeSet.save`` or with other columns. 
 
 import gzip
 import zlib
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,8 @@ def read_probe_rows(
     Args:
         path: JSONL file, plain or ``.gz``.
         fields: Probe field -> column of the file, where they differ. If given, columns that
-            no field takes are ignored; otherwise unknown keys are refused.
+            no field takes are ignored, and of rows with one id (several probes on one document)
+            the second is called ``<id>#2``; otherwise both are refused.
         defaults: Probe field -> value for rows that lack it or have ``null`` there.
 
     Raises:
@@ -59,6 +61,7 @@ def read_probe_rows(
     stem = path.name.removesuffix(".gz").removesuffix(".jsonl")
     probes: list[Probe] = []
     line_of: dict[str, int] = {}
+    n_same: Counter[str] = Counter()
     for number, line in enumerate(_lines(path), start=1):
         if not line.strip():
             continue
@@ -66,6 +69,9 @@ def read_probe_rows(
         row = parse_line(line, found)
         if not found:
             values = {"id": f"{stem}:{number}", **to_fields(row, columns, defaults, found)}
+            n_same[values["id"]] += 1
+            if n_same[values["id"]] > 1 and columns:
+                values["id"] += f"#{n_same[values['id']]}"
             if values["id"] in line_of:
                 found.append(f"id {values['id']!r} is taken by line {line_of[values['id']]}")
             line_of.setdefault(values["id"], number)
