@@ -88,7 +88,7 @@ def text_batches(
         raise GradlocError(f"loss {loss!r} is unknown; choose one of {', '.join(LOSSES)}.")
     if loss == "random_span" and not span_lengths:
         raise GradlocError("loss 'random_span' needs span_lengths, the lengths to draw from.")
-    generator = random.Random(seed)
+    generator, span_lengths = random.Random(seed), list(span_lengths or ())
     rows = []
     for text in texts:
         ids = tokenizer(text, verbose=False)["input_ids"][:max_length]
@@ -97,7 +97,7 @@ def text_batches(
         labels = list(ids)
         if loss == "random_span":
             # The first token has no prediction, so a span begins at the second at the earliest.
-            length = min(generator.choice(list(span_lengths)), len(ids) - 1)
+            length = max(1, min(generator.choice(span_lengths), len(ids) - 1))
             start = generator.randint(1, len(ids) - length)
             inside = range(start, start + length)
             labels = [token if place in inside else IGNORED for place, token in enumerate(ids)]
@@ -158,8 +158,9 @@ def training_rows(
 ) -> Iterator[dict[str, list[int]]]:
     """Token rows to train a causal language model on, one text at a time.
 
-    With ``packing``, documents follow each other in full rows of ``max_length``; attention and
-    position ids run on across their borders, as in ordinary pretraining.
+    Without ``packing``, a document longer than ``max_length`` is cut into several rows. With it,
+    documents follow each other in rows that are all full but the last; attention and position
+    ids run on across their borders, as in ordinary pretraining.
 
     Args:
         tokenizer: The tokenizer.
@@ -169,16 +170,24 @@ def training_rows(
         append_eos: Put the end token after every document.
 
     Yields:
-        ``input_ids`` and ``labels`` (equal) of at least two tokens.
+        ``input_ids`` and ``labels`` (equal) of at least two tokens; shorter rests are dropped,
+        since nothing in them can be predicted.
+
+    Raises:
+        GradlocError: ``max_length`` is less than two.
     """
-    end = [tokenizer.eos_token_id] if append_eos and tokenizer.eos_token_id is not None else []
+    if max_length < 2:
+        raise GradlocError(f"max_length {max_length} is too short: a next-token loss needs 2.")
+    eos = tokenizer.eos_token_id
+    end = [eos] if append_eos and eos is not None else []
     held: list[int] = []
     for text in texts:
         ids = tokenizer(text, verbose=False)["input_ids"]
-        held += ids if ids[-1:] == end else ids + end
-        n_whole = len(held) // max_length * max_length if packing else len(held)
-        yield from _rows(held[:n_whole], max_length)
-        held = held[n_whole:]
+        # Some tokenizers put the end token themselves.
+        held += ids if not end or ids[-1:] == end else ids + end
+        n_ready = len(held) // max_length * max_length if packing else len(held)
+        yield from _rows(held[:n_ready], max_length)
+        held = held[n_ready:]
     yield from _rows(held, max_length)
 
 

@@ -29,7 +29,10 @@ def reading_gguf(name: str) -> Iterator[None]:
         raise ModelError(
             f"{name}: reading GGUF files needs the package gguf: pip install 'gradloc[gguf]'"
         ) from error
-    from transformers import modeling_gguf_pytorch_utils as reading
+    try:
+        from transformers import modeling_gguf_pytorch_utils as reading
+    except ImportError:  # a Transformers that no longer reads in this way needs no help
+        reading = None
 
     class Reader(gguf.GGUFReader):
         def _get(self, *args, **kwargs):
@@ -37,12 +40,14 @@ def reading_gguf(name: str) -> Iterator[None]:
             self.data = np.asarray(self.data)
             return super()._get(*args, **kwargs)
 
+    replacements = [
+        (gguf, "GGUFReader", functools.cache(Reader)),
+        (gguf, "get_tensor_name_map", functools.cache(gguf.get_tensor_name_map)),
+    ]
+    if hasattr(reading, "tqdm"):
+        replacements.append((reading, "tqdm", functools.partial(reading.tqdm, disable=True)))
     with ExitStack() as stack:
-        for module, attribute, value in (
-            (gguf, "GGUFReader", functools.cache(Reader)),
-            (gguf, "get_tensor_name_map", functools.cache(gguf.get_tensor_name_map)),
-            (reading, "tqdm", functools.partial(reading.tqdm, disable=True)),
-        ):
+        for module, attribute, value in replacements:
             stack.callback(setattr, module, attribute, getattr(module, attribute))
             setattr(module, attribute, value)
         yield

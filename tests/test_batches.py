@@ -1,0 +1,189 @@
+import collections
+import itertools
+
+import pytest
+import torch
+from conftest import build_model
+from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
+from transformers import PreTrainedTokenizerFast
+
+from gradloc.batches import collate, pad_token_id, probe_batches, text_batches, training_rows
+from gradloc.errors import GradlocError, SpanError
+from gradloc.probes import Probe
+
+WORDS = "the mayor of zürich is ada and the mayor of bern was bob until may".split()
+
+
+def build_tokenizer(**special):
+    """One token a word, so that tests can count."""
+    tokenizer = Tokenizer(models.WordLevel(unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    trainer = trainers.WordLevelTrainer(special_tokens=["<unk>", "</s>", "<s>", "<pad>"])
+    tokenizer.train_from_iterator([WORDS], trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", **special)
+
+
+@pytest.fixture
+def tokenizer():
+    return build_tokenizer(eos_token="</s>")
+
+
+def probe(name, answer, prompt="the mayor of zürich is", **values):
+    return Probe(name, "new", prompt, (answer,), **values)
+
+
+def words(tokenizer, ids):
+    return " ".join(tokenizer.convert_ids_to_tokens(ids))
+
+
+def labelled(tokenizer, batch):
+    """The labelled tokens of each row."""
+    for ids, labels in zip(batch["input_ids"], batch["labels"], strict=True):
+        marked = labels != -100
+        assert torch.equal(ids[marked], labels[marked])
+        yield words(tokenizer, labels[marked])
+
+
+PROBES = [
+    probe("a", "ada", suffix="until may"),
+    probe("b", "ada and bob"),
+    probe("c", "bob", prompt="the mayor of bern was until may the mayor of zürich and"),
+]
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_probe_batches_label_the_answer_alone(tokenizer, side):
+    batches = probe_batches(tokenizer, PROBES, batch_size=2, padding_side=side)
+    assert [tuple(batch["input_ids"].shape) for batch in batches] == [(2, 8), (1, 13)]
+    for batch in batches:
+        assert all(column.dtype == torch.int64 for column in batch.values())
+        assert (batch["labels"][batch["attention_mask"] == 0] == -100).all()
+    assert [text for b in batches for text in labelled(tokenizer, b)] == [
+        "ada", "ada and bob", "bob",
+    ]  # fmt: skip
+    real = batches[0]["attention_mask"][0].bool()
+    assert words(tokenizer, batches[0]["input_ids"][0][real]) == (
+        "the mayor of zürich is ada until may"
+    )
+    edge = -1 if side == "right" else 0
+    short = probe_batches(tokenizer, [PROBES[0], PROBES[2]], padding_side=side)[0]
+    assert short["attention_mask"][:, edge].tolist() == [0, 1]
+    assert short["input_ids"][0, edge] == tokenizer.eos_token_id
+
+
+def test_probes_longer_than_the_limit_lose_left_context(tokenizer):
+    batch = probe_batches(tokenizer, [PROBES[2]], max_length=4)[0]
+    assert words(tokenizer, batch["input_ids"][0]) == "of zürich and bob"
+    assert list(labelled(tokenizer, batch)) == ["bob"]
+    with pytest.raises(SpanError, match="probe 'b'.*max_length 3"):
+        probe_batches(tokenizer, PROBES, max_length=3)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_loss_is_the_answers_whatever_the_batch(tokenizer, kind):
+    model = build_model(kind)
+
+    def nll(probe):
+        ids = torch.tensor([tokenizer(probe.text(probe.targets[0])[0])["input_ids"]])
+        first = len(tokenizer(probe.prompt)["input_ids"])
+        places = range(first, first + len(probe.targets[0].split()))
+        with torch.no_grad():
+            log_p = model(ids).logits[0].log_softmax(-1)
+        return -sum(log_p[i - 1, ids[0, i]] for i in places) / len(places)
+
+    for one in PROBES:
+        batch = probe_batches(tokenizer, [one])[0]
+        torch.testing.assert_close(model(**batch).loss, nll(one))
+    together = probe_batches(tokenizer, PROBES)[0]
+    n_tokens = torch.tensor([1.0, 3.0, 1.0])
+    expected = (torch.stack([nll(p) for p in PROBES]) * n_tokens).sum() / n_tokens.sum()
+    torch.testing.assert_close(model(**together).loss, expected)
+
+
+def test_text_batches_label_every_real_token(tokenizer):
+    texts = ["the mayor", "bob", "", "the mayor of bern was bob until may"]
+    batch = text_batches(tokenizer, texts, max_length=5)[0]
+    # Texts of one token or none have nothing to predict.
+    assert list(labelled(tokenizer, batch)) == ["the mayor", "the mayor of bern was"]
+    assert torch.equal(batch["labels"] != -100, batch["attention_mask"] == 1)
+
+
+def test_random_spans_are_contiguous_predictable_and_as_long_as_asked(tokenizer):
+    texts = [" ".join(WORDS)] * 400
+
+    def spans(**options):
+        for batch in text_batches(tokenizer, texts, loss="random_span", **options):
+            for labels in batch["labels"]:
+                places = (labels != -100).nonzero().squeeze(1).tolist()
+                assert places == list(range(places[0], places[-1] + 1)) and places[0] >= 1
+                yield places[0], len(places)
+
+    found = list(spans(span_lengths=[1, 1, 3], seed=4))
+    lengths = collections.Counter(length for _, length in found)
+    assert set(lengths) == {1, 3} and 90 < lengths[3] < 180
+    starts = {start for start, length in found if length == 1}
+    assert starts == set(range(1, len(WORDS)))
+    assert found == list(spans(span_lengths=iter([1, 1, 3]), seed=4))
+    assert found != list(spans(span_lengths=[1, 1, 3], seed=5))
+    assert set(spans(span_lengths=[99])) == {(1, len(WORDS) - 1)}
+
+
+def test_unknown_options_are_refused(tokenizer):
+    with pytest.raises(GradlocError, match="loss 'al' is unknown; choose one of all, random_span"):
+        text_batches(tokenizer, ["the mayor"], loss="al")
+    with pytest.raises(GradlocError, match="needs span_lengths"):
+        text_batches(tokenizer, ["the mayor"], loss="random_span")
+    with pytest.raises(GradlocError, match="padding_side 'top' is unknown"):
+        collate([{"input_ids": [1], "labels": [1]}], 0, "top")
+    with pytest.raises(GradlocError, match="max_length 1 is too short"):
+        next(training_rows(tokenizer, ["the mayor"], max_length=1, packing=False))
+
+
+def test_padding_id_falls_back():
+    assert pad_token_id(build_tokenizer(pad_token="<pad>", eos_token="</s>")) == 3
+    assert pad_token_id(build_tokenizer(eos_token="</s>")) == 1
+    assert pad_token_id(build_tokenizer()) == 0
+    assert pad_token_id(build_tokenizer(pad_token="<unk>", eos_token="</s>")) == 0
+
+
+def test_rows_of_one_document_each(tokenizer):
+    texts = ["the mayor of bern was bob", "", "bob", "ada and bob"]
+    rows = list(training_rows(tokenizer, texts, max_length=3, packing=False))
+    assert [words(tokenizer, row["input_ids"]) for row in rows] == [
+        "the mayor of", "bern was bob", "bob </s>", "ada and bob",
+    ]  # fmt: skip
+    assert all(row["labels"] == row["input_ids"] for row in rows)
+    bare = list(training_rows(tokenizer, texts, max_length=9, packing=False, append_eos=False))
+    assert [words(tokenizer, row["input_ids"]) for row in bare] == [texts[0], texts[3]]
+
+
+@pytest.mark.parametrize("max_length", [2, 3, 5, 7, 100])
+def test_packed_rows_are_the_documents_one_after_another(tokenizer, max_length):
+    texts = [" ".join(WORDS[i:j]) for i, j in itertools.combinations(range(0, 15, 2), 2)]
+    rows = list(training_rows(tokenizer, texts, max_length=max_length, packing=True))
+    expected = " ".join(f"{text} </s>" for text in texts).split()
+    found = words(tokenizer, [token for row in rows for token in row["input_ids"]]).split()
+    assert found == expected[: len(found)] and len(expected) - len(found) < 2
+    assert {len(row["input_ids"]) for row in rows[:-1]} <= {max_length}
+
+
+def test_end_token_that_the_tokenizer_puts_itself_is_not_doubled(tokenizer):
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 2), ("</s>", 1)]
+    )
+    row = next(training_rows(tokenizer, ["the mayor"], max_length=9, packing=False))
+    assert words(tokenizer, row["input_ids"]) == "<s> the mayor </s>"
+
+
+def test_documents_are_read_as_they_are_needed(tokenizer):
+    read = []
+
+    def stream():
+        while True:
+            read.append("the mayor of bern")
+            yield read[-1]
+
+    rows = training_rows(tokenizer, stream(), max_length=10, packing=True)
+    assert len(read) == 0
+    next(rows)
+    assert len(read) == 2
