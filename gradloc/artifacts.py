@@ -15,6 +15,11 @@ import numpy as np
 
 from gradloc.errors import GradlocError
 
+# Files of a checkpoint folder beside the weights; ``training.json`` is written last.
+PLAN_FILE = "plan.json"
+TRAINING_FILE = "training.json"
+SCORES_FILE = "scores.json"
+
 
 def to_jsonable(value: Any) -> Any:
     """Turn dataclasses, arrays, tuples and paths into what ``json`` can write.

@@ -19,6 +19,7 @@ from pathlib import Path
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_callback import ExportableState
 
+from gradloc.artifacts import PLAN_FILE
 from gradloc.errors import GradlocError, PlanMismatchError
 from gradloc.freezing import (
     FrozenLayers,
@@ -35,8 +36,6 @@ from gradloc.recipe import MeasureConfig
 from gradloc.selection import DEFAULT_POLICY, select_layers
 
 logger = logging.getLogger(__name__)
-
-PLAN_FILE = "plan.json"
 
 
 class GradLocCallback(TrainerCallback, ExportableState):

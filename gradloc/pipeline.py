@@ -11,17 +11,21 @@ The first arm's weights are ``checkpoint/`` itself; the other arms' stand in
 """
 
 import dataclasses
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from gradloc.errors import GradlocError, RunError
+from gradloc.artifacts import PLAN_FILE, SCORES_FILE, TRAINING_FILE, read_json
+from gradloc.errors import RunError
 from gradloc.plan import LayerPlan
 from gradloc.probes import ProbeSet, load_probes
 from gradloc.profile import GradientProfile
 from gradloc.recipe import Recipe, load_recipe, save_resolved
-from gradloc.results import EvalResult
+
+if TYPE_CHECKING:  # torch is imported only by the stages that need it
+    from gradloc.suite_metrics import CheckpointScores
+    from gradloc.suites import Suite
 
 STAGE_FILES = (
     "recipe.yaml",
@@ -31,16 +35,6 @@ STAGE_FILES = (
     "checkpoint",
     "results.json",
     "report.html",
-)
-SCORES_FILE = "scores.json"
-# What results tell of an arm's training, from its training.json.
-ARM_FACTS = (
-    "policy",
-    "learning_rate",
-    "train_seconds",
-    "peak_rss_mib",
-    "trainable_fraction",
-    "curve",
 )
 
 Say = Callable[[str], None]
@@ -68,7 +62,7 @@ def run(recipe: Recipe, *, force: bool = False, say: Say = lambda text: None) ->
     plans = _plans(recipe, run_dir, profile, say)
     for arm, plan in plans.items():
         folder = arm_dir(recipe, arm)
-        if not (folder / "training.json").is_file():
+        if not (folder / TRAINING_FILE).is_file():
             say(
                 f"train      {arm}: {len(plan.trained)} of {len(plan.scale)} units, "
                 f"{plan.trainable_fraction:.1%} of the parameters"
@@ -104,7 +98,7 @@ def train_stage(
     Raises:
         RunError: A finished checkpoint is there and ``force`` is not given, or no such arm.
     """
-    from gradloc.training import TRAINING_FILE, train
+    from gradloc.training import train
 
     arm = arm or next(iter(recipe.arms))
     if arm not in recipe.arms:
@@ -113,8 +107,16 @@ def train_stage(
     if (folder / TRAINING_FILE).exists():
         if not force:
             raise RunError(f"{folder} holds a finished checkpoint. Overwrite it with --force.")
-        (folder / TRAINING_FILE).unlink()
+        _clear_training(folder)
     return train(recipe, plan, arm=arm, out_dir=folder, probes=probes)
+
+
+def _clear_training(folder: Path) -> None:
+    """Remove what would make a training count as finished or be continued."""
+    for name in (TRAINING_FILE, SCORES_FILE):
+        (folder / name).unlink(missing_ok=True)
+    for checkpoint in folder.glob("checkpoint-*"):
+        shutil.rmtree(checkpoint)
 
 
 def _open_run(recipe: Recipe, run_dir: Path, force: bool) -> None:
@@ -124,7 +126,11 @@ def _open_run(recipe: Recipe, run_dir: Path, force: bool) -> None:
         for name in STAGE_FILES:
             path = run_dir / name
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-    if kept.is_file():
+    finished = [name for name in STAGE_FILES[1:] if (run_dir / name).exists()]
+    if not finished:
+        # Nothing was made with an earlier recipe, so it may have been corrected since.
+        save_resolved(recipe, kept)
+    elif kept.is_file():
         found = load_recipe(kept)
         differing = [
             field.name
@@ -136,13 +142,11 @@ def _open_run(recipe: Recipe, run_dir: Path, force: bool) -> None:
                 f"{run_dir} was made with another recipe (differs in {', '.join(differing)}). "
                 "Give this one another name (--set name=...), or start over with --force."
             )
-    elif run_dir.is_dir() and any((run_dir / name).exists() for name in STAGE_FILES):
-        raise RunError(
-            f"{run_dir} holds results but no recipe.yaml, so they cannot be told to be this "
-            "recipe's. Move them away, choose another name, or start over with --force."
-        )
     else:
-        save_resolved(recipe, kept)
+        raise RunError(
+            f"{run_dir} holds {', '.join(finished)} but no recipe.yaml, so they cannot be told to "
+            "be this recipe's. Move them away, choose another name, or start over with --force."
+        )
 
 
 def _probes(recipe: Recipe, run_dir: Path, say: Say) -> ProbeSet:
@@ -168,11 +172,12 @@ def _profile(recipe: Recipe, run_dir: Path, probes: ProbeSet, say: Say) -> Gradi
         from gradloc.models import load_model, load_tokenizer
 
         say(f"measure    gradients of {recipe.model}")
-        if recipe.measure.reference_path:
-            texts = reference_texts(recipe.measure.reference_path)
-        else:
+        if recipe.measure.reference == "background":
             corpus = read_corpus(recipe.corpus, seed=recipe.seed)
             texts = background_texts(corpus, recipe.measure.n_reference, recipe.seed)
+        else:
+            named = recipe.measure.reference
+            texts = reference_texts(None if named == "general" else named)
         profile_probes(
             load_model(recipe.model, dtype=recipe.dtype),
             load_tokenizer(recipe.model),
@@ -193,7 +198,7 @@ def _plans(
 
     plans = {}
     for arm, config in recipe.arms.items():
-        path = (run_dir if not plans else arm_dir(recipe, arm)) / "plan.json"
+        path = (run_dir if not plans else arm_dir(recipe, arm)) / PLAN_FILE
         if not path.is_file():
             plan = select_layers(profile, config.policy, **config.options)
             if not plans:
@@ -205,73 +210,43 @@ def _plans(
 
 def _evaluate(recipe: Recipe, run_dir: Path, probes: ProbeSet, say: Say) -> None:
     """Score the base and every arm on the same items; finished scores are kept and reused."""
-    from gradloc.comparison import summarize
+    from gradloc.comparison import TrainingFacts, summarize
     from gradloc.report.card import write_model_card
-    from gradloc.suites import general_texts
+    from gradloc.suites import recipe_suite
 
-    judged = list(probes.select(split="evaluation"))
-    texts = general_texts(recipe.evaluation.general_text)
-
-    def scores_of(name: str, source: str | Path, path: Path, answer_ids=None):
-        return _scores(recipe, name, source, path, judged, texts, answer_ids, say)
-
-    base = scores_of("baseline", recipe.model, run_dir / "checkpoint" / "baseline_scores.json")
-    scores, facts = {}, {}
-    for arm in recipe.arms:
-        folder = arm_dir(recipe, arm)
-        scores[arm] = scores_of(arm, folder, folder / SCORES_FILE, tuple(base.answers))
-        facts[arm] = json.loads((folder / "training.json").read_text())
-    result = summarize(
-        recipe.name,
-        base,
-        scores,
-        judged,
-        reference_arms=[arm for arm, config in recipe.arms.items() if config.policy == "all"],
-        screen_invariant=recipe.probes.screen_invariant,
-        n_bootstrap=recipe.evaluation.n_bootstrap,
-        seed=recipe.seed,
-        extra={arm: {key: log[key] for key in ARM_FACTS} for arm, log in facts.items()},
-    )
-    for arm in recipe.arms:
-        folder = arm_dir(recipe, arm)
+    suite = recipe_suite(recipe, probes)
+    kept = run_dir / "checkpoint" / f"baseline_{SCORES_FILE}"
+    base = _scores(recipe, recipe.model, suite, kept, "baseline", say)
+    suite = suite.screened(base)
+    folders = {arm: arm_dir(recipe, arm) for arm in recipe.arms}
+    scores = {
+        arm: _scores(recipe, folder, suite, folder / SCORES_FILE, arm, say)
+        for arm, folder in folders.items()
+    }
+    facts = {arm: TrainingFacts.load(folder) for arm, folder in folders.items()}
+    result = summarize(suite, base, scores, facts)
+    for arm, folder in folders.items():
         write_model_card(
             folder,
             base_model=recipe.model,
-            recipe_text=(folder / "recipe.yaml").read_text(),
-            plan=LayerPlan.load(folder / "plan.json"),
-            training=facts[arm],
+            recipe_text=(folder / "recipe.yaml").read_text(encoding="utf-8"),
+            plan=LayerPlan.load(folder / PLAN_FILE),
+            training=read_json(folder / TRAINING_FILE, "training log"),
             result=result.arms[arm],
         )
     result.save(run_dir / "results.json")
 
 
-def _scores(recipe, name, source, path, judged, texts, answer_ids, say):
-    """Scores of one checkpoint, from its file or computed now."""
+def _scores(
+    recipe: Recipe, source: str | Path, suite: "Suite", kept: Path, name: str, say: Say
+) -> "CheckpointScores":
+    """Scores of one checkpoint, from their file or computed now."""
     from gradloc.evaluation import score_checkpoint
     from gradloc.models import load_model, load_tokenizer
     from gradloc.suite_metrics import CheckpointScores
 
-    if not path.is_file():
+    if not kept.is_file():
         say(f"evaluate   {name}")
-        score_checkpoint(
-            load_model(source, dtype=recipe.dtype),
-            load_tokenizer(source),
-            judged,
-            texts,
-            checkpoint=str(source),
-            answer_ids=answer_ids,
-            n_examples=recipe.evaluation.n_examples,
-        ).save(path)
-    return CheckpointScores.load(path)
-
-
-def load_result(run_dir: Path) -> EvalResult:
-    """The results of a finished run.
-
-    Raises:
-        GradlocError: The run has none.
-    """
-    path = Path(run_dir) / "results.json"
-    if not path.is_file():
-        raise GradlocError(f"{path}: no such file; finish the run with gradloc run.")
-    return EvalResult.load(path)
+        model, tokenizer = load_model(source, dtype=recipe.dtype), load_tokenizer(source)
+        score_checkpoint(model, tokenizer, suite, checkpoint=str(source)).save(kept)
+    return CheckpointScores.load(kept)

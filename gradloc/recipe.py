@@ -116,7 +116,8 @@ class MeasureConfig:
         reduction: ``mean_of_norms`` or ``norm_of_mean``.
         n_probes: Localisation probes used at most.
         n_reference: Reference texts used at most.
-        reference_path: JSONL of documents; empty: the corpus's background documents.
+        reference: ``background`` (documents from before the cut-off), ``general`` (the passages
+            that ship with gradloc) or a file of texts.
         reference_loss: ``all`` tokens (the published method) or ``random_span``, spans as long
             as the probes' answers (a control for their noisier gradients).
         max_length: Tokens a sequence at most.
@@ -126,7 +127,7 @@ class MeasureConfig:
     reduction: Literal["mean_of_norms", "norm_of_mean"] = "mean_of_norms"
     n_probes: Count = 24
     n_reference: Count = 24
-    reference_path: str = ""
+    reference: str = "background"
     reference_loss: Literal["all", "random_span"] = "all"
     max_length: Length = 128
 

@@ -11,13 +11,14 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from datasets import Dataset, IterableDataset
+from safetensors import SafetensorError
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import get_last_checkpoint
 
-from gradloc.artifacts import write_json
+from gradloc.artifacts import PLAN_FILE, TRAINING_FILE, write_json
 from gradloc.batches import collate, pad_token_id, training_rows
-from gradloc.callback import PLAN_FILE, GradLocCallback
+from gradloc.callback import GradLocCallback
 from gradloc.corpus import read_corpus
 from gradloc.corpus.documents import Document
 from gradloc.errors import CorpusError, GradlocError
@@ -30,7 +31,6 @@ from gradloc.recipe import ArmConfig, Recipe, save_resolved
 from gradloc.scoring import score_probes
 
 CHECKPOINT_DIR = "checkpoint"
-TRAINING_FILE = "training.json"
 
 
 def train(
@@ -83,8 +83,7 @@ def train(
         processing_class=tokenizer,
         callbacks=[callback, curve, Progress(arm)],
     )
-    for noisy in (ProgressCallback, PrinterCallback):
-        trainer.remove_callback(noisy)
+    _remove_default_progress(trainer)
     last = get_last_checkpoint(str(out_dir)) if out_dir.is_dir() else None
     with PeakMemory() as memory:
         start = time.perf_counter()
@@ -169,6 +168,14 @@ class ProbeCurve(TrainerCallback):
         self.seconds += time.perf_counter() - start
 
 
+def _remove_default_progress(trainer: Trainer) -> None:
+    """Leave ``Progress`` alone to show how training goes."""
+    for callback in list(trainer.callback_handler.callbacks):
+        # By exact type: remove_callback(type) would take ``Progress``, a subclass, as well.
+        if type(callback) in (ProgressCallback, PrinterCallback):
+            trainer.remove_callback(callback)
+
+
 def _followed(probes: ProbeSet, n: int) -> tuple[list[Probe], list[Probe]]:
     """Evaluation probes to follow: paraphrases of new facts first, and invariant ones."""
     judged = [probe for probe in probes if probe.split == "evaluation"]
@@ -238,10 +245,10 @@ def _curve(log_history: list[dict]) -> dict[str, list]:
 def _save(trainer: Trainer, recipe: Recipe, plan: LayerPlan, log: dict, out_dir: Path) -> None:
     try:
         trainer.save_model(str(out_dir))
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise GradlocError(
-            f"{out_dir}: the weights cannot be saved: {error.strerror or error}. Free some space "
-            "and run again; nothing else of the run has changed."
+            f"{out_dir}: the weights cannot be saved: {getattr(error, 'strerror', None) or error}. "
+            "Free some space and run again; nothing else of the run has changed."
         ) from error
     plan.save(out_dir / PLAN_FILE)
     save_resolved(recipe, out_dir / "recipe.yaml")

@@ -65,3 +65,14 @@ def character_tokenizer():
     return PreTrainedTokenizerFast(
         tokenizer_object=backend, unk_token="<unk>", pad_token="<pad>", eos_token="~"
     )
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory, character_tokenizer):
+    """Folder of a tiny Llama with a tokenizer that reads one character a token."""
+    folder = tmp_path_factory.mktemp("tiny")
+    torch.manual_seed(0)
+    config = LlamaConfig(**GROUPED | {"max_position_embeddings": 512}, tie_word_embeddings=True)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    character_tokenizer.save_pretrained(folder)
+    return folder
