@@ -58,17 +58,19 @@ class ProbeMetric(NamedTuple):
         values: Columns of scored probes -> one value a probe, NaN where it does not apply.
         unit: ``nats`` or ``fraction``.
         higher_is_better: Direction; gains and losses get their sign from it.
+        by_depth: Whether it is also given for each depth, not only for a whole group.
     """
 
     values: Callable[[Columns], np.ndarray]
     unit: str
     higher_is_better: bool
+    by_depth: bool = True
 
 
 PROBE_METRICS = {
     "nll": ProbeMetric(span_nll, "nats", False),
     "exact": ProbeMetric(exact_match, "fraction", True),
-    "prefers_new": ProbeMetric(prefers_new, "fraction", True),
+    "prefers_new": ProbeMetric(prefers_new, "fraction", True, by_depth=False),
 }
 
 
