@@ -102,6 +102,9 @@ def encode_probe(
         answer: The answer; default: the probe's first target.
         max_length: Tokens at most; see ``encode_span``.
 
+    Returns:
+        The ids and the marks.
+
     Raises:
         SpanError: The answer cannot be aligned with tokens; the probe is named.
     """

@@ -233,6 +233,8 @@ def test_given_splits_and_invariant_probes_decide_for_their_entity():
         "localization", "localization", "evaluation", "evaluation", "evaluation",
     ]  # fmt: skip
     assert [dataclasses.replace(p, split="") for p in split][1:] == list(probes)[1:]
+    for seed in range(20):
+        assert probes.split_by_entity(0.9, seed).probes[3].split == "evaluation"
     split.check_disjoint()
     assert split.split_by_entity(0.1, seed=5) == split
 

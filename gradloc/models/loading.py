@@ -66,6 +66,12 @@ def load_model(
 def load_tokenizer(name: str | Path) -> PreTrainedTokenizerFast:
     """Load the tokenizer of a model.
 
+    Args:
+        name: As for ``load_model``; an adapter without a tokenizer has that of its base.
+
+    Returns:
+        The fast tokenizer.
+
     Raises:
         ModelError: The tokenizer is missing, or has no fast form, which spans need.
     """

@@ -45,6 +45,8 @@ class ModelSource:
 def resolve(name: str | Path) -> ModelSource:
     """Find out what kind of source a model name means, without loading anything.
 
+    A folder goes before a hub id of the same name.
+
     Raises:
         ModelError: There is no such folder, file or package, or the folder lacks a part.
     """

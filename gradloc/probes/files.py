@@ -24,6 +24,9 @@ def load_probes(path: str | Path) -> ProbeSet:
             are ``prompt``, ``targets`` and ``group``; a probe without id is named
             ``<file>:<line>``.
 
+    Returns:
+        The probes, in the order of the file.
+
     Raises:
         ProbeError: The file is missing or empty, or some lines are wrong; all problems together.
     """
@@ -45,6 +48,9 @@ def read_probe_rows(
             no field takes are ignored, and of rows with one id (several probes on one document)
             the second is called ``<id>#2``; otherwise both are refused.
         defaults: Probe field -> value for rows that lack it or have ``null`` there.
+
+    Returns:
+        The probes, in the order of the file.
 
     Raises:
         ProbeError: As ``load_probes``; also a mapping of fields that a probe does not have.
