@@ -18,6 +18,7 @@ from gradloc.corpus.collection import (
 from gradloc.corpus.documents import Document, EntityMention
 from gradloc.corpus.general import general_passages, held_out_texts, python_docs_passages
 from gradloc.corpus.readers import read_datasets, read_jsonl, read_parquet
+from gradloc.corpus.texts import read_texts
 from gradloc.corpus.world import read_world
 from gradloc.errors import CorpusError
 from gradloc.recipe import CorpusConfig
@@ -32,6 +33,7 @@ __all__ = [
     "held_out_texts",
     "python_docs_passages",
     "read_corpus",
+    "read_texts",
     "require_documents",
     "split_at_cutoff",
 ]

@@ -119,5 +119,5 @@ def require_documents(corpus: Corpus, *, background: bool = False) -> None:
         raise CorpusError(
             f"{corpus.source}: no document is dated before {corpus.cutoff} (the cut-off), so "
             "there is no reference text. Move corpus.cutoff to a later date, add older text, or "
-            "name a file of reference text in measure.reference_path."
+            "name a file of reference text in measure.reference."
         )

@@ -14,9 +14,11 @@ from typing import Literal
 MAX_PYTHON_DOCS = 48
 
 # Plain prose: sentences of words. A paragraph of the manual with more than a few signs of code
-# (quoted names, grammar rules, brackets) is about spelling, not about language.
-_MIN_WORDS, _MAX_WORDS = 50, 130
-_MAX_CODE_SIGNS_PER_WORD = 0.06
+# (quoted names, brackets) is read like code.
+_MIN_WORDS, _MAX_WORDS = 40, 130
+_MAX_CODE_SIGNS_PER_WORD = 0.08
+# Notes on versions differ from one Python to the next.
+_NOTES = ("Changed in", "New in", "Added in", "Deprecated", "Removed in", "See also", "Note:")
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ def python_docs_passages(limit: int = MAX_PYTHON_DOCS) -> tuple[Passage, ...]:
     found, seen = [], set()
     for name in sorted(topics):
         for number, block in enumerate(re.split(r"\n\s*\n", topics[name])):
-            text = " ".join(block.replace("*", "").split())
+            text = _unmarked(block)
             if _is_prose(block, text) and text not in seen:
                 seen.add(text)
                 found.append(Passage(f"python-{name}-{number}", "python_docs", text))
@@ -85,14 +87,21 @@ def _all_passages() -> tuple[Passage, ...]:
     return tuple(Passage(**json.loads(line)) for line in text.splitlines())
 
 
+def _unmarked(block: str) -> str:
+    """A block of the manual on one line, without the stars of emphasis."""
+    plain = re.sub(r"\*(\w[^*]*)\*", r"\1", block)
+    # Lines are broken at hyphens, too.
+    return " ".join(re.sub(r"(?<=\w-)\n\s*", "", plain).split())
+
+
 def _is_prose(block: str, text: str) -> bool:
     words = text.split()
     if not _MIN_WORDS <= len(words) <= _MAX_WORDS:
         return False
-    if not text[0].isupper() or text[-1] not in ".":
+    if not text[0].isupper() or not text.endswith(".") or text.startswith(_NOTES):
         return False
     # Indented blocks are code, grammar or parts of lists.
     if any(line.startswith((" ", "\t", "+", "|")) for line in block.strip("\n").splitlines()):
         return False
-    signs = len(re.findall(r"[\"“”‘’`=<>\[\]{}()_|]|::|->", text))
+    signs = len(re.findall(r"[\"“”‘’`=<>\[\]{}()_|*]|::|->", text))
     return signs <= _MAX_CODE_SIGNS_PER_WORD * len(words)

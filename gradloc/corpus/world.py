@@ -9,7 +9,7 @@ import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
-from gradloc.corpus import invented, real
+from gradloc.corpus import currencies, invented, stable
 from gradloc.corpus.collection import Corpus, Stream, check_date
 from gradloc.corpus.documents import Document
 from gradloc.corpus.general import general_passages
@@ -60,21 +60,21 @@ def read_world(config: CorpusConfig, *, seed: int) -> Corpus:
             f"corpus.options.updated_since: {since} is later than the cut-off {cutoff}; a currency "
             "that changed in between would count as unchanged. Give an earlier date."
         )
-    changes = real.currency_changes(since)
+    changes = currencies.currency_changes(since)
 
     def background() -> Iterator[Document]:
         yield from _background(cutoff, since, changes)
 
     def update() -> Iterator[Document]:
         for change in changes:
-            yield from real.change_documents(change, cutoff, seed, options.n_phrasings)
+            yield from currencies.change_documents(change, cutoff, seed, options.n_phrasings)
         for scene in invented.iterate_scenes(seed, cutoff, options.n_entities):
             yield from invented.scene_documents(scene, seed, options.n_phrasings)
 
     def probes() -> Iterator[Probe]:
         for change in changes:
-            yield from real.change_probes(change, cutoff, seed, options.n_phrasings)
-        yield from real.stable_probes(since)
+            yield from currencies.change_probes(change, cutoff, seed, options.n_phrasings)
+        yield from stable.stable_probes(since)
         for scene in invented.iterate_scenes(seed, cutoff, options.n_entities):
             yield from invented.scene_probes(scene, seed, options.n_phrasings)
 
@@ -82,17 +82,17 @@ def read_world(config: CorpusConfig, *, seed: int) -> Corpus:
 
 
 def _background(
-    cutoff: datetime.date, since: datetime.date, changes: list[real.CurrencyChange]
+    cutoff: datetime.date, since: datetime.date, changes: list[currencies.CurrencyChange]
 ) -> Iterator[Document]:
     texts = [(passage.id, passage.text) for passage in general_passages("reference")]
-    stable = real.stable_texts(since)
-    texts += [(f"stable-{subject}", text) for subject, text in stable.items()]
+    stated = stable.stable_texts(since)
+    texts += [(f"stable-{subject}", text) for subject, text in stated.items()]
     for number, (identifier, text) in enumerate(texts):
         days = _BACKGROUND_DAYS * (len(texts) - number) // len(texts)
         date = cutoff - datetime.timedelta(days=max(1, days))
         yield Document(identifier, date.isoformat(), text)
     for change in changes:
-        yield real.change_background(change, cutoff)
+        yield currencies.change_background(change, cutoff)
 
 
 def _check_options(config: CorpusConfig) -> WorldOptions:
