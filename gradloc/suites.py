@@ -6,9 +6,8 @@ out: a ``Suite``, which holds the probes and texts themselves. It scores nothing
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
@@ -20,11 +19,7 @@ from gradloc.metrics import N_BOOTSTRAP
 from gradloc.preparation import build_probes
 from gradloc.probes import Probe, ProbeSet, load_probes, read_probe_rows
 from gradloc.recipe import (
-    CorpusConfig,
     Count,
-    Fraction,
-    IsoDate,
-    ProbesConfig,
     ProbeSource,
     Recipe,
     TextSource,
@@ -41,24 +36,6 @@ _STRICT = ConfigDict(extra="forbid", strict=True)
 
 
 @dataclass(frozen=True, config=_STRICT)
-class WorldSource:
-    """Probes of the shipped corpus, as a recipe with the same values asks them.
-
-    Args:
-        cutoff: ISO date of the cut-off.
-        options: Options of the generator (``n_entities``, ...).
-        seed: Seed of the corpus and of the split.
-        localization_fraction: Share of entities left out, because a recipe with the same seed
-            and fraction chooses its layers by them.
-    """
-
-    cutoff: IsoDate = "2023-01-01"
-    options: dict[str, Any] = field(default_factory=dict)
-    seed: int = 0
-    localization_fraction: Fraction = 0.3
-
-
-@dataclass(frozen=True, config=_STRICT)
 class SuiteConfig:
     """A suite as its YAML file says it.
 
@@ -67,7 +44,8 @@ class SuiteConfig:
         description: What it is for, in a sentence.
         probes: Probe files. Probes marked ``localization`` are left out: layers were chosen by
             them.
-        world: Probes of the shipped corpus.
+        recipe: A recipe, by name or path: the probes that its corpus makes and its arms are
+            judged by, and not those that it chooses layers by.
         general_text: Texts for nats per token; empty: the shipped held-out passages.
         screen_invariant: Count only those invariant facts as known that the baseline has right.
         max_probes: At most so many probes of each group, the first of them.
@@ -76,7 +54,7 @@ class SuiteConfig:
     name: str
     description: str = ""
     probes: tuple[ProbeSource, ...] = ()
-    world: WorldSource | None = None
+    recipe: str = ""
     general_text: tuple[TextSource, ...] = ()
     screen_invariant: bool = True
     max_probes: Count = 400
@@ -191,8 +169,9 @@ def build_suite(config: SuiteConfig) -> Suite:
     gathered: list[Probe] = []
     for source in config.probes:
         gathered += read_probe_rows(source.path, source.fields, source.defaults)
-    if config.world is not None:
-        gathered += _world_probes(config.world, config.max_probes)
+    if config.recipe:
+        recipe = load_recipe(config.recipe)
+        gathered += build_probes(recipe, read_corpus(recipe.corpus, seed=recipe.seed))
     room: dict[str, int] = {}
     kept = []
     for probe in gathered:
@@ -233,20 +212,6 @@ def general_texts(sources: Sequence[TextSource]) -> dict[str, tuple[str, ...]]:
             )
         found[source.name] = tuple(read_texts(source.path))[: source.max_texts]
     return found
-
-
-def _world_probes(world: WorldSource, max_probes: int) -> list[Probe]:
-    # By way of a recipe, so that a suite asks what a run with the same values asks.
-    recipe = Recipe(
-        name="suite",
-        seed=world.seed,
-        corpus=CorpusConfig(source="world", cutoff=world.cutoff, options=world.options),
-        probes=ProbesConfig(
-            localization_fraction=world.localization_fraction, max_evaluation=max_probes
-        ),
-    )
-    probes = build_probes(recipe, read_corpus(recipe.corpus, seed=recipe.seed))
-    return [probe for probe in probes if probe.split == "evaluation"]
 
 
 def _run_suite(run_dir: Path) -> Suite:
@@ -290,8 +255,8 @@ def _read_suite(file: Path, name: str) -> SuiteConfig:
 
 def _with_found_files(suite: SuiteConfig, folder: Path, source: Source) -> SuiteConfig:
     """The suite with paths that exist; what is missing is reported to ``source``."""
-    if not suite.probes and suite.world is None:
-        source.report("probes", "is missing; list probe files here, or give 'world: {}'")
+    if not suite.probes and not suite.recipe:
+        source.report("probes", "is missing; list probe files here, or name a 'recipe'")
     found: dict[str, tuple] = {}
     for section in ("probes", "general_text"):
         entries = []

@@ -51,6 +51,7 @@ def test_temporal_asks_what_the_quickstart_asks():
     assert temporal.probes == quickstart.probes
     assert temporal.texts == quickstart.texts
     assert not any(probe.split == "localization" for probe in temporal.probes)
+    assert {probe.group for probe in temporal.probes} == {"new", "updated", "invariant"}
 
 
 def test_suite_file_names_files_beside_it(tmp_path, facts, monkeypatch):
@@ -125,8 +126,8 @@ def test_missing_files_are_reported_together(tmp_path):
     [
         ("", "the file is empty"),
         ("- a\n", "expected a mapping"),
-        ("name: mine\n", "probes: is missing; list probe files here, or give 'world: {}'"),
-        ("name: mine\nworld: {cutoff: 2020-01-01}\n", "cutoff"),
+        ("name: mine\n", "probes: is missing; list probe files here, or name a 'recipe'"),
+        ("name: mine\nrecipe: 2020-01-01\n", "recipe"),
     ],
 )
 def test_suites_that_cannot_be(tmp_path, text, problem):
