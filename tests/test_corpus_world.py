@@ -142,7 +142,7 @@ def test_updated_composition_names_no_country(world):
     _, update, probes, _ = world
     for probe in of(probes, "updated", "composition"):
         assert probe.entity not in probe.prompt
-        capital = re.search(r"(?:shops of|Hotels in) (\w+)", probe.prompt).group(1)
+        capital = re.search(r"(?:capital is|Hotels in) (\w+)", probe.prompt).group(1)
         assert not any(capital in document.text for document in update)
 
 
