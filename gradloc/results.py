@@ -132,9 +132,7 @@ class EvalResult:
             raise GradlocError(f"{path}: results format {found}, this version reads {FORMAT}.")
         figures = {"uptake", "forgetting", "scores", "versus_full"}
         data["arms"] = {
-            name: ArmResult(
-                **{k: _figures(v) if k in figures else v for k, v in arm.items()}
-            )
+            name: ArmResult(**{k: _figures(v) if k in figures else v for k, v in arm.items()})
             for name, arm in data["arms"].items()
         }
         data["baseline_scores"] = _figures(data["baseline_scores"])
