@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import sys
+import time
 from pathlib import Path
 
 import click
@@ -322,7 +323,13 @@ def run(recipe, overrides, force, as_json) -> None:
     from gradloc.terminal import result_table
 
     loaded = load_recipe(recipe, overrides)
-    run_dir = run_line(loaded, force=force, say=lambda text: click.echo(text, err=True))
+    start = time.monotonic()
+
+    def say(text: str) -> None:
+        minutes, seconds = divmod(int(time.monotonic() - start), 60)
+        click.echo(f"[{minutes:2d}:{seconds:02d}] {text}", err=True)
+
+    run_dir = run_line(loaded, force=force, say=say)
     result = EvalResult.load(run_dir / "results.json")
     _show(as_json, result.to_dict, result_table(result), run_dir / "report.html")
 

@@ -1,0 +1,132 @@
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+from test_callback import write_probes
+
+from gradloc.cli import cli, main
+
+
+@pytest.fixture
+def gradloc(monkeypatch, capsys, tmp_path):
+    """Run the command in this process, in a folder of its own: (exit code, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["gradloc", *map(str, arguments)])
+        try:
+            main()
+            code = 0
+        except SystemExit as stop:
+            code = stop.code
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+def test_help_answers_at_once_and_imports_no_torch():
+    start = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "gradloc.cli", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert time.perf_counter() - start < 5  # 0.1 s alone; a loaded machine gets its time
+    modules = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines()}
+    assert modules.isdisjoint({"torch", "transformers", "numpy", "pydantic", "rich"})
+    for command in cli.commands:
+        assert command in done.stdout
+
+
+def test_measure_select_on_files(gradloc, tmp_path, tiny_checkpoint):
+    probes, reference = write_probes(tmp_path)
+    code, out, err = gradloc(
+        "measure", tiny_checkpoint, "--probes", probes, "--reference", reference
+    )
+    assert code == 0, err
+    assert "interference ratio" in out and "relative gradient norm" in out
+    code, out, _ = gradloc("select", "profile.json", "--policy", "top_rgn_k", "-o", "k=2", "--json")
+    assert code == 0
+    plan = json.loads(out)
+    assert sum(scale > 0 for scale in plan["scale"].values()) == 2
+    assert json.loads((tmp_path / "plan.json").read_text()) == plan
+    code, out, _ = gradloc(
+        "select", "profile.json", "--policy", "interference_ratio", "--out", "other.json"
+    )
+    assert code == 0
+    assert "●" in out and "predicted:" in out and "split-half" in out
+
+
+def test_evaluate_prints_nested_figures(gradloc, tmp_path, tiny_checkpoint):
+    probes, _ = write_probes(tmp_path)
+    (tmp_path / "suite.yaml").write_text(
+        "name: mine\nprobes: [{path: probes.jsonl}]\n"
+        "general_text: [{name: short, path: short.txt}]\n"
+    )
+    (tmp_path / "short.txt").write_text("The sea is wide.\n\nRain falls on the hills.\n")
+    code, out, err = gradloc(
+        "evaluate",
+        tiny_checkpoint,
+        "--suite",
+        "suite.yaml",
+        "--baseline",
+        tiny_checkpoint,
+        "--json",
+    )
+    assert code == 0, err
+    (arm,) = json.loads(out)["arms"].values()
+    gained = arm["uptake"]["new_paraphrase_nll"]
+    assert gained["value"] == 0  # the baseline itself
+    assert gained["n"] == 4
+    assert (gained["unit"], gained["higher_is_better"]) == ("nats", True)
+    assert "general_text" in arm["forgetting"]
+
+
+def test_validate_reports_every_file(gradloc, tmp_path, tiny_checkpoint):
+    probes, _ = write_probes(tmp_path)
+    (tmp_path / "bad.yaml").write_text(
+        "name: x\ncorpus: {cutof: 2020-01-01}\ntraining: {learning_rate: 1e-3}\n"
+    )
+    code, out, err = gradloc("validate", probes, "bad.yaml")
+    assert code == 2
+    assert "4 probes on 4 entities" in out
+    assert "bad.yaml: 2 problems" in err
+    assert "Did you mean 'cutoff'?" in err
+    assert "'1e-3' is text in YAML; write 1.0e-3" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["select", "nothing.json"], "nothing.json: no such file; expected a gradient profile"),
+        (["run", "nothing.yaml"], "no such file, and no shipped recipe"),
+        (["measure", "nowhere/model", "--probes", "nothing.jsonl"], "nothing.jsonl"),
+        (["evaluate", "nowhere/model", "--suite", "temporl"], "Did you mean 'temporal'?"),
+        (["report", "."], "gradloc evaluate"),
+        (["selec"], "No such command"),
+        (["select"], "Missing argument"),
+    ],
+)
+def test_bad_input_is_one_error_with_exit_code_2(gradloc, arguments, message):
+    code, out, err = gradloc(*arguments)
+    assert code == 2
+    assert message in err
+    assert "Traceback" not in err
+    assert out == ""
+
+
+def test_debug_shows_the_traceback(gradloc):
+    with pytest.raises(Exception, match="no such file"):
+        gradloc("select", "nothing.json", "--debug")
+
+
+def test_a_finished_file_is_not_overwritten_without_force(gradloc, tmp_path):
+    (tmp_path / "plan.json").write_text("mine")
+    code, _, err = gradloc("select", "profile.json")
+    assert code == 2
+    assert "--force" in err
+    assert (tmp_path / "plan.json").read_text() == "mine"
