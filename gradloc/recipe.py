@@ -21,6 +21,7 @@ from gradloc.recipe_checks import (
     check_date,
     check_file_name,
     check_names,
+    check_streaming,
     check_training,
 )
 from gradloc.schema import build, did_you_mean, report_mismatch
@@ -268,6 +269,7 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
         check_arms(source)
         check_names(source, policies=POLICIES, readers=READERS)
         check_training(source)
+        check_streaming(source)
         if not source.problems:
             return recipe
     raise RecipeError(path, source.problem_lines())

@@ -133,6 +133,18 @@ def check_training(source: Source) -> None:
                 _check_argument(source, f"{key}.{name}", value, hints[name])
 
 
+def check_streaming(source: Source) -> None:
+    """Note a streamed corpus whose training has no end: its length is not known beforehand."""
+    corpus, training = (source.data.get(key) for key in ("corpus", "training"))
+    if not (isinstance(corpus, dict) and corpus.get("streaming") is True):
+        return
+    max_steps = training.get("max_steps") if isinstance(training, dict) else None
+    if not (isinstance(max_steps, int) and max_steps > 0):
+        source.report(
+            "corpus.streaming", "a streamed corpus has no known length; set training.max_steps"
+        )
+
+
 def _arms(source: Source) -> Iterator[tuple[str, dict]]:
     arms = source.data.get("arms")
     if isinstance(arms, dict):

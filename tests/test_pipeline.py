@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 
 import gradloc.pipeline
 from gradloc import EvalResult, LayerPlan, load_probes, load_recipe
-from gradloc.errors import RunError
+from gradloc.errors import RecipeError, RunError
 from gradloc.layers import find_units
 from gradloc.pipeline import STAGE_FILES, arm_dir, run, train_stage
 
@@ -237,3 +237,32 @@ def test_a_full_disk_costs_only_the_file_being_written(finished, recipe_file):
     assert kept == before
     run(recipe)
     assert (run_dir / "checkpoint" / "training.json").is_file()
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["corpus.streaming=true"],
+        ["corpus.packing=true"],
+        ["dtype=bfloat16"],
+        ["training.gradient_checkpointing=true"],
+        ["training.gradient_accumulation_steps=2"],
+        ["arms.ours.policy=rgn_scaled", "arms.ours.options={}"],
+        ["measure.granularity=block"],
+        ["measure.reference=background"],
+        ["measure.reference_loss=random_span"],
+    ],
+    ids=lambda overrides: overrides[0],
+)
+def test_the_line_runs_with(recipe_file, overrides):
+    run_dir = run(load_recipe(recipe_file, overrides))
+    log = json.loads((run_dir / "checkpoint" / "training.json").read_text())
+    assert log["n_steps"] == 2
+    assert None not in log["curve"]["loss"][1:]
+    assert (run_dir / "report.html").is_file()
+
+
+def test_streaming_needs_a_number_of_steps(recipe_file):
+    overrides = ["corpus.streaming=true", "training.max_steps=-1"]
+    with pytest.raises(RecipeError, match=r"corpus\.streaming: .*training\.max_steps"):
+        load_recipe(recipe_file, overrides)
