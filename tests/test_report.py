@@ -274,7 +274,8 @@ def test_a_good_result_is_said_in_one_sentence():
     assert (verdict.tone, verdict.subject) == ("good", "interference_ratio")
     assert verdict.text == (
         "took up 93.3\N{NARROW NO-BREAK SPACE}% of what full training did and forgot 0.162 times "
-        "as much at equal uptake."
+        "as much of general text at equal uptake; of known facts 0.490 times as much "
+        "(95 % interval 0.31 to 0.67)."
     )
 
 
@@ -297,7 +298,14 @@ def test_an_interval_without_upper_end_settles_nothing():
 
 def test_a_good_ratio_does_not_hide_a_bad_one():
     verdict = verdict_of(versus_full=versus(0.9, 0.2, 1.6, half=0.1))
-    assert verdict.tone == "unclear" and "1.60 times as much of known facts" in verdict.text
+    assert (verdict.tone, verdict.word) == ("unclear", "Mixed")
+    assert "of known facts 1.60 times as much" in verdict.text
+
+
+def test_facts_lost_as_in_full_training_are_said_beside_text_that_was_kept():
+    verdict = verdict_of(versus_full=versus(0.9, 0.2, 0.95, half=0.1))
+    assert (verdict.tone, verdict.word) == ("unclear", "Mixed")
+    assert "no less than full training as far as this run can tell" in verdict.text
 
 
 def test_little_learned_is_not_praised_for_little_lost():

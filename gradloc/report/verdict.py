@@ -12,6 +12,7 @@ from gradloc.results import ArmResult, EvalResult, Figure
 RATIO = "forgetting_ratio_"
 UPTAKE = "new_paraphrase_nll"
 FORGETTING = "general_text"
+FACTS = "known_facts"
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,14 @@ def judge(results: EvalResult, main: str) -> Verdict:
     # Little forgetting is no merit where little was learned.
     tone = "unclear" if uptake_tone == "unclear" and tone == "good" else tone
     word = {"good": "Less forgetting", "bad": "More forgetting", "unclear": "Not settled"}[tone]
+    if tone == "unclear" and _surely_less(arm, FORGETTING) and not _surely_less(arm, FACTS):
+        word = "Mixed"
     return Verdict(tone, word, main, f"{learned} {forgot}.")
+
+
+def _surely_less(arm: ArmResult, metric: str) -> bool:
+    ratio = arm.versus_full.get(RATIO + metric)
+    return ratio is not None and ratio.high is not None and ratio.high < 1
 
 
 def _uptake_clause(arm: ArmResult, uptake: Figure | None) -> tuple[str, str]:
@@ -99,20 +107,20 @@ def _forgetting_clause(results: EvalResult, arm: ArmResult) -> tuple[str, str]:
         return _absolute_clause(arm)
     metric = FORGETTING if FORGETTING in ratios else next(iter(ratios))
     ratio = ratios.pop(metric)
-    where = "" if metric == FORGETTING else f" of {metric_label(metric)}"
     if ratio.value is None:
         clause, tone = _beyond_clause(results, arm, metric, ratio)
     else:
-        clause, tone = _ratio_clause(ratio, where)
-    # One good ratio must not hide another that is surely bad.
-    worse = [
-        f"{number(figure.value)} times as much of {metric_label(key)}"
-        for key, figure in ratios.items()
-        if figure.value is not None and figure.low is not None and figure.low > 1
-    ]
-    if worse and tone == "good":
-        return f"{clause}, but {' and '.join(worse)}", "unclear"
-    return clause, tone
+        clause, tone = _ratio_clause(ratio, f" of {metric_label(metric)}")
+    facts = ratios.get(FACTS)
+    if facts is None or facts.value is None:
+        return clause, tone
+    # What is kept of one kind must not hide what is lost of the other.
+    kept = facts.high is not None and facts.high < 1
+    shown = f" (95 % interval {interval(facts)})" if interval(facts) else ""
+    clause += f"; of {metric_label(FACTS)} {number(facts.value)} times as much{shown}"
+    if not kept and facts.low is not None and facts.low <= 1:
+        clause += ", no less than full training as far as this run can tell"
+    return clause, "unclear" if tone == "good" and not kept else tone
 
 
 def _ratio_clause(ratio: Figure, where: str) -> tuple[str, str]:
