@@ -12,7 +12,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
 
-demo: $(VENV)/.installed-demo ## Train and compare three arms on SmolLM2-135M-Instruct (about 10 minutes)
+demo: $(VENV)/.installed-demo ## Train SmolLM2-135M-Instruct four ways and compare (about 10 minutes)
 	$(BIN)/gradloc run recipes/quickstart.yaml
 
 test: $(VENV)/.installed-dev ## Run all tests and the examples of the docstrings

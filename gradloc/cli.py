@@ -180,7 +180,6 @@ def measure(
         texts,
         config,
         seed=seed,
-        model_name=model,
     )
     profile.save(out)
     _show(as_json, lambda: json.loads(out.read_text()), profile_table(profile), out)

@@ -27,7 +27,6 @@ def profile_probes(
     config: MeasureConfig,
     *,
     seed: int = 0,
-    model_name: str = "",
 ) -> GradientProfile:
     """Measure a model on the answers of localisation probes and on reference text.
 
@@ -39,7 +38,6 @@ def profile_probes(
         reference: Texts whose behaviour is to be kept.
         config: Granularity, reduction, counts, lengths, reference loss.
         seed: Which probes and texts are drawn.
-        model_name: What the profile calls the model; default: the model's own name.
 
     Raises:
         MeasurementError: No probe or no text is left to measure.
@@ -71,7 +69,6 @@ def profile_probes(
         "probe_loss": "salient span",
         "reference_loss": config.reference_loss,
         "probe_ids": [probe.id for probe in chosen],
-        **({"model": model_name} if model_name else {}),
     }
     return measure_gradients(
         model,

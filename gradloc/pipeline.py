@@ -185,7 +185,6 @@ def _profile(recipe: Recipe, run_dir: Path, probes: ProbeSet, say: Say) -> Gradi
             texts,
             recipe.measure,
             seed=recipe.seed,
-            model_name=recipe.model,
         ).save(path)
     return GradientProfile.load(path)
 

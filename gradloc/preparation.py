@@ -8,7 +8,7 @@ no model.
 from collections.abc import Iterator
 
 from gradloc.corpus import Corpus
-from gradloc.corpus.documents import Document
+from gradloc.corpus.documents import Document, EntityMention
 from gradloc.errors import CorpusError, ProbeError
 from gradloc.probes import GROUPS, Probe, ProbeSet, read_probe_rows
 from gradloc.recipe import Recipe
@@ -95,7 +95,7 @@ def _mention_probes(corpus: Corpus, asked: set[str], limit: int) -> Iterator[Pro
                 return
             if not mention.novel or mention.name in asked or mention.name in seen:
                 continue
-            if mention.start < MIN_CONTEXT_CHARACTERS:
+            if mention.start < MIN_CONTEXT_CHARACTERS or _cuts_a_word(document.text, mention):
                 continue
             seen.add(mention.name)
             yield Probe(
@@ -109,6 +109,12 @@ def _mention_probes(corpus: Corpus, asked: set[str], limit: int) -> Iterator[Pro
                 date=document.date,
                 split="localization",
             )
+
+
+def _cuts_a_word(text: str, mention: EntityMention) -> bool:
+    """Whether letters go on around the mention ("Israel" in "Israeli"): no answer by itself."""
+    around = text[mention.start - 1 : mention.start] + text[mention.end : mention.end + 1]
+    return any(character.isalnum() for character in around)
 
 
 def _capped(probes: ProbeSet, max_localization: int, max_evaluation: int) -> ProbeSet:

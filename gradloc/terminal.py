@@ -30,7 +30,7 @@ def profile_table(profile: GradientProfile) -> Group:
         }
     n_reference = 0 if profile.reference_norms is None else len(profile.reference_norms)
     title = (
-        f"{profile.settings.get('model') or profile.model or 'model'}: "
+        f"{profile.model or 'model'}: "
         f"{len(profile.probe_norms)} probe and {n_reference} reference sequences"
     )
     return Group(
