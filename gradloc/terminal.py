@@ -118,6 +118,7 @@ def _headline(result: EvalResult) -> list[tuple[str, str]]:
         ("forgetting", "known_facts"),
         ("forgetting", "general_text"),
         ("versus_full", "uptake_share"),
+        ("versus_full", "forgetting_ratio_known_facts"),
         ("versus_full", "forgetting_ratio_general_text"),
     ]
     have = [

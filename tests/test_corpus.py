@@ -92,6 +92,14 @@ def test_a_bad_line_far_down_does_not_stop_reading_before_it(tmp_path):
     assert "news.jsonl:4" in problem(next, documents)
 
 
+def test_nothing_is_handed_on_after_a_problem(tmp_path):
+    """What is read after a bad line is read to report on it, not to be trained on."""
+    path = write_jsonl(tmp_path / "news.jsonl", [ROWS[1], "{", ROWS[2]])
+    documents = iter(read_file(path).update)
+    assert next(documents).id == "b"
+    assert "news.jsonl:2" in problem(next, documents)
+
+
 def test_columns_can_have_other_names(tmp_path):
     rows = [{"published": "2023-05-01T08:30:00Z", "body": "Rain.", "key": 7, "text": 1, "date": 2}]
     fields = {"date": "published", "text": "body", "id": "key"}
