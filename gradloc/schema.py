@@ -130,7 +130,10 @@ def build(cls: type, source: Source) -> Any:
             kind, value, context = detail["type"], detail["input"], detail.get("ctx", {})
             if kind == "unexpected_keyword_argument":
                 known = _field_names(cls, detail["loc"][:-1])
-                source.report(key, f"unknown key. {did_you_mean(detail['loc'][-1], known)}")
+                # The value may be a trap as well: both are said, the key first.
+                earlier = source.problems.pop(key, "")
+                hint = f"unknown key. {did_you_mean(detail['loc'][-1], known)}"
+                source.report(key, f"{hint} Also, {earlier}" if earlier else hint)
             elif kind == "missing":
                 source.report(key, f"is missing; add the line '{detail['loc'][-1]}: ...'")
             elif kind in _KINDS_OF_ERROR:

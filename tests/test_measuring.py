@@ -36,7 +36,8 @@ def test_evaluation_and_invariant_probes_never_choose_layers():
 
 def corpus_of(n):
     documents = [Document(str(i), "2020-01-01", f"text {i}") for i in range(n)]
-    return Corpus(Stream(lambda: documents), Stream(lambda: []), (), "2021-01-01", "test")
+    news = [Document("news", "2021-05-01", "news")]
+    return Corpus(Stream(lambda: documents), Stream(lambda: news), (), "2021-01-01", "test")
 
 
 def test_the_background_sample_reaches_over_the_whole_corpus():
