@@ -34,8 +34,7 @@ def build_probes(recipe: Recipe, corpus: Corpus) -> ProbeSet:
         gathered += corpus.probes
     probes = ProbeSet(tuple(gathered)).split_by_entity(config.localization_fraction, recipe.seed)
     if config.from_documents:
-        asked = {probe.entity for probe in probes}
-        mentions = _mention_probes(corpus, asked, config.max_localization)
+        mentions = _mention_probes(corpus, probes, config.max_localization)
         probes = ProbeSet((*probes, *mentions))
     probes = _capped(probes, config.max_localization, config.max_evaluation)
     _check_both_sides(recipe, probes)
@@ -86,8 +85,10 @@ def _mentions(document: Document, entities: set[str]) -> bool:
     return not named.isdisjoint(entities) or any(name in document.text for name in entities)
 
 
-def _mention_probes(corpus: Corpus, asked: set[str], limit: int) -> Iterator[Probe]:
-    """Cloze probes on novel entities that no other probe asks about, first mentions first."""
+def _mention_probes(corpus: Corpus, probes: ProbeSet, limit: int) -> Iterator[Probe]:
+    """Cloze probes on novel entities that no other probe names, first mentions first."""
+    # Names are looked for in whole probes: one probe may speak of several entities.
+    asked = "\n".join("\n".join((p.entity, p.prompt, *p.targets, p.suffix)) for p in probes)
     seen: set[str] = set()
     for document in corpus.update:
         for mention in document.entities:

@@ -62,6 +62,13 @@ def test_layers_are_chosen_by_entities_that_do_not_judge(recipe):
     assert chosen[0].prompt + chosen[0].targets[0] + chosen[0].suffix == DOCUMENTS[3][2]
 
 
+def test_an_entity_that_a_probe_only_mentions_does_not_choose_layers(recipe, tmp_path):
+    path = tmp_path / "clozes.jsonl"
+    path.write_text(path.read_text().replace("over the country", "over Port Mavrone"))
+    with pytest.raises(ProbeError, match="no probe is left to choose layers by"):
+        prepare(recipe())
+
+
 def test_the_document_that_a_probe_asks_for_is_not_trained_on(recipe):
     _, ids = prepare(recipe())
     assert ids == ["d1", "d3", "d4", "d5"]
