@@ -229,10 +229,10 @@ def _trace_sublayers(
     for index, block_calls in enumerate(calls):
         prefix = f"{stack_name}.{index}"
         homes |= _group_calls(block_calls, prefix, index)
-        first = next(iter(homes))  # the unit of children that a two-token pass does not reach
+        # A child that a two-token pass does not reach goes with the block's last sublayer.
+        last = list(homes.values())[-1]
         for name, child in stack[index].named_children():
             if next(child.parameters(), None) is not None:
-                last = list(homes.values())[-1] if homes else homes[first]
                 homes.setdefault(f"{prefix}.{name}", last)
     return homes
 
