@@ -81,6 +81,13 @@ def test_a_document_with_the_text_of_a_probe_is_left_out_under_any_id(recipe, tm
     assert "other" not in ids
 
 
+def test_a_document_with_the_id_of_a_probe_is_left_out_under_any_wording(recipe, tmp_path):
+    path = tmp_path / "clozes.jsonl"
+    path.write_text(path.read_text().replace("Visitors from all over", "Tourists from all of"))
+    _, ids = prepare(recipe())
+    assert "d2" not in ids
+
+
 def test_training_can_be_limited(recipe):
     assert prepare(recipe(corpus={"about_probes": True}))[1] == ["d1"]
     assert prepare(recipe(corpus={"max_update_documents": 2}))[1] == ["d1", "d3"]
