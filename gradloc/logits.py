@@ -6,6 +6,7 @@ its largest tensor; both are spared where the model can compute the head at chos
 """
 
 import inspect
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -25,10 +26,31 @@ def logits_at(
         Logits of shape (batch, n_positions, vocab), in the model's dtype.
     """
     kwargs = {} if attention_mask is None else {"attention_mask": attention_mask}
+    return forward_at(model, input_ids, positions, use_cache=False, **kwargs)[0]
+
+
+def forward_at(
+    model: nn.Module, input_ids: Tensor, positions: Tensor, **options: Any
+) -> tuple[Tensor, Any]:
+    """Logits at chosen positions, and the keys and values where ``use_cache`` asks for them.
+
+    Args:
+        model: Causal language model.
+        input_ids: Token ids, (batch, seq).
+        positions: Positions among ``input_ids`` whose next token is asked for, (n_positions,).
+        options: Further arguments of the model's ``forward``: ``use_cache``, ``attention_mask``,
+            ``past_key_values``.
+
+    Returns:
+        Logits of shape (batch, n_positions, vocab) and the cache, ``None`` where there is none.
+    """
     if _takes_positions(model):
-        output = model(input_ids=input_ids, use_cache=False, logits_to_keep=positions, **kwargs)
-        return output.logits
-    return model(input_ids=input_ids, use_cache=False, **kwargs).logits[:, positions]
+        output = model(input_ids=input_ids, logits_to_keep=positions, **options)
+        logits = output.logits
+    else:
+        output = model(input_ids=input_ids, **options)
+        logits = output.logits[:, positions]
+    return logits, getattr(output, "past_key_values", None)
 
 
 def _takes_positions(model: nn.Module) -> bool:

@@ -33,7 +33,13 @@ class EncodedSpan:
 
 
 def encode_span(
-    tokenizer, text: str, start: int, end: int, *, max_length: int | None = None
+    tokenizer,
+    text: str,
+    start: int,
+    end: int,
+    *,
+    max_length: int | None = None,
+    start_token: int | None = None,
 ) -> EncodedSpan:
     """Tokenise a text and mark the tokens that carry ``text[start:end]``.
 
@@ -52,6 +58,8 @@ def encode_span(
         end: Character after the span.
         max_length: Tokens at most. What follows the span is cut first, since it does not change
             the span's likelihood, then the far left context; leading special tokens stay.
+        start_token: Token to put before a text whose first token is salient, so that something
+            predicts it.
 
     Returns:
         The ids and the marks.
@@ -80,6 +88,8 @@ def encode_span(
     _refuse_cut_runs(tokens, ranges, text, start, end)
     salient = [first < end and start < last and first < last for first, last in ranges]
     _check_coverage(ranges, text, start, end)
+    if salient[0] and start_token is not None:
+        ids, salient, special = [start_token, *ids], [False, *salient], [True, *special]
     if salient[0]:
         raise SpanError(
             f"the span {text[start:end]!r} begins at the first token, which nothing predicts. "
@@ -92,7 +102,11 @@ def encode_span(
 
 
 def encode_probe(
-    tokenizer, probe: Probe, answer: str | None = None, max_length: int | None = None
+    tokenizer,
+    probe: Probe,
+    answer: str | None = None,
+    max_length: int | None = None,
+    start_token: int | None = None,
 ) -> EncodedSpan:
     """Tokenise a probe with an answer and mark the answer's tokens.
 
@@ -101,6 +115,7 @@ def encode_probe(
         probe: The probe.
         answer: The answer; default: the probe's first target.
         max_length: Tokens at most; see ``encode_span``.
+        start_token: Token to put before a probe without prompt; see ``encode_span``.
 
     Returns:
         The ids and the marks.
@@ -110,7 +125,9 @@ def encode_probe(
     """
     text, start, end = probe.text(probe.targets[0] if answer is None else answer)
     try:
-        return encode_span(tokenizer, text, start, end, max_length=max_length)
+        return encode_span(
+            tokenizer, text, start, end, max_length=max_length, start_token=start_token
+        )
     except SpanError as error:
         raise SpanError(f"probe {probe.id!r}: {error}") from error
 

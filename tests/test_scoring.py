@@ -6,10 +6,18 @@ import pytest
 import torch
 from conftest import build_model
 
-from gradloc import scoring
-from gradloc.errors import SpanError
+from gradloc.errors import ModelError, SpanError
 from gradloc.probes import Probe
-from gradloc.scoring import Span, SpanScore, score_probes, score_spans, score_texts
+from gradloc.scoring import (
+    Span,
+    SpanScore,
+    engine,
+    items,
+    score_probes,
+    score_spans,
+    score_texts,
+    shared,
+)
 
 KINDS = ["llama", "gpt2", "neox", "gemma"]
 
@@ -73,7 +81,8 @@ def test_scores_without_logits_to_keep_are_the_same(monkeypatch, llama):
     expected = score_spans(llama, spans, progress=False)
     monkeypatch.setattr("gradloc.logits._takes_positions", lambda model: False)
     for score, same in zip(score_spans(llama, spans, progress=False), expected, strict=True):
-        assert tuple(score) == pytest.approx(tuple(same), rel=1e-5)
+        assert score.nats == pytest.approx(same.nats, rel=1e-5)
+        assert score.predicted == same.predicted
 
 
 def test_logits_are_asked_for_at_scored_positions_only(monkeypatch, llama):
@@ -83,8 +92,8 @@ def test_logits_are_asked_for_at_scored_positions_only(monkeypatch, llama):
         asked.append((tuple(input_ids.shape), positions.tolist()))
         return original(model, input_ids, positions, attention_mask)
 
-    original = scoring.logits_at
-    monkeypatch.setattr(scoring, "logits_at", spy)
+    original = engine.logits_at
+    monkeypatch.setattr(engine, "logits_at", spy)
     spans = [Span(tuple(range(10)), (7, 9)), Span(tuple(range(8)), (6, 7))]
     score_spans(llama, spans, progress=False)
     assert asked == [((2, 9), [5, 6, 8])]
@@ -92,11 +101,11 @@ def test_logits_are_asked_for_at_scored_positions_only(monkeypatch, llama):
 
 def test_a_batch_never_holds_more_logits_than_allowed(monkeypatch, llama):
     shapes = []
-    original = scoring.logits_at
+    original = engine.logits_at
     monkeypatch.setattr(
-        scoring, "logits_at", lambda *a: shapes.append((r := original(*a)).shape) or r
+        engine, "logits_at", lambda *a: shapes.append((r := original(*a)).shape) or r
     )
-    monkeypatch.setattr(scoring, "LOGITS_AT_ONCE", 97 * 100)
+    monkeypatch.setattr(engine, "LOGITS_AT_ONCE", 97 * 100)
     texts = [Span(tuple([5] * n), tuple(range(1, n))) for n in (40, 35, 30, 9, 8, 7, 6)]
     score_spans(llama, texts, progress=False)
     assert max(np.prod(shape) for shape in shapes) <= 97 * 100
@@ -152,17 +161,21 @@ def test_any_target_may_be_the_exact_one(monkeypatch, llama, character_tokenizer
             "".join(character_tokenizer.convert_ids_to_tokens(span.input_ids))[-4:]
             for span in spans
         ]
-        return [SpanScore(4.0 + len(spans), 4, scores[word]) for word in words]
+        return [SpanScore(8.0, 4, (0,) * 4, 4 if scores[word] else 3) for word in words]
 
-    monkeypatch.setattr(scoring, "score_spans", fake)
+    monkeypatch.setattr(items, "score_spans", fake)
     found = score_probes(llama, character_tokenizer, [probe])
     assert (found["exact"], found["old_exact"]) == ([True], [True])
 
 
 def test_texts_score_every_token_but_the_first(llama, character_tokenizer):
     texts = ["Rain fell on the hills.", "x", "", "A much longer text, " * 3]
-    nats, tokens = score_texts(llama, character_tokenizer, texts, max_length=30, progress=False)
+    nats, tokens, n_bytes = score_texts(
+        llama, character_tokenizer, texts, max_length=30, progress=False
+    )
     assert tokens.tolist() == [22, 0, 0, 29]
+    # One byte a token here, and the first token of a text is not scored.
+    assert n_bytes.tolist() == [22, 0, 0, 29]
     for index in (0, 3):
         ids = tuple(character_tokenizer(texts[index])["input_ids"][:30])
         expected, _ = oracle(llama, Span(ids, tuple(range(1, len(ids)))))
@@ -196,5 +209,123 @@ def test_bfloat16_is_scored_in_float32(llama):
 
 def test_nothing_to_score(llama, character_tokenizer):
     assert score_spans(llama, [], progress=False) == []
-    nats, tokens = score_texts(llama, character_tokenizer, [], progress=False)
-    assert nats.shape == tokens.shape == (0,)
+    assert score_probes(llama, character_tokenizer, [], progress=False)["nll"] == []
+    assert all(c.shape == (0,) for c in score_texts(llama, character_tokenizer, []))
+
+
+# ---- one computation of what sequences share ---------------------------------------------------
+
+
+def answers_of_prompts(n=9, seed=3):
+    """Prompts with several endings each: of one token, nested, and with scored prompt tokens."""
+    rng = np.random.default_rng(seed)
+    spans, owners = [], []
+    for owner in range(n):
+        prompt = tuple(rng.integers(0, 97, rng.integers(3, 20)).tolist())
+        first = 1 if owner % 3 == 0 else len(prompt)  # every third scores the prompt as well
+        for length in (1, 1, 4, 7)[: 2 + owner % 3]:
+            ids = prompt + tuple(rng.integers(0, 97, length).tolist())
+            spans.append(Span(ids, tuple(range(first, len(ids)))))
+            owners.append(owner)
+        if owner % 4 == 0:  # an answer that goes on where another ends
+            spans.append(Span(spans[-1].input_ids + (5, 6), spans[-1].positions))
+            owners.append(owner)
+    return spans, owners
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "qwen"])
+@pytest.mark.parametrize("token_budget", [8, 60, 10_000])
+def test_sharing_a_prompt_changes_no_score(kind, token_budget):
+    model = build_model(kind)
+    spans, owners = answers_of_prompts()
+    found = score_spans(model, spans, owners=owners, token_budget=token_budget, progress=False)
+    for span, score in zip(spans, found, strict=True):
+        nats, greedy = oracle(model, span)
+        assert score.nats == pytest.approx(nats, rel=1e-5, abs=1e-5)
+        assert (score.n_tokens, score.greedy) == (len(span.positions), greedy)
+
+
+def count_tokens(monkeypatch, module, name, seen):
+    original = getattr(module, name)
+
+    def spy(model, input_ids, *args, **options):
+        seen.append(input_ids.numel())
+        return original(model, input_ids, *args, **options)
+
+    monkeypatch.setattr(module, name, spy)
+
+
+def test_a_prompt_runs_through_the_model_once(monkeypatch, llama):
+    prompt = tuple(range(20))
+    spans = [Span((*prompt, 40 + i, 50 + i), (20, 21)) for i in range(4)]
+    seen = []
+    count_tokens(monkeypatch, shared, "forward_at", seen)
+    count_tokens(monkeypatch, engine, "logits_at", seen)
+    score_spans(llama, spans, owners=[0] * 4, progress=False)
+    # The prompt once, and the first token of each answer; the last is only predicted.
+    assert sum(seen) == 20 + 4
+
+
+def test_short_beginnings_are_not_shared(monkeypatch, llama):
+    seen = []
+    count_tokens(monkeypatch, shared, "forward_at", seen)
+    spans = [Span((1, *range(30 + i, 50 + i)), tuple(range(1, 21))) for i in range(2)]
+    score_spans(llama, spans, owners=[0, 0], progress=False)
+    assert seen == []
+
+
+def test_a_model_without_keys_and_values_is_scored_all_the_same(monkeypatch, llama):
+    spans, owners = answers_of_prompts(n=4)
+    expected = score_spans(llama, spans, progress=False)
+    monkeypatch.setattr(shared, "_can_share", lambda cache: False)
+    found = score_spans(llama, spans, owners=owners, progress=False)
+    assert [s.nats for s in found] == pytest.approx([s.nats for s in expected], rel=1e-5)
+
+
+def test_candidates_are_scored_beside_the_target(llama, character_tokenizer):
+    probe = Probe("a", "invariant", "Grass is", ("green",), candidates=("red", "green", "blue"))
+    found = score_probes(llama, character_tokenizer, [probe], progress=False)
+    (nats,) = found["candidate_nats"]
+    assert nats[1] == pytest.approx(found["nll_sum"][0])
+    for text, own in zip(probe.candidates, nats, strict=True):
+        ids = tuple(character_tokenizer(f"Grass is {text}")["input_ids"])
+        expected, _ = oracle(llama, Span(ids, tuple(range(len("Grass is "), len(ids)))))
+        assert own == pytest.approx(expected, rel=1e-5)
+    assert found["candidate_lengths"] == [[3, 5, 4]]
+    assert found["candidate_right"] == [[False, True, False]]
+
+
+def test_whole_sentences_begin_with_the_end_token(llama, character_tokenizer):
+    probe = Probe("m", "invariant", "", ("She sings.",), candidates=("She sings.", "She sing."))
+    (nats,) = score_probes(llama, character_tokenizer, [probe], progress=False)["candidate_nats"]
+    for text, own in zip(probe.candidates, nats, strict=True):
+        ids = (character_tokenizer.eos_token_id, *character_tokenizer(text)["input_ids"])
+        assert own == pytest.approx(oracle(llama, Span(ids, tuple(range(1, len(ids)))))[0])
+
+
+def test_a_tokenizer_without_a_start_is_refused_for_whole_sentences(llama, character_tokenizer):
+    bare = copy.deepcopy(character_tokenizer)
+    bare.eos_token = None
+    probe = Probe("m", "invariant", "", ("Yes.",), candidates=("Yes.", "No."))
+    with pytest.raises(ModelError, match="probe 'm' has no prompt.*Set tokenizer.bos_token"):
+        score_probes(llama, bare, [probe], progress=False)
+
+
+def test_tokens_without_embeddings_are_refused(llama):
+    with pytest.raises(ModelError, match="makes token 97, but the model has embeddings of 97"):
+        score_spans(llama, [Span((1, 97), (1,))], progress=False)
+
+
+def test_mixed_types_are_named(llama):
+    llama.model.layers[1].mlp.to(torch.bfloat16)
+    with pytest.raises(ModelError, match="mixed types.*3 tensors of bfloat16, .* of float32"):
+        score_spans(llama, random_spans(n=2), progress=False)
+
+
+def test_cut_prompts_are_counted(character_tokenizer):
+    model = build_model("gpt2")  # 64 positions
+    probes = [
+        Probe("a", "new", "x" * 80 + " is", ("Ann",)),
+        Probe("b", "new", "It is", ("Ann",)),
+    ]
+    assert score_probes(model, character_tokenizer, probes)["truncated"] == [True, False]

@@ -25,7 +25,7 @@ class Probe:
         id: Unique within its set.
         group: ``new`` (no older answer exists), ``updated`` (the answer changed at the cut-off)
             or ``invariant`` (the answer stays).
-        prompt: Text before the answer.
+        prompt: Text before the answer; empty only where the candidates are whole sentences.
         targets: Right answers; the first is the one whose likelihood is scored.
         depth: ``verbatim`` (as trained), ``paraphrase`` or ``composition`` (needs two facts).
         old_targets: Answers that were right before the cut-off (``updated`` only).
@@ -35,6 +35,10 @@ class Probe:
         date: ISO date at which the fact began to hold.
         split: ``localization`` probes choose the layers, ``evaluation`` probes judge the result;
             empty until ``ProbeSet.split_by_entity`` decides.
+        task: Name of the benchmark it is reported under (``arc_easy``); empty: it is reported
+            under its group.
+        kind: Sub-type within its task or group (``Reasoning``, ``NP``), reported apart as well.
+        case: The edit or passage it belongs to, for metrics that average within cases first.
     """
 
     id: str
@@ -48,6 +52,9 @@ class Probe:
     entity: str = ""
     date: str = ""
     split: str = ""
+    task: str = ""
+    kind: str = ""
+    case: str = ""
 
     def text(self, answer: str) -> tuple[str, int, int]:
         """The probe's whole text with an answer in its place.

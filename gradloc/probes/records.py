@@ -30,6 +30,9 @@ FIELDS = (
     "entity",
     "date",
     "split",
+    "task",
+    "kind",
+    "case",
 )
 # One look at a broken file shows whether one line or every line is wrong.
 MAX_PROBLEMS = 50
@@ -83,7 +86,7 @@ def to_fields(
         value = row.get(columns.get(name, name))
         value = defaults.get(name) if value in _NOTHING else value
         if value in _NOTHING:
-            if name in REQUIRED:
+            if name in REQUIRED and not (name == "prompt" and _whole_sentences(row, columns)):
                 problems.append(f"{label[name]}: is missing or empty; every probe needs it")
             continue
         texts = [_as_text(item) for item in _listed(name, value)]
@@ -94,6 +97,7 @@ def to_fields(
             problems.append(f"{label[name]}: holds an empty text")
         else:
             values[name] = tuple(texts) if name in LISTS else texts[0]
+    values.setdefault("prompt", "")
     problems += [f"{label[name]}: {found}" for name, found in _wrong(values)]
     return values
 
@@ -117,6 +121,11 @@ def unknown_field(key: str) -> str:
 def plain(text: str) -> str:
     """A text without differences of case, outer blanks and Unicode form."""
     return unicodedata.normalize("NFC", text).strip().casefold()
+
+
+def _whole_sentences(row: Mapping[str, Any], columns: Mapping[str, str]) -> bool:
+    """Whether the row compares whole sentences (BLiMP), which have no prompt."""
+    return bool(row.get(columns.get("candidates", "candidates")))
 
 
 def _listed(name: str, value: Any) -> list[Any]:
