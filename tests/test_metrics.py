@@ -2,12 +2,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from gradloc import metrics
 from gradloc.metrics import (
+    PROBE_METRICS,
     bootstrap_replicates,
     estimate,
     figure,
     interval,
+    intervals,
     item_mean,
     stream,
 )
@@ -15,17 +16,59 @@ from gradloc.metrics import (
 # ---- items ------------------------------------------------------------------------------------
 
 
-def test_probe_metrics_equal_a_hand_made_table():
-    columns = {
-        "nll": [1.0, 2.0, 3.0, 0.5],
-        "exact": [True, False, False, True],
-        "old_nll": [1.5, 2.0, 1.0, None],
-    }
-    found = {name: metric.values(columns) for name, metric in metrics.PROBE_METRICS.items()}
-    np.testing.assert_array_equal(found["nll"], [1.0, 2.0, 3.0, 0.5])
-    np.testing.assert_array_equal(found["exact"], [1, 0, 0, 1])
+TABLE = {
+    "nll": [1.0, 2.0, 3.0, 0.5],
+    "exact": [True, False, False, True],
+    "old_nll": [1.5, 2.0, 1.0, None],
+    "greedy_new": [-2.0, -1.0, -3.0, None],
+    "greedy_old": [-2.5, -1.0, -1.0, None],
+    "candidate_nats": [[4.0, 6.0], [1.0, 2.0], None, [5.0, None]],
+    "candidate_lengths": [[4, 12], [3, 3], None, [1, 1]],
+    "candidate_right": [[False, True], [True, False], None, [True, False]],
+    "token_accuracy": [1.0, 0.5, 0.0, 1.0],
+    "predicted": [[7, 9], [1], [2, 2, 2, 2], [5]],
+    "targets": [("The euro",), ("euro",), ("Bay of Pigs",), ("x", "y")],
+    "old_targets": [("kuna",), (), ("bay",), ()],
+    "written": ["euro.", "the Kuna", "bay of whales", "z"],
+    "whole_nll": [2.0, 2.0, 1.0, 3.0],
+    "beams": [["The euro", "kuna"], ["Euro"], [], ["y"]],
+    "prose": ["the cat sat on the mat", "a a a a", "a b c", "a b"],
+}
+BEFORE = {"predicted": [[7, 10], [1], [2, 2, 2, 3], [6]]}
+NAN = np.nan
+READ = {
+    "nll": [1.0, 2.0, 3.0, 0.5],
+    "exact": [1, 0, 0, 1],
     # a tie counts for the old answer; a probe without an old answer has no preference
-    np.testing.assert_array_equal(found["prefers_new"], [1, 0, 0, np.nan])
+    "prefers_new": [1, 0, 0, NAN],
+    "prefers_new_released": [1, 0, 0, NAN],
+    "choice": [0, 1, NAN, NAN],  # a candidate without a score decides nothing
+    "choice_norm": [1, 1, NAN, NAN],  # 6 nats over 12 characters beat 4 over 4
+    "perplexity": [1.0, 2.0, 3.0, 0.5],
+    "perplexity_macro": [1.0, 2.0, 3.0, 0.5],
+    "perplexity_whole": [2.0, 2.0, 1.0, 3.0],
+    "recall_at_10": [1, 0, 0, 1],  # upper case counts; the second answer counts
+    "exact_match": [1, 0, 0, 0],  # articles, case and punctuation do not count
+    "f1": [1, 0, 2 / 3, 0],
+    "old_exact_match": [0, NAN, 0, NAN],
+    "old_f1": [0, NAN, 0.5, NAN],
+    "token_accuracy": [1.0, 0.5, 0.0, 1.0],
+    "agreement": [0.5, 1.0, 0.75, 0.0],
+    "fluency": [2.1073, 0.0, 1 / 3, 0.0],
+}
+
+
+def test_probe_metrics_equal_a_hand_made_table():
+    assert set(READ) == set(PROBE_METRICS)
+    for name, metric in PROBE_METRICS.items():
+        found = metric.values(*([TABLE, BEFORE] if metric.compares else [TABLE]))
+        np.testing.assert_allclose(found, READ[name], atol=1e-4, err_msg=name)
+
+
+def test_every_metric_names_a_reading_that_there_is():
+    from gradloc.readings import READINGS
+
+    assert {metric.reading for metric in PROBE_METRICS.values()} == set(READINGS)
 
 
 def test_weighted_mean_is_sum_of_nats_over_sum_of_tokens():
@@ -60,7 +103,7 @@ def test_replicates_equal_resampling_spelled_out(weighted, monkeypatch):
     values, clusters = rng.normal(size=(3, 12)), list("aabbbcddeefa")
     weights = rng.integers(1, 9, 12).astype(float) if weighted else np.ones(12)
     # A small limit makes several chunks, which must continue the same draws.
-    monkeypatch.setattr(metrics, "_COUNTS_AT_ONCE", 40)
+    monkeypatch.setattr(intervals, "_COUNTS_AT_ONCE", 40)
     found = bootstrap_replicates(
         values, clusters, n_bootstrap=30, seed=7, weights=weights if weighted else None
     )

@@ -1,15 +1,12 @@
-"""Metrics: from scores of single items to figures with intervals.
+"""Means of items with their intervals.
 
-Comes in: numpy arrays, one value an item (probe or text). Goes out: ``Figure``. It sees no model,
-no file and no probe text.
-
-``PROBE_METRICS`` is the table of what can be read off a scored probe; add a metric by adding a
-function of the columns and its row. Intervals are 95 % percentile intervals of a cluster
-bootstrap: entities are resampled, not probes, because probes of one entity stand or fall together.
+Comes in: numpy arrays, one value an item. Goes out: ``Estimate`` and ``Figure``. Intervals are
+95 % percentile intervals of a cluster bootstrap: entities are resampled, not probes, because
+probes of one entity stand or fall together.
 """
 
 import zlib
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -21,60 +18,6 @@ N_BOOTSTRAP = 2000
 LEVEL = 95.0
 # Resampled cluster counts held at once, 8 bytes each: 32 MiB however large the suite is.
 _COUNTS_AT_ONCE = 4_000_000
-
-Columns = Mapping[str, ArrayLike]
-
-
-# ---- what is read off one scored probe --------------------------------------------------------
-
-
-def span_nll(columns: Columns) -> np.ndarray:
-    """Mean negative log-likelihood of an answer's tokens, in nats; lower is better."""
-    return _floats(columns["nll"])
-
-
-def exact_match(columns: Columns) -> np.ndarray:
-    """1 where greedy decoding writes one of the answers token for token, else 0."""
-    return _floats(columns["exact"])
-
-
-def prefers_new(columns: Columns) -> np.ndarray:
-    """1 where the new answer is likelier per token than the old one, NaN without an old answer.
-
-    Per token, because the two answers may have different lengths; a tie counts for the old one.
-
-    Example:
-        >>> prefers_new({"nll": [1.0, 2.0, 1.0], "old_nll": [1.5, 1.5, None]})
-        array([ 1.,  0., nan])
-    """
-    new, old = _floats(columns["nll"]), _floats(columns["old_nll"])
-    return np.where(np.isnan(old), np.nan, (new < old).astype(float))
-
-
-class ProbeMetric(NamedTuple):
-    """A value for each probe, with its unit and direction.
-
-    Args:
-        values: Columns of scored probes -> one value a probe, NaN where it does not apply.
-        unit: ``nats`` or ``fraction``.
-        higher_is_better: Direction; gains and losses get their sign from it.
-        by_depth: Whether it is also given for each depth, not only for a whole group.
-    """
-
-    values: Callable[[Columns], np.ndarray]
-    unit: str
-    higher_is_better: bool
-    by_depth: bool = True
-
-
-PROBE_METRICS = {
-    "nll": ProbeMetric(span_nll, "nats", False),
-    "exact": ProbeMetric(exact_match, "fraction", True),
-    "prefers_new": ProbeMetric(prefers_new, "fraction", True, by_depth=False),
-}
-
-
-# ---- means and intervals ----------------------------------------------------------------------
 
 
 def item_mean(values: ArrayLike, weights: ArrayLike | None = None) -> np.ndarray:
@@ -229,8 +172,3 @@ def figure(found: Estimate, unit: str, higher_is_better: bool, note: str = "") -
 
 def _also(note: str, more: str) -> str:
     return f"{note}; {more}" if note else more
-
-
-def _floats(column: ArrayLike) -> np.ndarray:
-    # None (not scored, not applicable) becomes NaN.
-    return np.array([np.nan if item is None else item for item in column], float)
