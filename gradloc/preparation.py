@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from gradloc.corpus import Corpus
 from gradloc.corpus.documents import Document, EntityMention
 from gradloc.errors import CorpusError, ProbeError
+from gradloc.injection import injected_probes
 from gradloc.probes import GROUPS, Probe, ProbeSet, read_probe_rows
-from gradloc.recipe import Recipe
+from gradloc.recipe import ProbeSource, Recipe
 
 # A mention this early in its document has too little context to be asked for. assumption
 MIN_CONTEXT_CHARACTERS = 24
@@ -29,17 +30,32 @@ def build_probes(recipe: Recipe, corpus: Corpus) -> ProbeSet:
     config = recipe.probes
     gathered: list[Probe] = []
     for source in config.sources:
-        gathered += read_probe_rows(source.path, source.fields, source.defaults)
+        gathered += read_source(source)
     if not config.sources:
         gathered += corpus.probes
     probes = ProbeSet(tuple(gathered)).split_by_entity(config.localization_fraction, recipe.seed)
     if config.from_documents:
         mentions = _mention_probes(corpus, probes, config.max_localization)
         probes = ProbeSet((*probes, *mentions))
+    if recipe.injection.n_facts:
+        probes = injected_probes(recipe.injection, corpus.update, probes)
     probes = _capped(probes, config.max_localization, config.max_evaluation)
     _check_both_sides(recipe, probes)
     probes.check_disjoint()
     return probes
+
+
+def read_source(source: ProbeSource) -> ProbeSet:
+    """The probes of one file, in their own form or that of a benchmark.
+
+    Raises:
+        ProbeError: The file has problems; all of them are named.
+    """
+    if not source.format:
+        return read_probe_rows(source.path, source.fields, source.defaults)
+    from gradloc.benchmarks import read_benchmark
+
+    return read_benchmark(source.format, source.path)
 
 
 def training_documents(recipe: Recipe, corpus: Corpus, probes: ProbeSet) -> Iterator[Document]:

@@ -76,12 +76,15 @@ class ProbeSource:
     """One file of probes.
 
     Args:
-        path: JSONL file.
+        path: The file.
+        format: Key of a benchmark whose form the file has (``knowedit``, ``ecbd``, ...); empty:
+            probes as JSONL.
         fields: Probe field -> column of the file, where they differ (``{prompt: prefix}``).
         defaults: Probe field -> value for rows that lack it (``{group: invariant}``).
     """
 
     path: str
+    format: str = ""
     fields: dict[str, str] = field(default_factory=dict)
     defaults: dict[str, str] = field(default_factory=dict)
 
@@ -164,6 +167,44 @@ class TextSource:
 
 
 @dataclass(frozen=True, config=_STRICT)
+class InjectionConfig:
+    """Facts injected into a stream of ordinary text, in place of training on all update documents.
+
+    Passages are update documents that a verbatim probe asks for; see ``docs`` on acquisition.
+    Updates are counted from 0. Needs ``training.max_steps``.
+
+    Args:
+        n_facts: Facts in each scenario; 0: no injection.
+        n_controls: Facts that are measured alike and not injected: what their probes gain is
+            learned of the passages' manner, not of the facts.
+        scenarios: ``once`` (at the first injection step only), ``duplicated`` (the same text at
+            each) and ``paraphrased`` (another document at each).
+        start: First injection step; before it the optimizer warms up on ordinary text.
+        every: Steps from one injection of a fact to its next.
+        times: Injections of a fact.
+        spread: Over so many steps the facts of one injection are distributed, where a batch is
+            too small for all of them.
+        stream: The ordinary text: ``background`` (documents from before the cut-off),
+            ``python_manual`` (that ships with Python) or a file of texts.
+        measure_every: Steps from one measurement of the facts' probes to the next.
+    """
+
+    n_facts: CountOrZero = 0
+    n_controls: CountOrZero = 0
+    scenarios: tuple[Literal["once", "duplicated", "paraphrased"], ...] = (
+        "once",
+        "duplicated",
+        "paraphrased",
+    )
+    start: CountOrZero = 0
+    every: Count = 100
+    times: Count = 10
+    spread: Count = 1
+    stream: str = "background"
+    measure_every: Count = 1
+
+
+@dataclass(frozen=True, config=_STRICT)
 class EvaluationConfig:
     """How checkpoints are judged.
 
@@ -194,6 +235,7 @@ class Recipe:
         dtype: ``float32``, ``bfloat16``: type in which the weights are held.
         corpus, probes, measure, evaluation: The stages' settings.
         training: ``transformers.TrainingArguments`` by name, for every arm.
+        injection: Facts to inject into ordinary text; off unless it asks for some.
         arms: Name -> arm. The first is the main one: its plan is ``plan.json`` and its weights
             are ``checkpoint/``. Arms with policy ``all`` are the line to compare with.
         environment: Written by gradloc into the recipe of a run: versions of Python and the
@@ -209,6 +251,7 @@ class Recipe:
     probes: ProbesConfig = field(default_factory=ProbesConfig)
     measure: MeasureConfig = field(default_factory=MeasureConfig)
     training: dict[str, Any] = field(default_factory=dict)
+    injection: InjectionConfig = field(default_factory=InjectionConfig)
     arms: dict[str, ArmConfig] = field(default_factory=lambda: {"interference_ratio": ArmConfig()})
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     environment: dict[str, Any] = field(default_factory=dict, compare=False)
@@ -262,14 +305,17 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     elif source.data is not None:
         apply_overrides(source, overrides)
         recipe = build(Recipe, source)
-        # Policies and readers stand below recipes in the line; only their names are needed here.
+        # These stand below recipes in the line; only names and checks are needed here.
         from gradloc.corpus import READERS
+        from gradloc.injection.checks import check_injection
         from gradloc.selection import POLICIES
 
         check_arms(source)
         check_names(source, policies=POLICIES, readers=READERS)
         check_training(source)
         check_streaming(source)
+        if recipe is not None:
+            check_injection(source, recipe)
         if not source.problems:
             return recipe
     raise RecipeError(path, source.problem_lines())

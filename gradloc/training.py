@@ -17,12 +17,14 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import get_last_checkpoint
 
+from gradloc.acquisition.callback import AcquisitionCallback
 from gradloc.artifacts import PLAN_FILE, TRAINING_FILE, write_json
 from gradloc.batches import collate, pad_token_id, training_rows
 from gradloc.callback import GradLocCallback
-from gradloc.corpus import read_corpus
+from gradloc.corpus import Corpus, read_corpus
 from gradloc.corpus.documents import Document
 from gradloc.errors import CorpusError, GradlocError
+from gradloc.injection import InjectedRows, ordinary_texts, plan_injection
 from gradloc.memory import PeakMemory
 from gradloc.models import load_model, load_tokenizer
 from gradloc.plan import LayerPlan, as_plan
@@ -43,6 +45,9 @@ def train(
     probes: ProbeSet | None = None,
 ) -> Path:
     """Train one arm of a recipe under a plan.
+
+    With a recipe's ``injection``, ordinary text is trained on with its facts injected, and
+    ``acquisition.json`` records their probes; else all update documents are trained on.
 
     An interrupted training continues from its last Trainer checkpoint, if the recipe's
     ``training`` asks for any (``save_strategy``), and starts anew otherwise.
@@ -68,6 +73,8 @@ def train(
     probes = probes if probes is not None else build_probes(recipe, corpus)
     model = load_model(recipe.model, dtype=recipe.dtype)
     tokenizer = load_tokenizer(recipe.model)
+    arguments = _arguments(recipe, recipe.arms[arm], out_dir)
+    dataset, followers = _data(recipe, arguments, tokenizer, corpus, probes)
     callback = GradLocCallback(plan)
     curve = ProbeCurve(
         tokenizer,
@@ -76,20 +83,19 @@ def train(
     )
     trainer = Trainer(
         model=model,
-        args=_arguments(recipe, recipe.arms[arm], out_dir),
-        train_dataset=_dataset(
-            recipe, tokenizer, functools.partial(training_documents, recipe, corpus, probes)
-        ),
+        args=arguments,
+        train_dataset=dataset,
         data_collator=functools.partial(collate, pad_token_id=pad_token_id(tokenizer)),
         processing_class=tokenizer,
-        callbacks=[callback, curve, Progress(arm)],
+        callbacks=[callback, curve, *followers, Progress(arm)],
     )
     _remove_default_progress(trainer)
     last = get_last_checkpoint(str(out_dir)) if out_dir.is_dir() else None
     with PeakMemory() as memory:
         start = time.perf_counter()
         trainer.train(resume_from_checkpoint=last)
-        seconds = time.perf_counter() - start - curve.seconds
+        seconds = time.perf_counter() - start
+        seconds -= curve.seconds + sum(follower.seconds for follower in followers)
     log = {
         "arm": arm,
         "policy": plan.policy,
@@ -201,6 +207,8 @@ def _arguments(recipe: Recipe, arm: ArmConfig, out_dir: Path) -> TrainingArgumen
         # Pinned memory speeds up copies to an accelerator; without one torch only warns.
         "dataloader_pin_memory": torch.cuda.is_available(),
     }
+    if recipe.injection.n_facts:
+        ours["train_sampling_strategy"] = "sequential"
     given = {**recipe.training, **arm.training}
     if "save_steps" in given:
         ours["save_strategy"] = "steps"
@@ -210,6 +218,28 @@ def _arguments(recipe: Recipe, arm: ArmConfig, out_dir: Path) -> TrainingArgumen
         )
     except (TypeError, ValueError) as error:
         raise GradlocError(f"recipe {recipe.name}: training: {error}") from error
+
+
+def _data(
+    recipe: Recipe, arguments: TrainingArguments, tokenizer, corpus: Corpus, probes: ProbeSet
+) -> tuple[Dataset | IterableDataset | InjectedRows, list[AcquisitionCallback]]:
+    """What is trained on, and the callbacks that follow it."""
+    if not recipe.injection.n_facts:
+        documents = functools.partial(training_documents, recipe, corpus, probes)
+        return _dataset(recipe, tokenizer, documents), []
+    injection = plan_injection(recipe.injection, corpus.update, probes)
+    length = recipe.corpus.max_length
+    texts = ordinary_texts(recipe.injection, corpus)
+    # Packed, so that every row has room for a passage; the rest at the end is left out.
+    rows = [
+        row
+        for row in training_rows(tokenizer, texts, max_length=length, packing=True)
+        if len(row["input_ids"]) == length
+    ]
+    follower = AcquisitionCallback(
+        injection.probes, recipe.injection.measure_every, exposures=injection.schedule
+    )
+    return injection.schedule.inject(rows, arguments, tokenizer), [follower]
 
 
 def _dataset(

@@ -144,7 +144,7 @@ TRAPS = {
     ),
     "probes: {sources: [{}]}": "probes.sources.0.path: is missing; add the line 'path: ...'",
     "probes: {sources: [{path: x, grup: y}]}": (
-        "probes.sources.0.grup: unknown key. Known: path, fields, defaults."
+        "probes.sources.0.grup: unknown key. Known: path, format, fields, defaults."
     ),
     'corpus: {cutoff: "2023-02-30"}': (
         "corpus.cutoff: '2023-02-30' is not a date of the calendar; write it as \"2023-01-31\""

@@ -1,0 +1,472 @@
+"""The analysis of a record with known dynamics gives them back, and its page shows them."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from test_report_browser import browser, show  # noqa: F401  (a fixture)
+
+from gradloc.acquisition import RECORD_FILE, AcquisitionRecord
+from gradloc.analysis import analyse_acquisition, analyse_stages
+from gradloc.analysis.page import save_pictures, write_page
+from gradloc.analyze import analyze, find_record
+from gradloc.errors import GradlocError
+from gradloc.metrics.acquisition import fit_decay, mean_retainability
+from gradloc.results import ArmResult, EvalResult, Figure
+
+EVERY, LAST = 2, 160
+FIRSTS = {"once": (20,), "duplicated": (20, 30, 40), "paraphrased": (20, 30, 40)}
+DECAY = {"once": 0.6, "duplicated": 0.4, "paraphrased": 0.2}
+GAIN = {"verbatim": 0.5, "paraphrase": 0.25}
+
+
+def series(first_steps, gain, decay, level=4.0):
+    """A loss that falls by ``gain`` two steps after each exposure and comes back by the law.
+
+    After the last: level - n * gain * (1 - decay * log10(steps since the maximum)).
+    """
+    steps = np.arange(0, LAST + 1, EVERY)
+    losses = np.full(len(steps), level)
+    for number, step in enumerate(first_steps, start=1):
+        losses[steps >= step + 2] = level - number * gain
+    since = steps - (first_steps[-1] + 2)
+    after = since > 0
+    kept = 1 - decay * np.log10(np.maximum(since, 1))
+    losses[after] = level - len(first_steps) * gain * kept[after]
+    return losses
+
+
+def make_record(n=8, drift=0.0, controls=0, outlier=False):
+    """``n`` entities a scenario; every second one is injected four steps later."""
+    columns, nll, injected = [], [], {}
+    rng = np.random.default_rng(0)
+    steps = np.arange(0, LAST + 1, EVERY)
+    common = drift * np.sin(steps / 30)
+    for scenario, exposures in FIRSTS.items():
+        for number in range(n):
+            entity = f"{scenario}-{number}"
+            injected[entity] = tuple(step + 4 * (number % 2) for step in exposures)
+            for depth, gain in GAIN.items():
+                level, size = rng.uniform(3, 5), gain * rng.uniform(0.8, 1.2)
+                # Spread evenly around the scenario's own, so that the mean is that.
+                decay = DECAY[scenario] * (0.9 + 0.2 * number / max(1, n - 1))
+                losses = series(injected[entity], size, decay, level)
+                if outlier and scenario == "once" and number == 0:
+                    losses[steps > injected[entity][0] + 20] = 400.0
+                columns.append((f"{entity}-{depth}", entity, depth, scenario, 2))
+                nll.append(losses + common)
+    for number in range(controls):
+        for depth in GAIN:
+            columns.append((f"control-{number}-{depth}", f"control-{number}", depth, "", 2))
+            nll.append(np.full(len(steps), 4.0) + common)
+    ids, entities, depths, scenarios, n_tokens = zip(*columns, strict=True)
+    rows = tuple(tuple(map(float, row)) for row in np.array(nll).T)
+    return AcquisitionRecord(
+        ids, entities, depths, scenarios, n_tokens, injected, tuple(map(int, steps)), rows
+    )
+
+
+def groups(analysis):
+    return {(group.scenario, group.depth): group for group in analysis.groups}
+
+
+@pytest.fixture(scope="module")
+def analysis():
+    return analyse_acquisition(make_record(), n_bootstrap=50)
+
+
+def test_known_dynamics_are_given_back(analysis):
+    found = groups(analysis)
+    # In the order of the paper, whatever the order of the record.
+    assert list(found) == [(s, d) for s in FIRSTS for d in GAIN]
+    for (scenario, depth), group in found.items():
+        decay = DECAY[scenario]
+        assert group.decay.decay_constant == pytest.approx(decay)
+        assert group.decay.r2 == pytest.approx(1)
+        assert group.threshold_steps.value == pytest.approx(10 ** (1 / decay))
+        assert group.decay_constant.value == group.decay.decay_constant
+        for time, kept in zip(analysis.times[1:], group.retainability[1:], strict=True):
+            assert kept.value == pytest.approx(1 - decay * math.log10(time))
+        assert len(group.effectivity) == len(FIRSTS[scenario])
+        for gained in group.effectivity:
+            assert gained.value == pytest.approx(GAIN[depth], rel=0.2)
+            assert gained.low < gained.value < gained.high
+        assert (group.n_probes, group.n_entities, group.n_not_acquired) == (8, 8, 0)
+        assert set(group.n_outliers) == {0}
+
+
+def test_directions_and_units(analysis):
+    group = analysis.groups[0]
+    directions = {
+        name: (getattr(group, name).unit, getattr(group, name).higher_is_better)
+        for name in ("mean_effectivity", "decay_constant", "r2", "threshold_steps")
+    }
+    assert directions == {
+        "mean_effectivity": ("nats/token", True),
+        "decay_constant": ("fraction/decade", False),
+        "r2": ("fraction", True),
+        "threshold_steps": ("steps", True),
+    }
+    assert {found.unit for found in group.retainability} == {"fraction"}
+
+
+def test_the_window_is_no_longer_than_the_distance_of_exposures(analysis):
+    assert analysis.window == 10
+    # All groups are followed over the same times: to the end from the last exposure and window.
+    assert analysis.times == tuple(range(0, LAST - 44 - 10 + 1, EVERY))
+    once = make_record()
+    keep = [index for index, scenario in enumerate(once.scenarios) if scenario == "once"]
+    columns = ("probe_ids", "entities", "depths", "scenarios", "n_tokens")
+    only = {name: tuple(getattr(once, name)[i] for i in keep) for name in columns}
+    record = AcquisitionRecord(
+        **only,
+        injection_steps={e: s for e, s in once.injection_steps.items() if e.startswith("once")},
+        steps=once.steps,
+        nll=tuple(tuple(row[i] for i in keep) for row in once.nll),
+    )
+    assert analyse_acquisition(record, n_bootstrap=2).window == 50
+
+
+def test_curves_are_aligned_at_each_facts_first_exposure(analysis):
+    group = groups(analysis)["duplicated", "verbatim"]
+    at = dict(zip(group.curve_steps, group.curve, strict=True))
+    assert group.injections == (0, 10, 20)
+    # The half that is injected four steps later must not smear the step.
+    assert at[0] == pytest.approx(0) and at[-10] == pytest.approx(0)
+    assert at[2] == pytest.approx(group.effectivity[0].value)
+    assert at[22] == pytest.approx(sum(found.value for found in group.effectivity))
+
+
+def test_an_outlier_is_left_out_of_retainability_and_counted():
+    plain, spoilt = (
+        groups(analyse_acquisition(make_record(outlier=outlier), n_bootstrap=20))
+        for outlier in (False, True)
+    )
+    group = spoilt["once", "verbatim"]
+    assert group.n_outliers[-1] == 1
+    rest = DECAY["once"] * (0.9 + 0.2 * np.mean([1, 2, 3, 4, 5, 6, 7]) / 7)
+    assert group.decay.decay_constant == pytest.approx(rest, rel=0.02)
+    assert spoilt["duplicated", "verbatim"] == plain["duplicated", "verbatim"]
+
+
+def test_the_released_choices():
+    record = make_record(outlier=True)
+    paper, released = (
+        analyse_acquisition(record, released=flag, n_bootstrap=5) for flag in (False, True)
+    )
+    assert (paper.outlier_factor, released.outlier_factor) == (1.5, 2.0)
+
+
+def test_intervals_come_from_drawing_entities(analysis):
+    """The interval of the decay constant against a plain bootstrap loop, draw by draw."""
+    rng = np.random.default_rng(3)
+    record = make_record()
+    noisy = tuple(tuple(v + rng.normal(0, 0.05) for v in row) for row in record.nll)
+    record = AcquisitionRecord(**{**vars(record), "nll": noisy})
+    analysis = analyse_acquisition(record, n_bootstrap=400)
+    group = groups(analysis)["duplicated", "verbatim"]
+    times = np.array(analysis.times)
+    own = [p for p in analysis.probes if (p.scenario, p.depth) == ("duplicated", "verbatim")]
+    losses = np.array(record.nll)
+    columns = []
+    for probe in own:
+        column = losses[:, record.probe_ids.index(probe.id)]
+        last = record.injection_steps[probe.entity][-1]
+        window = slice(last // EVERY + 1, last // EVERY + 6)
+        best = window.start + int(np.argmin(column[window]))
+        before = column[record.injection_steps[probe.entity][0] // EVERY]
+        columns.append((before - column[best + times // EVERY]) / (before - column[best]))
+    curves = np.array(columns)
+    expected = fit_decay(times, mean_retainability(curves).values)
+    assert group.decay == pytest.approx(expected)
+    draws = [
+        fit_decay(times, mean_retainability(curves[rng.integers(0, 8, 8)]).values).decay_constant
+        for _ in range(2000)
+    ]
+    low, high = np.percentile(draws, [2.5, 97.5])
+    width = high - low
+    assert group.decay_constant.low == pytest.approx(low, abs=0.25 * width)
+    assert group.decay_constant.high == pytest.approx(high, abs=0.25 * width)
+
+
+def test_what_all_facts_gain_is_subtracted_on_request():
+    still, drifting = make_record(controls=3), make_record(drift=1.5, controls=3)
+    expected = analyse_acquisition(still, n_bootstrap=5)
+    found = analyse_acquisition(drifting, against_control=True, n_bootstrap=5)
+    for ours, theirs in zip(found.groups, expected.groups, strict=True):
+        assert ours.decay == pytest.approx(theirs.decay)
+        assert ours.mean_effectivity.value == pytest.approx(theirs.mean_effectivity.value)
+        assert not ours.control_curve
+    seen = analyse_acquisition(drifting, n_bootstrap=5).groups[0]
+    assert max(seen.control_curve) - min(seen.control_curve) > 2
+    assert len(seen.control_curve) == len(seen.curve)
+    with pytest.raises(GradlocError, match="no probe of depth paraphrase, verbatim about"):
+        analyse_acquisition(make_record(), against_control=True)
+
+
+def test_facts_that_are_not_forgotten_have_no_threshold():
+    record = make_record()
+    nll = np.array(record.nll)
+    own = [i for i, s in enumerate(record.scenarios) if s == "once"]
+    nll[:, own] = np.linspace(5, 1, len(nll))[:, None]
+    record = AcquisitionRecord(**{**vars(record), "nll": tuple(map(tuple, nll))})
+    group = groups(analyse_acquisition(record, n_bootstrap=5))["once", "verbatim"]
+    assert group.decay.decay_constant < 0
+    assert group.threshold_steps.value is None
+    assert "does not fall" in group.threshold_steps.note
+
+
+def test_every_figure_of_the_machine_form_says_what_it_is(analysis):
+    data = json.loads(json.dumps(analysis.to_dict(), allow_nan=False))
+    assert (data["kind"], data["format"]) == ("acquisition_analysis", 1)
+    fields = {"value", "low", "high", "n", "unit", "higher_is_better", "note"}
+    group = data["groups"][0]
+    shown = [*group["effectivity"], *group["retainability"]]
+    shown += [group[n] for n in ("mean_effectivity", "decay_constant", "r2", "threshold_steps")]
+    assert all(set(found) == fields for found in shown) and len(shown) > 50
+    assert group["decay"]["slope_standard_error"] < 1e-12
+    assert len(data["probes"]) == 48 and data["probes"][0]["depth"] == "verbatim"
+    assert data["probes"][0]["decay"]["decay_constant"] == pytest.approx(0.6 * 0.9)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"scenarios": ("",) * 48}, "says of no entity when it was trained on"),
+        ({"steps": (), "nll": ()}, "the acquisition record is empty"),
+    ],
+)
+def test_a_record_that_says_too_little(change, message):
+    record = AcquisitionRecord(**{**vars(make_record()), **change})
+    with pytest.raises(GradlocError, match=message):
+        analyse_acquisition(record)
+
+
+def test_a_training_that_ends_too_soon():
+    with pytest.raises(GradlocError, match="ends at step 50, less than the window of 10 steps"):
+        analyse_acquisition(make_record().until(50))
+
+
+# ---- the page -------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    path = tmp_path_factory.mktemp("page") / "acquisition.html"
+    record = make_record(drift=0.1, controls=3)
+    named = tuple(name.replace("once", "</script><script>hacked=1") for name in record.probe_ids)
+    record = AcquisitionRecord(**{**vars(record), "probe_ids": named})
+    analysis = analyse_acquisition(record, n_bootstrap=20)
+    return write_page(analysis, path, title="<b>my</b> run").as_uri()
+
+
+PICTURES = {
+    "learning-once", "learning-duplicated", "learning-paraphrased", "effectivity-verbatim",
+    "effectivity-paraphrase", "retention-verbatim", "retention-paraphrase",
+}  # fmt: skip
+
+
+@pytest.mark.browser
+def test_the_page_in_a_browser(browser, address):  # noqa: F811
+    show(browser, address)
+    drawn = browser.execute_script(
+        "return Array.from(document.querySelectorAll('[data-picture]'), e => [e.dataset.picture,"
+        " e.dataset.drawn, e.parentElement.getAttribute('aria-label'),"
+        " e.querySelector('svg').clientHeight])"
+    )
+    assert {row[0] for row in drawn} == PICTURES
+    assert all(state == "yes" and len(label) > 60 and h > 150 for _, state, label, h in drawn)
+
+    def count(picture, marks):
+        return browser.execute_script(
+            "return document.querySelectorAll(`[data-picture='${arguments[0]}'] svg"
+            " .${arguments[1]}.role-mark path, [data-picture='${arguments[0]}'] svg"
+            " .${arguments[1]}.role-mark line`).length",
+            picture,
+            marks,
+        )
+
+    # Three injections and the zero line; two depths with their controls; three fits.
+    assert count("learning-duplicated", "mark-rule") == 4
+    assert count("learning-duplicated", "mark-line") == 4
+    assert count("retention-verbatim", "mark-line") == 3
+    assert browser.get_log("browser") == []
+    assert browser.execute_script("return typeof window.hacked") == "undefined"
+    assert browser.find_element("tag name", "h1").text == "<b>my</b> run"
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [360, 1280])
+def test_the_page_never_scrolls_sideways(browser, address, width):  # noqa: F811
+    show(browser, address, width=width)
+    browser.execute_script("document.querySelectorAll('details').forEach(d => { d.open = true })")
+    wide, window = browser.execute_script(
+        "return [document.documentElement.scrollWidth, window.innerWidth]"
+    )
+    assert window == width and wide <= window
+
+
+def test_pictures_can_be_saved(analysis, tmp_path):
+    paths = save_pictures(analysis, tmp_path)
+    assert {path.stem for path in paths} == PICTURES
+    assert all("var(--" not in path.read_text() for path in paths)
+
+
+def test_facts_shown_once_have_no_picture_of_exposures(tmp_path):
+    record = make_record()
+    single = {entity: steps[:1] for entity, steps in record.injection_steps.items()}
+    record = AcquisitionRecord(**{**vars(record), "injection_steps": single})
+    page = write_page(analyse_acquisition(record, n_bootstrap=5), tmp_path / "a.html", title="x")
+    assert "What each exposure adds" not in page.read_text()
+
+
+# ---- the commands ---------------------------------------------------------------------------
+
+
+def call(*arguments):
+    return CliRunner().invoke(analyze, [str(a) for a in arguments], catch_exceptions=False)
+
+
+def test_the_command_writes_both_files_and_shows_the_tables(tmp_path):
+    make_record(n=3).save(tmp_path / "my-run" / "checkpoint" / RECORD_FILE)
+    run = tmp_path / "my-run"
+    done = call("acquisition", run)
+    assert done.exit_code == 0
+    assert "paraphrased" in done.output and "0.600 ±" in done.output
+    assert done.output.strip().endswith("acquisition.html")
+    written = json.loads((run / "acquisition_analysis.json").read_text())
+    assert written["kind"] == "acquisition_analysis"
+    assert "<h1>my-run</h1>" in (run / "acquisition.html").read_text()
+    shown = call("acquisition", run, "--json", "--window", 6)
+    assert json.loads(shown.output)["window"] == 6
+
+
+def test_where_the_record_is_looked_for(tmp_path):
+    for place in ("checkpoint", "checkpoint/arms/low", "bare"):
+        make_record().save(tmp_path / place / RECORD_FILE)
+    assert find_record(tmp_path) == tmp_path / "checkpoint" / RECORD_FILE
+    assert find_record(tmp_path, "low") == tmp_path / "checkpoint" / "arms" / "low" / RECORD_FILE
+    assert find_record(tmp_path / "bare") == tmp_path / "bare" / RECORD_FILE
+    with pytest.raises(GradlocError, match="no acquisition record, neither .*high.* nor "):
+        find_record(tmp_path, "high")
+
+
+# ---- stages ---------------------------------------------------------------------------------
+
+ARMS = ("first", "second")
+# Probes of two tasks by two; the third task is trained on in no stage.
+COLUMNS = {
+    "group": ["new"] * 5,
+    "depth": ["paraphrase"] * 5,
+    "task": ["b", "b", "a", "a", ""],
+    "kind": ["x", "y", "x", "y", "x"],
+    "entity": ["p", "q", "r", "s", ""],
+    "date": ["2024-02-03", "2024-02-20", "2024-01-01", "2024-01-02", ""],
+}
+NLL = {
+    "baseline": [4.0, 4.0, 4.0, 4.0, 9.0],
+    "first": [1.0, 2.0, 3.5, 3.5, 9.0],
+    "second": [2.0, 3.0, 1.0, 1.0, 9.0],
+}
+
+
+def make_results(n=5, **more):
+    items = {"probe_ids": list("vwxyz")[:n], "probes": {k: v[:n] for k, v in COLUMNS.items()}}
+    for arm, losses in NLL.items():
+        right = [loss < 2.5 for loss in losses[:n]]
+        items[arm] = {"nll": losses[:n], "exact": right, **more}
+    figure = Figure(0.0, None, None, 1, "nats", False)
+    arms = {arm: ArmResult(arm, {}, {}, {"x": figure}) for arm in ARMS}
+    return EvalResult("s", "base", {}, arms, {}, items=items)
+
+
+def values(rows):
+    return [[found.value for found in row] for row in rows]
+
+
+def test_the_matrix_and_its_measures_by_hand():
+    found = analyse_stages(make_results(4), n_bootstrap=50)
+    assert found.tasks == ("b", "a") and found.stages == ARMS
+    # Log-probabilities: the mean of each task's losses with the sign changed.
+    assert values([found.base]) == [[-4.0, -4.0]]
+    assert values(found.scores) == [[-1.5, -3.5], [-2.5, -1.0]]
+    measures = {name: figure.value for name, figure in found.measures.items()}
+    assert measures == {
+        "average_accuracy": -1.75,  # (-2.5 - 1) / 2
+        "average_incremental_accuracy": -1.625,  # (-1.5 + -1.75) / 2
+        "backward_transfer": -1.0,  # -2.5 - -1.5
+        "forward_transfer": 0.5,  # -3.5 - -4
+        "forgetting": 1.0,
+    }
+    assert found.measures["forgetting"].higher_is_better is False
+    # Both probes of task b lost exactly one nat: paired resamples do not vary.
+    assert (found.measures["forgetting"].low, found.measures["forgetting"].high) == (1.0, 1.0)
+    assert found.scores[0][0].low < found.scores[0][0].high
+
+
+def test_months_stand_in_their_order_and_undated_probes_are_left_out():
+    found = analyse_stages(make_results(), by="month", stages=["second", "first"], n_bootstrap=9)
+    assert found.tasks == ("2024-01", "2024-02") and found.stages == ("second", "first")
+    assert values(found.scores) == [[-1.0, -2.5], [-3.5, -1.5]]
+    assert found.n_left_out == 1
+
+
+def test_shares_by_kind():
+    found = analyse_stages(make_results(4), by="kind", metric="exact", n_bootstrap=9)
+    assert found.tasks == ("x", "y")
+    assert values(found.scores) == [[0.5, 0.5], [1.0, 0.5]]
+    assert found.scores[0][0].unit == "fraction"
+
+
+def test_more_tasks_than_stages_leave_only_the_average():
+    found = analyse_stages(make_results(), n_bootstrap=9)
+    assert found.tasks == ("b", "a", "new"), "a probe without a task counts under its group"
+    assert list(found.measures) == ["average_accuracy"]
+
+
+def test_a_probe_that_a_stage_did_not_score_is_left_out_of_all():
+    results = make_results(4)
+    results.items["second"]["nll"][0] = None
+    found = analyse_stages(results, n_bootstrap=9)
+    assert values(found.scores) == [[-2.0, -3.5], [-3.0, -1.0]] and found.n_left_out == 1
+
+
+def test_without_a_baseline_there_is_no_forward_transfer():
+    results = make_results(4)
+    del results.items["baseline"]
+    found = analyse_stages(results, n_bootstrap=9)
+    assert found.base == () and "forward_transfer" not in found.measures
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"by": "week"}, "--by 'week' is unknown"),
+        ({"metric": "nl"}, "Did you mean 'nll'"),
+        ({"stages": ["fist"]}, "no arm 'fist'. Did you mean 'first'"),
+    ],
+)
+def test_wrong_choices(options, message):
+    with pytest.raises(GradlocError, match=message):
+        analyse_stages(make_results(), **options)
+
+
+def test_results_without_the_probes_columns():
+    results = make_results()
+    del results.items["probes"]
+    with pytest.raises(GradlocError, match="make them again"):
+        analyse_stages(results)
+    empty = make_results()
+    empty.items["probes"]["kind"] = [""] * 5
+    with pytest.raises(GradlocError, match="no probe has both a kind and"):
+        analyse_stages(empty, by="kind")
+
+
+def test_the_command_for_stages(tmp_path):
+    path = make_results(4).save(tmp_path / "results.json")
+    done = call("stages", path, "--metric", "exact")
+    assert done.exit_code == 0 and "forward transfer" in done.output
+    data = json.loads(call("stages", path, "--json").output)
+    assert data["kind"] == "stage_analysis" and data["scores"][0][0]["n"] == 2
