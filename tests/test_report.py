@@ -464,7 +464,7 @@ def test_long_curves_are_thinned_but_keep_their_end():
 
 def test_names_of_points_do_not_cover_each_other():
     rows = [
-        {"arm": f"arm_number_{i}", "x": x, "y": 1.0, "x_low": x, "x_high": x, "y_low": 1.0,
+        {"label": f"arm_number_{i}", "x": x, "y": 1.0, "x_low": x, "x_high": x, "y_low": 1.0,
          "y_high": 1.0}
         for i, x in enumerate((1.0, 1.02, 1.04))
     ]  # fmt: skip
@@ -520,8 +520,9 @@ def test_sections_stand_in_order(run_dir):
     text = write_report(run_dir).read_text(encoding="utf-8")
     heads = re.findall(r"<h[12]>(.*?)</h[12]>", text.split("<script")[0])
     assert heads == [
-        "quickstart", "Results", "Uptake against forgetting", "Where it trained",
-        "How far the ranking can be trusted", "During training", "Before and after", "Details",
+        "quickstart", "Results", "What was learned, what was lost", "Uptake against forgetting",
+        "Where it trained", "How far the ranking can be trusted", "During training",
+        "Before and after", "Details",
     ]  # fmt: skip
 
 

@@ -6,6 +6,7 @@ minus sign and thousands separators. It knows nothing of HTML.
 
 import math
 
+from gradloc.report.metric_names import metric_label as metric_label  # part of this module too
 from gradloc.results import Figure
 
 MINUS = "\N{MINUS SIGN}"
@@ -13,19 +14,6 @@ DASH = "\N{EN DASH}"
 MISSING = "\N{EM DASH}"
 THIN = "\N{NARROW NO-BREAK SPACE}"
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-
-# What a metric is called on the page; other keys are spelled out by ``metric_label``.
-_LABELS = {
-    "new_verbatim_nll": "new facts, as trained",
-    "new_paraphrase_nll": "new facts, paraphrased",
-    "new_composition_nll": "new facts, combined",
-    "updated_prefers_new": "prefers the new answer",
-    "known_facts": "known facts",
-    "known_facts_nll": "likelihood of known facts",
-    "general_text": "general text",
-    "uptake_share": "uptake",
-}
-_WORDS = {"nll": "NLL", "exact": "exact match", "rgn": "RGN"}
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -121,19 +109,8 @@ def unit_name(unit: str, *, difference: bool) -> str:
     """Name a unit as a table head or axis does."""
     if unit == "fraction":
         return "% points" if difference else "%"
-    return {"nats/token": "nats per token", "ratio": "×"}.get(unit, unit)
-
-
-def metric_label(key: str) -> str:
-    """Spell out the key of a metric.
-
-    Example:
-        >>> metric_label("known_facts"), metric_label("new_verbatim_exact")
-        ('known facts', 'new verbatim exact match')
-    """
-    if key in _LABELS:
-        return _LABELS[key]
-    return " ".join(_WORDS.get(word, word) for word in key.split("_"))
+    spelled = {"nats/token": "nats per token", "bits/byte": "bits per byte", "ratio": "×"}
+    return spelled.get(unit, unit)
 
 
 def ranges(numbers: list[int]) -> str:

@@ -4,9 +4,10 @@ Comes in: an ``EvalResult``. Goes out: columns and rows of text, ready for a tem
 nothing: the template does.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from gradloc.report.changes import change_panels, main_losses
 from gradloc.report.formatting import (
     MISSING,
     by_unit,
@@ -20,7 +21,13 @@ from gradloc.report.style import ArmStyle
 from gradloc.report.verdict import RATIO
 from gradloc.results import ArmResult, EvalResult, Figure
 
-HEADLINE_FORGETTING = ("known_facts", "general_text")
+HEADLINE_SCORES = (
+    "new_paraphrase_nll",
+    "new_paraphrase_exact",
+    "updated_prefers_new",
+    "known_facts",
+    "general_text",
+)
 
 
 @dataclass(frozen=True)
@@ -74,13 +81,26 @@ class Row:
 
 
 def headline(
-    results: EvalResult, styles: dict[str, ArmStyle], main: str | None, uptake: str | None
+    results: EvalResult,
+    styles: dict[str, ArmStyle],
+    main: str | None,
+    uptake: str | None,
+    arms: Sequence[str] | None = None,
 ) -> tuple[tuple[Column, ...], tuple[Row, ...]]:
-    """The columns and rows of the headline table."""
+    """The columns and rows of the headline table.
+
+    Args:
+        results: The evaluation; its metrics make the columns, whichever arms are shown.
+        styles: Looks of the arms.
+        main: The arm to stress.
+        uptake: The metric that stands for uptake.
+        arms: The arms to show; ``None``: all. The best of a column is the best among them.
+    """
     columns = tuple(_columns(results, uptake))
-    best = [_best(column, results) for column in columns]
+    shown = {name: results.arms[name] for name in (results.arms if arms is None else arms)}
+    best = [_best(column, shown) for column in columns]
     rows = []
-    for name, arm in results.arms.items():
+    for name, arm in shown.items():
         cells = []
         for column, top in zip(columns, best, strict=True):
             figure = column.get(arm)
@@ -91,6 +111,7 @@ def headline(
             for part in (
                 arm.policy if arm.policy != name else "",
                 f"lr {learning_rate(arm.learning_rate)}" if arm.learning_rate else "",
+                f"step {arm.step:,}" if arm.step is not None else "",
             )
             if part
         )
@@ -133,12 +154,12 @@ def _columns(results: EvalResult, uptake: str | None) -> list[Column]:
     columns = [uptake_column(uptake, metric_label(uptake))] if uptake else []
     columns += [uptake_column(key, _exact_label(key)) for key in exact[:1] if key != uptake]
     columns += [uptake_column(key, metric_label(key)) for key in preferred[:1] if key != uptake]
-    columns += [forgetting_column(key) for key in HEADLINE_FORGETTING]
+    losses = main_losses(results)
+    columns += [forgetting_column(key) for key in losses]
     columns.append(versus_column("uptake_share", "uptake share"))
     ratios = dict.fromkeys(key for arm in results.arms.values() for key in arm.versus_full)
     ratios = [key for key in ratios if key.startswith(RATIO)]
-    headline = [RATIO + key for key in HEADLINE_FORGETTING]
-    chosen = [key for key in headline if key in ratios] or ratios[:2]
+    chosen = [RATIO + key for key in losses if RATIO + key in ratios] or ratios[:2]
     for key in chosen:
         columns.append(versus_column(key, f"forgetting: {metric_label(key.removeprefix(RATIO))}"))
     columns = [column for column in columns if column is not None]
@@ -156,8 +177,9 @@ def _columns(results: EvalResult, uptake: str | None) -> list[Column]:
 
 def _score_keys(results: EvalResult) -> list[str]:
     keys = list(dict.fromkeys(key for arm in results.arms.values() for key in arm.scores))
-    wanted = ("new_paraphrase_nll", "new_paraphrase_exact", "updated_prefers_new")
-    return [key for key in (*wanted, *HEADLINE_FORGETTING) if key in keys] or keys[:5]
+    if usual := [key for key in HEADLINE_SCORES if key in keys]:
+        return usual
+    return [row.key for panel in change_panels(results) for row in panel.rows][:5]
 
 
 def _score_column(results: EvalResult, key: str) -> Column:
@@ -211,8 +233,8 @@ def _cell(column: Column, figure: Figure | None) -> Cell:
     )
 
 
-def _best(column: Column, results: EvalResult) -> float | None:
-    values = [figure.value for arm in results.arms.values() if (figure := column.get(arm))]
+def _best(column: Column, arms: Mapping[str, ArmResult]) -> float | None:
+    values = [figure.value for arm in arms.values() if (figure := column.get(arm))]
     values = [value for value in values if value is not None]
     if len(values) < 2 or column.higher_is_better is None or len(set(values)) == 1:
         return None

@@ -21,7 +21,8 @@ def place_labels(rows: list[dict], line: list[dict]) -> None:
     """Add ``align``, ``dx`` and ``dy`` to each row, greedily, the first row first.
 
     Args:
-        rows: Points with ``arm``, ``x``, ``y``, ``x_low``, ``x_high``, ``y_low``, ``y_high``.
+        rows: Points with ``label`` (empty: none), ``x``, ``y``, ``x_low``, ``x_high``, ``y_low``
+            and ``y_high``.
         line: Corners of a line that names should not cross.
     """
     to_pixel = _pixels(rows)
@@ -44,7 +45,7 @@ def place_labels(rows: list[dict], line: list[dict]) -> None:
             for t in steps
         ]  # fmt: skip
     for row, (x, y) in zip(rows, points, strict=False):
-        width = CHARACTER * len(row["arm"])
+        width = CHARACTER * len(row["label"])
 
         def cost(place, x=x, y=y, width=width):
             box = _box(place, x, y, width)

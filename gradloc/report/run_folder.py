@@ -1,7 +1,7 @@
-"""What the report reads from a run folder.
+"""What the report reads: a run folder, or a results file alone.
 
-Comes in: a folder. Goes out: ``Run``. A stage that is missing is named with the command that
-makes it.
+Comes in: a path. Goes out: ``Run``. A stage that is missing from a folder is named with the
+command that makes it; a results file may be of checkpoints that never had any.
 """
 
 from dataclasses import dataclass
@@ -13,6 +13,7 @@ import yaml
 from gradloc.errors import RunError
 from gradloc.plan import LayerPlan
 from gradloc.profile import GradientProfile
+from gradloc.report.series import leading_arms
 from gradloc.results import EvalResult
 
 COMMANDS = {
@@ -25,15 +26,17 @@ COMMANDS = {
 
 @dataclass(frozen=True)
 class Run:
-    """What a run folder holds.
+    """What a run folder or a results file holds.
 
     Args:
-        name: Name of the recipe, or of the folder.
+        name: Name of the recipe, of the folder or of the file.
         results: The evaluation.
         profile: The gradient profile, if there is one.
         plan: The main arm's plan, if there is one.
         recipe_text: The resolved recipe as it was written.
         recipe: The same as plain values; empty where there is none.
+        page: Where its page belongs.
+        is_folder: Whether it is a run folder, so that a stage can be missing from it.
     """
 
     name: str
@@ -42,15 +45,41 @@ class Run:
     plan: LayerPlan | None
     recipe_text: str
     recipe: dict[str, Any]
+    page: Path
+    is_folder: bool = True
 
 
-def read_run(run_dir: str | Path) -> Run:
-    """Read what the report needs from a run folder.
+def read_run(path: str | Path) -> Run:
+    """Read what the report needs.
+
+    Args:
+        path: A run folder, or a JSON file that ``gradloc evaluate`` wrote.
 
     Raises:
-        RunError: There is no such folder, or it has no results.
+        RunError: There is no such folder or file, or it has no results.
+        GradlocError: A file cannot be read, or is no results file.
     """
-    folder = Path(run_dir)
+    path = Path(path)
+    if path.is_file():
+        return _read_file(path)
+    if path.suffix == ".json" and not path.exists():
+        raise RunError(
+            f"{path}: no such results file, so there is nothing to report. "
+            f"Make it with '{COMMANDS['results.json']}'."
+        )
+    return _read_folder(path)
+
+
+def _read_file(path: Path) -> Run:
+    results = _load_results(path)
+    # The usual name says nothing; what was evaluated does.
+    leading = leading_arms(results)
+    alone = results.arms[leading[0]].series or leading[0] if len(leading) == 1 else results.suite
+    name = alone if path.stem == "results" else path.stem
+    return Run(name, results, None, None, "", {}, path.with_suffix(".html"), is_folder=False)
+
+
+def _read_folder(folder: Path) -> Run:
     if not folder.is_dir():
         raise RunError(
             f"{folder}: no such run folder, so there is nothing to report. "
@@ -62,12 +91,7 @@ def read_run(run_dir: str | Path) -> Run:
             f"Make it with '{COMMANDS['results.json']}', or the whole run with "
             f"'{COMMANDS['recipe.yaml']}'."
         )
-    results = EvalResult.load(folder / "results.json")
-    if not results.arms:
-        raise RunError(
-            f"{folder / 'results.json'}: holds no arm, so there is nothing to report. "
-            f"Make it again with '{COMMANDS['results.json']}'."
-        )
+    results = _load_results(folder / "results.json")
     profile, plan = folder / "profile.json", folder / "plan.json"
     recipe_path = folder / "recipe.yaml"
     recipe_text = recipe_path.read_text(encoding="utf-8") if recipe_path.is_file() else ""
@@ -79,7 +103,18 @@ def read_run(run_dir: str | Path) -> Run:
         plan=LayerPlan.load(plan) if plan.is_file() else None,
         recipe_text=recipe_text,
         recipe=recipe,
+        page=folder / "report.html",
     )
+
+
+def _load_results(path: Path) -> EvalResult:
+    results = EvalResult.load(path)
+    if not results.arms:
+        raise RunError(
+            f"{path}: holds no arm, so there is nothing to report. "
+            f"Make it again with '{COMMANDS['results.json']}'."
+        )
+    return results
 
 
 def _parse(text: str, path: Path) -> dict[str, Any]:

@@ -6,9 +6,10 @@ browser resolves inside the SVG: dark mode and print then need no second drawing
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from gradloc.report.series import checkpoint_series
 from gradloc.results import EvalResult
 
 FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif'
@@ -98,9 +99,14 @@ class ArmStyle:
 
 
 def arm_styles(results: EvalResult, main: str | None) -> dict[str, ArmStyle]:
-    """Give each arm a look; reference arms are gray squares, the main arm has the accent color."""
-    references = [name for name in results.arms if name in results.reference_arms]
-    others = [name for name in results.arms if name not in results.reference_arms]
+    """Give each arm a look; reference arms are gray squares, the main arm has the accent color.
+
+    The checkpoints of one training run look alike: what tells them apart is their step.
+    """
+    last = {name: names[-1] for names in checkpoint_series(results).values() for name in names[:-1]}
+    leading = [name for name in results.arms if name not in last]
+    references = [name for name in leading if name in results.reference_arms]
+    others = [name for name in leading if name not in results.reference_arms]
     if main in others:
         others = [main, *(name for name in others if name != main)]
     styles = {}
@@ -112,6 +118,8 @@ def arm_styles(results: EvalResult, main: str | None) -> dict[str, ArmStyle]:
         styles[name] = ArmStyle(
             name, f"var(--arm-{i % 6})", shape, _DASHES[(i // 6) % len(_DASHES)], False
         )
+    for name, of_run in last.items():
+        styles[name] = replace(styles[of_run], name=name)
     return {name: styles[name] for name in results.arms}
 
 

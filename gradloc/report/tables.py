@@ -7,6 +7,7 @@ the template does.
 import re
 from typing import Any
 
+from gradloc.report.changes import parent_set, set_order, sets_of, tasks_of
 from gradloc.report.formatting import (
     MISSING,
     by_unit,
@@ -15,30 +16,45 @@ from gradloc.report.formatting import (
     number,
     unit_name,
 )
+from gradloc.report.metric_names import FACTS, fact_set, metric_rank, set_label, split_key
+from gradloc.report.series import earlier_checkpoints, leading_arms
 from gradloc.report.style import ArmStyle
 from gradloc.report.verdict import RATIO
 from gradloc.results import ArmResult, EvalResult, Figure
 
+# From about a screen of rows on, headings help.
+GROUPED_FROM = 16
 
-def metric_rows(results: EvalResult, arm: ArmResult) -> list[tuple[str, ...]]:
-    """Every metric of an arm: what, before, after, change, interval, n, unit, direction."""
-    rows = []
-    for kind, figures in (("uptake", arm.uptake), ("forgetting", arm.forgetting)):
-        for key, figure in figures.items():
-            rows.append(_metric_row(kind, key, figure, results, arm))
-    seen = {*arm.uptake, *arm.forgetting}
-    for key, figure in arm.scores.items():
-        if key not in seen:
-            rows.append(_metric_row("score", key, None, results, arm, figure))
-    for key, figure in arm.versus_full.items():
-        label = metric_label(key.removeprefix(RATIO))
-        what = f"forgetting, {label}" if key.startswith(RATIO) else label
-        rows.append((
-            "against full training", what, "", "", by_unit(figure.value, figure.unit),
-            interval(figure) or figure.note, f"{figure.n:,}",
-            unit_name(figure.unit, difference=False), _direction(figure),
-        ))  # fmt: skip
-    return rows
+
+def metric_groups(results: EvalResult, arm: ArmResult) -> list[tuple[str, list[tuple[str, ...]]]]:
+    """Every metric of an arm: its kind, words, before, after, change, interval, n, unit, direction.
+
+    Returns:
+        Headings and rows. Where there are many rows, those of one set of items stand together,
+        its kinds last; the comparison with full training has a heading of its own. A few rows
+        stand under one heading without words.
+    """
+    own = dict.fromkeys((*arm.uptake, *arm.forgetting, *arm.scores))
+    rows = {key: _metric_row(key, results, arm) for key in own}
+    compared = [_versus_row(key, figure) for key, figure in arm.versus_full.items()]
+    if len(rows) < GROUPED_FROM:
+        return [("", [*rows.values(), *compared])]
+    sets, tasks = sets_of(results), tasks_of(results)
+    top = {items: _heading(items, sets, tasks) for items in sets}
+    order = {items: n for n, items in enumerate(dict.fromkeys(split_key(k).items for k in own))}
+
+    def place(key: str) -> tuple:
+        name = split_key(key)
+        whole = top[name.items]
+        is_kind = parent_set(name.items, sets, tasks) is not None
+        return (*set_order(whole), order.get(whole, 0), is_kind, set_order(name.items),
+                order[name.items], metric_rank(name))  # fmt: skip
+
+    groups: dict[str, list[tuple[str, ...]]] = {}
+    for key in sorted(own, key=place):
+        groups.setdefault(top[split_key(key).items], []).append(rows[key])
+    headed = [(_capital(set_label(items)), own_rows) for items, own_rows in groups.items()]
+    return headed + ([("Against full training", compared)] if compared else [])
 
 
 METRIC_COLUMNS = (
@@ -47,13 +63,18 @@ METRIC_COLUMNS = (
 
 
 def examples(results: EvalResult, styles: dict[str, ArmStyle]) -> list[dict[str, Any]]:
-    """Probes with each arm's answer and a sign that says what it is."""
+    """Probes with each arm's answer and a sign that says what it is.
+
+    Of the checkpoints of one training run the last answers.
+    """
     shown = []
+    leading = leading_arms(results)
+    earlier = earlier_checkpoints(results)
     for example in results.examples:
         answers = []
         target, old = example.get("target") or "", example.get("old_target") or ""
-        known = [name for name in ("baseline", *results.arms) if name in example["answers"]]
-        known += [name for name in example["answers"] if name not in known]
+        known = [name for name in ("baseline", *leading) if name in example["answers"]]
+        known += [n for n in example["answers"] if n not in known and n not in earlier]
         for name in known:
             answer = str(example["answers"][name] or "").strip()
             sign, meaning = _judge_answer(answer, target, old)
@@ -69,16 +90,18 @@ def examples(results: EvalResult, styles: dict[str, ArmStyle]) -> list[dict[str,
     return shown
 
 
-def _metric_row(
-    kind: str,
-    key: str,
-    change: Figure | None,
-    results: EvalResult,
-    arm: ArmResult,
-    score: Figure | None = None,
-) -> tuple[str, ...]:
-    before = results.baseline_scores.get(key)
-    after = score or arm.scores.get(key)
+def _heading(items: str, sets: dict[str, set[str]], tasks: set[str]) -> str:
+    """The set whose heading a set stands under: its group, or what it is a kind of."""
+    while (over := parent_set(items, sets, tasks)) is not None:
+        items = over
+    group = items.partition("_")[0]
+    return group if fact_set(items) and group in FACTS else items
+
+
+def _metric_row(key: str, results: EvalResult, arm: ArmResult) -> tuple[str, ...]:
+    changes = {"uptake": arm.uptake.get(key), "forgetting": arm.forgetting.get(key)}
+    kind, change = next(((k, f) for k, f in changes.items() if f is not None), ("score", None))
+    before, after = results.baseline_scores.get(key), arm.scores.get(key)
     figure = change or after
     note = figure.note if figure.value is None else ""
     return (
@@ -92,6 +115,20 @@ def _metric_row(
         unit_name(figure.unit, difference=change is not None),
         _direction(figure),
     )
+
+
+def _versus_row(key: str, figure: Figure) -> tuple[str, ...]:
+    label = metric_label(key.removeprefix(RATIO))
+    what = f"forgetting, {label}" if key.startswith(RATIO) else label
+    return (
+        "against full training", what, "", "", by_unit(figure.value, figure.unit),
+        interval(figure) or figure.note, f"{figure.n:,}",
+        unit_name(figure.unit, difference=False), _direction(figure),
+    )  # fmt: skip
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _direction(figure: Figure) -> str:

@@ -11,8 +11,9 @@ import altair as alt
 from gradloc.report.formatting import by_unit, interval, metric_label, number, unit_name
 from gradloc.report.labels import place_labels
 from gradloc.report.pictures import Picture, arm_color, arm_shape, fill_spec
+from gradloc.report.series import checkpoint_series, earlier_checkpoints
 from gradloc.report.style import ArmStyle
-from gradloc.results import EvalResult
+from gradloc.results import EvalResult, Figure
 
 
 def tradeoff_pictures(
@@ -27,6 +28,8 @@ def _tradeoff(
     results: EvalResult, styles: dict[str, ArmStyle], uptake: str, metric: str
 ) -> Picture | None:
     rows, table = [], []
+    earlier = earlier_checkpoints(results)
+    in_series = {name for names in checkpoint_series(results).values() for name in names}
     for name, arm in results.arms.items():
         x, y = arm.forgetting.get(metric), arm.uptake.get(uptake)
         table.append(
@@ -34,14 +37,13 @@ def _tradeoff(
         )
         if x is None or y is None or x.value is None or y.value is None:
             continue
-        factor = 100 if x.unit == "fraction" else 1
         rows.append({
-            "arm": name, "x": factor * x.value, "y": y.value,
-            "x_low": factor * _or(x.low, x.value), "x_high": factor * _or(x.high, x.value),
-            "y_low": _or(y.low, y.value), "y_high": _or(y.high, y.value),
+            "arm": name, "label": "" if name in earlier else name,
+            **_ends("x", x), **_ends("y", y),
             "forgetting": f"{by_unit(x.value, x.unit)} {interval(x, brackets=True)}",
             "uptake": f"{by_unit(y.value, y.unit)} {interval(y, brackets=True)}",
             "reference": styles[name].is_reference,
+            "run": arm.series if name in in_series else "", "step": arm.step or 0,
         })  # fmt: skip
     if not rows:
         return None
@@ -77,7 +79,9 @@ def _tradeoff_chart(
 ) -> alt.LayerChart:
     # The origin is the base model: by definition it has learned and lost nothing.
     line = [{"x": 0.0, "y": 0.0}]
-    line += sorted((row for row in rows if row["reference"]), key=lambda row: row["y"])
+    line += sorted(
+        (row for row in rows if row["reference"] and row["label"]), key=lambda row: row["y"]
+    )
     place_labels(rows, line)
     scales = {
         axis: alt.Scale(
@@ -89,13 +93,14 @@ def _tradeoff_chart(
     x = alt.X("x:Q", title=x_title, scale=scales["x"], axis=alt.Axis(tickCount=5))
     y = alt.Y("y:Q", title=y_title, scale=scales["y"], axis=alt.Axis(tickCount=6))
     color, shape = arm_color(rows, styles), arm_shape(rows, styles)
-    data = alt.Data(values=rows)
-    base = alt.Chart(data)
+    base = alt.Chart(alt.Data(values=rows))
+    # Earlier checkpoints only show the way: their intervals would hide it.
+    named = alt.Chart(alt.Data(values=[row for row in rows if row["label"]]))
     bars = {"opacity": 0.55, "strokeWidth": 1.5}
-    text = base.mark_text(
+    text = named.mark_text(
         fontSize=12, fontWeight=500, baseline="middle",
         align={"expr": "datum.align"}, dx={"expr": "datum.dx"}, dy={"expr": "datum.dy"},
-    ).encode(x, y, alt.Text("arm:N"))  # fmt: skip
+    ).encode(x, y, alt.Text("label:N"))  # fmt: skip
     layers = [
         alt.Chart(alt.Data(values=[{"zero": 0}]))
         .mark_rule(color="var(--muted)", strokeWidth=1, opacity=0.6)
@@ -110,14 +115,22 @@ def _tradeoff_chart(
             .mark_line(color="var(--reference)", strokeDash=[5, 4], strokeWidth=1.5)
             .encode(x, y, alt.Order("y:Q"))
         )
+    if paths := [row for row in rows if row["run"]]:
+        # The way of a training run: its checkpoints in the order of their steps.
+        layers.append(
+            alt.Chart(alt.Data(values=paths))
+            .mark_line(strokeWidth=1.5, opacity=0.7)
+            .encode(x, y, alt.Order("step:Q"), alt.Detail("run:N"), _run_color(paths, styles))
+        )
     layers += [
         alt.Chart(alt.Data(values=[{"x": 0, "y": 0, "name": "base model"}]))
         .mark_point(shape="circle", size=60, filled=True, color="var(--ink)", opacity=1)
         .encode(x, y, tooltip=[alt.Tooltip("name:N", title="arm")]),
-        base.mark_rule(**bars).encode(x, alt.Y("y_low:Q"), alt.Y2("y_high:Q"), color=color),
-        base.mark_rule(**bars).encode(alt.X("x_low:Q"), y, alt.X2("x_high:Q"), color=color),
+        named.mark_rule(**bars).encode(x, alt.Y("y_low:Q"), alt.Y2("y_high:Q"), color=color),
+        named.mark_rule(**bars).encode(alt.X("x_low:Q"), y, alt.X2("x_high:Q"), color=color),
         base.mark_point(
-            filled=True, size=130, opacity=1, stroke="var(--paper)", strokeWidth=1.5
+            filled=True, size={"expr": "datum.label ? 130 : 45"}, opacity=1,
+            stroke="var(--paper)", strokeWidth=1.5,
         ).encode(
             x, y, color=color, shape=shape,
             tooltip=[alt.Tooltip("arm:N"), alt.Tooltip("uptake:N"), alt.Tooltip("forgetting:N")],
@@ -146,5 +159,19 @@ def _cell(figure: Any) -> tuple[str, str]:
     return by_unit(figure.value, figure.unit), interval(figure)
 
 
-def _or(value: float | None, fallback: float) -> float:
-    return fallback if value is None else value
+def _ends(axis: str, figure: Figure) -> dict[str, float]:
+    """Value and interval as a picture takes them: percent for fractions."""
+    factor = 100 if figure.unit == "fraction" else 1
+    low = figure.value if figure.low is None else figure.low
+    high = figure.value if figure.high is None else figure.high
+    return {
+        axis: factor * figure.value,
+        f"{axis}_low": factor * low,
+        f"{axis}_high": factor * high,
+    }
+
+
+def _run_color(rows: list[dict], styles: dict[str, ArmStyle]) -> alt.Stroke:
+    looks = {row["run"]: styles[row["arm"]].color for row in rows}
+    scale = alt.Scale(domain=list(looks), range=list(looks.values()))
+    return alt.Stroke("run:N", scale=scale, legend=None)

@@ -6,7 +6,11 @@ bad one and one that settles nothing are said equally plainly.
 
 from dataclasses import dataclass
 
+from gradloc.report.changes import losses
 from gradloc.report.formatting import by_unit, interval, metric_label, number, percent, unit_name
+from gradloc.report.metric_names import split_key
+from gradloc.report.pictures import is_finite
+from gradloc.report.series import earlier_checkpoints
 from gradloc.results import ArmResult, EvalResult, Figure
 
 RATIO = "forgetting_ratio_"
@@ -49,10 +53,13 @@ def main_arm(results: EvalResult, arm_order: list[str]) -> str | None:
 
     Args:
         results: The evaluation.
-        arm_order: Arms in the recipe's order; its first is the main one.
+        arm_order: Arms in the recipe's order; its first is the main one. Of the checkpoints of
+            one training run only the last can be it.
     """
     ordered = [name for name in arm_order if name in results.arms]
     ordered += [name for name in results.arms if name not in ordered]
+    earlier = earlier_checkpoints(results)
+    ordered = [name for name in ordered if name not in earlier]
     chosen = [name for name in ordered if name not in results.reference_arms]
     return next(iter(chosen or ordered), None)
 
@@ -63,16 +70,35 @@ def judge(results: EvalResult, main: str) -> Verdict:
     if not results.baseline_scores:
         text = "was scored without a base model, so what it took up and forgot is not known."
         return Verdict("unclear", "Not settled", main, text)
-    learned, uptake_tone = _uptake_clause(arm, arm.uptake.get(uptake_metric(results) or ""))
+    learned, uptake_tone = _uptake_clause(arm, uptake_metric(results) or "")
     if uptake_tone == "bad":
         return Verdict("bad", "Nothing learned", main, f"{learned}.")
     forgot, tone = _forgetting_clause(results, arm)
+    is_kept = tone == "good"
     # Little forgetting is no merit where little was learned.
     tone = "unclear" if uptake_tone == "unclear" and tone == "good" else tone
+    if not _is_compared(arm):
+        has_learned = uptake_tone == "good"
+        if uptake_metric(results) is None:  # only what it forgot was asked
+            tone = "good" if is_kept else "bad"
+        return Verdict(tone, _word_alone(arm, has_learned, is_kept), main, f"{learned} {forgot}.")
     word = {"good": "Less forgetting", "bad": "More forgetting", "unclear": "Not settled"}[tone]
     if tone == "unclear" and _surely_less(arm, FORGETTING) and not _surely_less(arm, FACTS):
         word = "Mixed"
     return Verdict(tone, word, main, f"{learned} {forgot}.")
+
+
+def _is_compared(arm: ArmResult) -> bool:
+    return any(key.startswith(RATIO) for key in arm.versus_full)
+
+
+def _word_alone(arm: ArmResult, has_learned: bool, is_kept: bool) -> str:
+    """The word for an arm beside which no full training stands."""
+    if not any(is_finite(figure.value) for figure in arm.forgetting.values()):
+        return "Learned" if has_learned else "Not settled"
+    if has_learned:
+        return "Learned, nothing clearly lost" if is_kept else "Learned, and lost"
+    return "Nothing clearly lost" if is_kept else "Lost"
 
 
 def _surely_less(arm: ArmResult, metric: str) -> bool:
@@ -80,7 +106,10 @@ def _surely_less(arm: ArmResult, metric: str) -> bool:
     return ratio is not None and ratio.high is not None and ratio.high < 1
 
 
-def _uptake_clause(arm: ArmResult, uptake: Figure | None) -> tuple[str, str]:
+def _uptake_clause(arm: ArmResult, key: str) -> tuple[str, str]:
+    if not key:
+        return "was asked for nothing new", "unclear"
+    uptake = arm.uptake.get(key)
     if uptake is None or uptake.value is None:
         why = f" ({uptake.note})" if uptake is not None and uptake.note else ""
         return f"has no figure for the uptake of new facts{why}", "unclear"
@@ -91,7 +120,8 @@ def _uptake_clause(arm: ArmResult, uptake: Figure | None) -> tuple[str, str]:
         return f"did not measurably take up the new facts: {size} includes no change at all", "bad"
     share = arm.versus_full.get("uptake_share")
     if share is None or share.value is None:
-        return f"took up {size} of the new facts", "good"
+        what = "the new facts" if key.startswith("new_") else metric_label(key)
+        return f"took up {size} of {what}", "good"
     only = "only " if share.value < 0.5 else ""
     tone = "unclear" if only else "good"
     return f"took up {only}{percent(share.value)} of what full training did", tone
@@ -104,7 +134,7 @@ def _forgetting_clause(results: EvalResult, arm: ArmResult) -> tuple[str, str]:
         if key.startswith(RATIO)
     }
     if not ratios:
-        return _absolute_clause(arm)
+        return _absolute_clause(results, arm)
     metric = FORGETTING if FORGETTING in ratios else next(iter(ratios))
     ratio = ratios.pop(metric)
     if ratio.value is None:
@@ -169,15 +199,23 @@ def _beyond_clause(
     return f"{clause}: the intervals overlap", "unclear"
 
 
-def _absolute_clause(arm: ArmResult) -> tuple[str, str]:
-    lost = arm.forgetting.get(FORGETTING)
-    if lost is None or lost.value is None:
-        return "but what it forgot is not known: general text was not scored", "unclear"
-    return (
-        f"and forgot {_size(lost)} of general text; no fully trained arm stands beside it "
-        "to compare with",
-        "unclear",
-    )
+def _absolute_clause(results: EvalResult, arm: ArmResult) -> tuple[str, str]:
+    """What was lost where no full training stands beside it."""
+    own = {row.key: arm.forgetting.get(row.key) for row in losses(results)}
+    scored = {key: f for key, f in own.items() if f is not None and is_finite(f.value)}
+    if not scored:
+        return "but what it forgot is not known: nothing that it had was scored", "unclear"
+    lost = {key for key, figure in scored.items() if (figure.low or 0) > 0}
+    usual = [key for key in (FORGETTING, FACTS) if key in scored]
+    others = [key for key in scored if split_key(key).items not in (FORGETTING, FACTS, "fuar")]
+    sizes = " and ".join(f"{_size(scored[key])} of {metric_label(key)}" for key in usual)
+    clause = f"and forgot {sizes}" if usual else ""
+    if others:
+        more = "other measures" if usual else "measures of what was there"
+        clause += ", " if usual else ""
+        clause += f"and clearly lost on {len(lost.intersection(others))} of {len(others)} {more}"
+    clause += "; no fully trained arm stands beside it to compare with"
+    return clause, "unclear" if lost.intersection([*usual, *others]) else "good"
 
 
 def _size(figure: Figure) -> str:
