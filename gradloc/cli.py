@@ -1,8 +1,8 @@
 """The command line: one verb a stage of the line.
 
 Comes in: arguments. Goes out: files, tables on the terminal, an exit code (0; 2 for bad input
-and failed stages; 130 when interrupted). Heavy imports happen inside the commands, so that
-``gradloc --help`` answers at once.
+and failed stages; 3 where an evaluation fails its conditions; 130 when interrupted). Heavy
+imports happen inside the commands, so that ``gradloc --help`` answers at once.
 """
 
 import json
@@ -15,6 +15,7 @@ from pathlib import Path
 import click
 
 from gradloc import __version__
+from gradloc.analyze import analyze
 from gradloc.errors import GradlocError
 
 INPUT = click.Path(path_type=Path)
@@ -28,9 +29,10 @@ def main() -> None:
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
     try:
-        cli(["--debug", *arguments] if debug else arguments, standalone_mode=False)
-    except click.exceptions.Exit as stop:
-        sys.exit(stop.exit_code)
+        # click hands back the code of an Exit, and what a command returns, which is nothing.
+        code = cli(["--debug", *arguments] if debug else arguments, standalone_mode=False)
+        if code:
+            sys.exit(code)
     except click.ClickException as error:
         error.show()
         sys.exit(2)
@@ -261,30 +263,87 @@ def train(recipe, plan, arm, out, overrides, force, as_json) -> None:
 @click.option(
     "--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True
 )
-@click.option("--out", type=INPUT, help="Write results.json here. Default: not written.")
+@click.option("--out", type=INPUT, default=Path("results.json"), show_default=True)
+@click.option(
+    "--scores",
+    type=INPUT,
+    help="Folder of the scores of single items, kept so that a broken off evaluation continues. "
+    "Default: beside --out.",
+)
+@click.option(
+    "--fail-if",
+    "conditions",
+    multiple=True,
+    metavar="CONDITION",
+    help='Exit with 3 if this holds of a checkpoint, such as "forgetting.known_facts > 0.05" or '
+    '"uptake.new_paraphrase_nll.low < 0.5"; may be repeated.',
+)
+@click.option(
+    "--lm-eval",
+    metavar="TASKS",
+    help="Also run these tasks of lm-evaluation-harness, such as hellaswag,lambada_openai.",
+)
+@click.option("--lm-eval-include", type=INPUT, help="Folder of your own harness tasks.")
+@click.option("--lm-eval-limit", type=int, help="At most so many documents of each task.")
 @FORCE
 @SHOW_JSON
-def evaluate(checkpoints, suite, baseline, dtype, out, force, as_json) -> None:
-    """Ask CHECKPOINTS what they learned and what they forgot."""
+def evaluate(
+    checkpoints,
+    suite,
+    baseline,
+    dtype,
+    out,
+    scores,
+    conditions,
+    lm_eval,
+    lm_eval_include,
+    lm_eval_limit,
+    force,
+    as_json,
+) -> None:
+    """Ask CHECKPOINTS what they learned and what they forgot: results.json.
+
+    A checkpoint may be given a name, as in full=runs/a/checkpoint; a folder of checkpoint-*
+    stands for all of them. `gradloc report results.json` draws the result.
+
+    Exit code: 0; 3 if a --fail-if holds; 2 for bad input.
+    """
     from gradloc.evaluation import evaluate as evaluate_checkpoints
+    from gradloc.gates import parse_gate
     from gradloc.terminal import result_table
 
-    if out is not None:
-        _refuse_overwrite(out, force)
-    result = evaluate_checkpoints(list(checkpoints), suite, baseline=baseline, dtype=dtype)
-    if out is not None:
-        result.save(out)
+    _refuse_overwrite(out, force)
+    gates = [parse_gate(condition) for condition in conditions]
+    result = evaluate_checkpoints(
+        _with_names(checkpoints),
+        suite,
+        baseline=baseline,
+        dtype=dtype,
+        scores_dir=scores or out.with_suffix(".scores"),
+        lm_eval=[name.strip() for name in (lm_eval or "").split(",") if name.strip()],
+        lm_eval_options={"include_path": lm_eval_include, "limit": lm_eval_limit},
+    )
+    result.save(out)
     _show(as_json, result.to_dict, result_table(result), out)
+    if caught := [line for gate in gates for line in gate.caught(result)]:
+        click.echo("\n".join(["failed:", *(f"  {line}" for line in caught)]), err=True)
+        raise click.exceptions.Exit(3)
 
 
 @cli.command()
 @click.argument("runs", nargs=-1, required=True, type=INPUT)
 def report(runs: tuple[Path, ...]) -> None:
-    """Write report.html of run folders: one self-contained page each."""
+    """Write one self-contained page for each of RUNS: report.html, or NAME.html of NAME.json.
+
+    RUNS are run folders, or files that `gradloc evaluate` wrote.
+    """
     from gradloc.report import write_report
 
     for run_dir in runs:
         click.echo(str(write_report(run_dir)))
+
+
+cli.add_command(analyze)
 
 
 @cli.command()
@@ -357,6 +416,21 @@ def _options(pairs: tuple[str, ...]) -> dict[str, object]:
             raise GradlocError(f"--option {pair!r}: write KEY=VALUE, such as k=10.")
         options[key] = yaml.safe_load(value)
     return options
+
+
+def _with_names(checkpoints: tuple[str, ...]) -> list[str] | dict[str, str]:
+    """Checkpoints as ``NAME=PATH`` by name, or as they are where none has a name."""
+    pairs = [
+        (name, source) if equals and not Path(text).exists() else ("", text)
+        for text in checkpoints
+        for name, equals, source in [text.partition("=")]
+    ]
+    if not any(name for name, _ in pairs):
+        return list(checkpoints)
+    named = {name or source: source for name, source in pairs}
+    if len(named) < len(pairs):
+        raise GradlocError("two checkpoints have the same name; give each its own, as NAME=PATH.")
+    return named
 
 
 def _refuse_overwrite(path: Path, force: bool) -> None:

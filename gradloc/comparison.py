@@ -9,27 +9,33 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gradloc.artifacts import read_json
+import numpy as np
+
+from gradloc.artifacts import TRAINING_FILE, read_json
+from gradloc.checkpoints import series_and_step
 from gradloc.environment import current_environment
 from gradloc.errors import GradlocError
 from gradloc.frontier import Point, forgetting_ratio, uptake_share
-from gradloc.probes import Probe
+from gradloc.harness_measures import harness_measures
+from gradloc.metrics import interval
+from gradloc.metrics.fuar import fuar
+from gradloc.probes import DEPTHS, Probe
 from gradloc.results import ArmResult, EvalResult, Figure
 from gradloc.suite_metrics import (
     BASELINE,
     CheckpointScores,
     Measure,
     general_text_measures,
-    known_facts_measures,
-    learning_measures,
+    probe_groups,
+    probe_measures,
 )
-from gradloc.suites import Suite
+from gradloc.suites import Suite, is_known_fact
 
 # The metric that arms are matched by; where a suite lacks it, its first likelihood of new facts.
 UPTAKE_AXIS = "new_paraphrase_nll"
 # The policy that trains everything: the line to compare with.
 FULL_POLICY = "all"
-_RESERVED = (BASELINE, "probe_ids", "texts")
+_RESERVED = (BASELINE, "probe_ids", "probes", "texts")
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,8 @@ class TrainingFacts:
     peak_rss_mib: float | None = None
     trainable_fraction: float | None = None
     curve: dict[str, list] = field(default_factory=dict)
+    series: str = ""
+    step: int | None = None
 
     @classmethod
     def load(cls, folder: str | Path) -> "TrainingFacts":
@@ -50,14 +58,13 @@ class TrainingFacts:
         Raises:
             GradlocError: The file is there but cannot be read.
         """
-        # Imported here: comparing needs no Trainer, whose import takes seconds.
-        from gradloc.training import TRAINING_FILE
-
         path = Path(folder) / TRAINING_FILE
+        series, step = series_and_step(folder)
         if not path.is_file():
-            return cls()
+            return cls(series=series, step=step)
         log = read_json(path, "training log")
-        return cls(**{name: log[name] for name in cls.__dataclass_fields__ if name in log})
+        known = {name: log[name] for name in cls.__dataclass_fields__ if name in log}
+        return cls(**known | {"series": series, "step": step})
 
 
 def summarize(
@@ -97,6 +104,8 @@ def summarize(
         if baseline is not None:
             for key, measure in measures.items():
                 changes[measure.kind][key] = measure.change_figure(name)
+            if (ratio := forgetting_per_gain(measures, name)) is not None:
+                changes["forgetting"]["fuar"] = ratio
         compared = baseline is not None and reference_arms and name not in reference_arms
         results[name] = ArmResult(
             checkpoint=arms[name].checkpoint,
@@ -113,7 +122,7 @@ def summarize(
         else {},
         arms=results,
         counts=_counts(suite, next(iter(systems.values()))),
-        items=_items(systems),
+        items=_items(suite.probes, systems),
         examples=_examples(suite.probes, systems),
         reference_arms=tuple(reference_arms),
         versions=current_environment()["versions"],
@@ -123,10 +132,11 @@ def summarize(
 def _measures(suite: Suite, systems: Mapping[str, CheckpointScores]) -> dict[str, Measure]:
     settings = {"n_bootstrap": suite.n_bootstrap, "seed": suite.seed}
     screened = suite.n_invariant_candidates is not None
+    groups = probe_groups(suite.probes, suite.metrics_of, screened)
     return {
-        **learning_measures(suite.probes, systems, settings),
-        **known_facts_measures(suite.probes, systems, screened, settings),
+        **probe_measures(groups, suite.probes, systems, settings),
         **general_text_measures(systems, settings),
+        **harness_measures(systems, settings),
     }
 
 
@@ -147,6 +157,46 @@ def _versus_full(
             )
             found[f"forgetting_ratio_{key}"] = forgetting_ratio(arm_point, line)
     return found
+
+
+def forgetting_per_gain(measures: Mapping[str, Measure], arm: str) -> Figure | None:
+    """FUAR of one stage: known facts lost for each new or updated fact gained.
+
+    From what models write where the suite has that (``exact_match``, as in CKL), else from
+    teacher forcing (``exact``).
+
+    Returns:
+        The ratio, without value where nothing was gained; ``None`` where the suite lacks known
+        facts, updated facts or new ones.
+
+    References: Jang et al. 2022 (CKL), arXiv:2110.03215, equation 1.
+    """
+    for metric in ("exact_match", "exact"):
+        known = measures.get("known_facts" if metric == "exact" else f"known_facts_{metric}")
+        learned = [_pooled(measures, group, metric) for group in ("updated", "new")]
+        if known is not None and None not in learned:
+            break
+    else:
+        return None
+    triple = (known, *learned)
+    pairs = [(measure.estimates[BASELINE], measure.estimates[arm]) for measure in triple]
+    value = fuar(*((before.value, after.value) for before, after in pairs))
+    columns = [side.replicates for pair in pairs for side in pair]
+    replicates = [
+        fuar(*zip(row[::2], row[1::2], strict=True)) for row in zip(*columns, strict=True)
+    ]
+    n = sum(before.n for before, _ in pairs)
+    note = f"by {metric.replace('_', ' ')}"
+    if value is None:
+        return Figure(None, None, None, n, "ratio", False, f"{note}; nothing was gained")
+    low, high = interval([np.inf if x is None else x for x in replicates])
+    return Figure(value, low, high, n, "ratio", False, note)
+
+
+def _pooled(measures: Mapping[str, Measure], group: str, metric: str) -> Measure | None:
+    """A metric over all depths of a group, which at a single depth is that depth's."""
+    at_depths = [measures.get(f"{group}_{depth}_{metric}") for depth in DEPTHS]
+    return measures.get(f"{group}_{metric}") or next(filter(None, at_depths), None)
 
 
 # ---- checks, counts, items --------------------------------------------------------------------
@@ -184,9 +234,10 @@ def _tokens(scores: CheckpointScores) -> dict[str, list[int]]:
 def _counts(suite: Suite, scores: CheckpointScores) -> dict[str, int]:
     counts: dict[str, int] = {}
     for probe in suite.probes:
-        key = f"{probe.group}_{probe.depth}"
+        key = probe.task or f"{probe.group}_{probe.depth}"
         counts[key] = counts.get(key, 0) + 1
-    n_invariant = sum(probe.group == "invariant" for probe in suite.probes)
+    n_invariant = sum(is_known_fact(probe) for probe in suite.probes)
+    n_truncated = sum(map(bool, scores.columns.get("truncated", ())))
     n_candidates = suite.n_invariant_candidates
     tokens = [n for numbers in _tokens(scores).values() for n in numbers]
     return {
@@ -195,12 +246,19 @@ def _counts(suite: Suite, scores: CheckpointScores) -> dict[str, int]:
         "invariant_screened": n_invariant,
         "texts": len(tokens),
         "tokens": sum(tokens),
+        **({"prompts cut to the context": n_truncated} if n_truncated else {}),
     }
 
 
-def _items(systems: Mapping[str, CheckpointScores]) -> dict[str, Any]:
+def _items(probes: Sequence[Probe], systems: Mapping[str, CheckpointScores]) -> dict[str, Any]:
     first = next(iter(systems.values()))
-    items: dict[str, Any] = {"probe_ids": list(first.probe_ids)}
+    items: dict[str, Any] = {
+        "probe_ids": list(first.probe_ids),
+        "probes": {
+            field: [getattr(probe, field) for probe in probes]
+            for field in ("group", "depth", "task", "kind", "entity", "date")
+        },
+    }
     for name, scores in systems.items():
         answers = [scores.answers.get(identifier) for identifier in scores.probe_ids]
         columns = {key: scores.columns[key] for key in ("nll", "exact", "old_nll")}

@@ -5,8 +5,11 @@ called one by one, so that a run scores arm by arm and continues where it stoppe
 ``score_checkpoint`` for each model, ``summarize``.
 """
 
+import functools
 import gc
-from collections.abc import Mapping, Sequence
+import hashlib
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,12 +17,16 @@ from typing import Any
 from torch import nn
 
 from gradloc.answers import write_answers
+from gradloc.checkpoints import saved_checkpoints
 from gradloc.comparison import TrainingFacts, summarize
 from gradloc.errors import ModelError
-from gradloc.models import load_model, load_tokenizer, same_tokenizer
+from gradloc.models import describe, fingerprint, load_model, load_tokenizer, same_tokenizer
 from gradloc.probes import Probe
+from gradloc.readings import READINGS
 from gradloc.results import EvalResult
-from gradloc.scoring import TOKEN_BUDGET, score_probes, score_texts
+from gradloc.score_log import ScoreLog
+from gradloc.scoring import score_texts
+from gradloc.scoring.checks import told_apart
 from gradloc.suite_metrics import CheckpointScores
 from gradloc.suites import Suite, load_suite, recipe_suite
 
@@ -46,6 +53,9 @@ def evaluate(
     baseline: Checkpoint | None = None,
     reference_arms: Sequence[str] | None = None,
     dtype: str = "float32",
+    scores_dir: str | Path | None = None,
+    lm_eval: Sequence[str] = (),
+    lm_eval_options: Mapping[str, Any] | None = None,
     progress: bool | None = None,
 ) -> EvalResult:
     """Ask checkpoints what they learned and what they forgot.
@@ -54,7 +64,8 @@ def evaluate(
 
     Args:
         checkpoint: Folder, hub id, ``.gguf`` file or a name of the packaged weights; a list of
-            them; a mapping of arm names to them; or ``(model, tokenizer)`` in place of a name.
+            them; a mapping of arm names to them; or ``(model, tokenizer)`` in place of a name. A
+            folder of ``checkpoint-*`` stands for all of them, in the order of their steps.
         suite: A suite, or what ``load_suite`` takes: ``temporal``, a YAML file, a probe file, a
             run folder.
         baseline: The model that "before" means. Without it there is no uptake and no forgetting,
@@ -62,6 +73,12 @@ def evaluate(
         reference_arms: Names of the checkpoints that were trained in full, to compare the others
             with at equal uptake. ``None``: those that gradloc trained with the policy ``all``.
         dtype: Type in which weights are loaded: ``float32`` or ``bfloat16``.
+        scores_dir: Folder in which scores are kept as they come, one file a checkpoint: an
+            evaluation that was broken off continues, and only new items are scored. Models in
+            memory are always scored anew.
+        lm_eval: Tasks of lm-evaluation-harness, reported as forgetting.
+        lm_eval_options: Options of ``gradloc.lm_harness.run_tasks``, such as ``limit`` and
+            ``include_path``.
         progress: Show progress bars; ``None``: when on a terminal.
 
     Returns:
@@ -70,18 +87,29 @@ def evaluate(
 
     Raises:
         SuiteError: The suite has problems.
-        ModelError: A model cannot be loaded, or the tokenizers differ.
+        ProbeError: Answers that cannot be told apart, unless the suite says what to do.
+        ModelError: A model cannot be loaded, or the tokenizers differ. Scores of the models
+            before it are kept in ``scores_dir``.
     """
     suite = suite if isinstance(suite, Suite) else load_suite(suite)
     arms = _named(checkpoint)
     tokenizers = _tokenizers([*([] if baseline is None else [baseline]), *arms.values()])
+    suite = replace(suite, probes=told_apart(tokenizers[0], suite.probes, suite.ambiguous))
+    ask = functools.partial(
+        _score,
+        dtype=dtype,
+        scores_dir=scores_dir,
+        tasks=tuple(lm_eval),
+        task_options=dict(lm_eval_options or {}),
+        progress=progress,
+    )
     before = None
     if baseline is not None:
-        before = _score(baseline, tokenizers.pop(0), suite, dtype, progress)
+        before = ask(baseline, tokenizers.pop(0), suite)
         suite = suite.screened(before)
     scored: dict[str, CheckpointScores] = {}
     for (name, source), tokenizer in zip(arms.items(), tokenizers, strict=True):
-        scored[name] = _score(source, tokenizer, suite, dtype, progress)
+        scored[name] = ask(source, tokenizer, suite)
         # Without a baseline the first arm chooses the examples.
         suite = replace(suite, example_ids=tuple(scored[name].answers))
     facts = {
@@ -97,7 +125,6 @@ def score_checkpoint(
     suite: Suite,
     *,
     checkpoint: str = "",
-    token_budget: int = TOKEN_BUDGET,
     progress: bool | None = None,
 ) -> CheckpointScores:
     """Score one model on every item of a suite.
@@ -107,30 +134,62 @@ def score_checkpoint(
         tokenizer: Its fast tokenizer.
         suite: The suite; where it names no examples, they are chosen by this model's scores.
         checkpoint: Where the weights are, for the record; default: where they were loaded from.
-        token_budget: Tokens in a batch.
         progress: Show progress bars; ``None``: when on a terminal.
 
     Returns:
-        The scores; ``save`` them and ``load`` them to continue an interrupted evaluation.
+        The scores.
     """
-    options = {"token_budget": token_budget, "progress": progress}
-    columns = score_probes(model, tokenizer, suite.probes, **options)
-    flat = [(domain, text) for domain, members in suite.texts.items() for text in members]
-    nats, tokens = score_texts(model, tokenizer, [text for _, text in flat], **options)
-    by_domain: dict[str, dict[str, list]] = {d: {"nats": [], "tokens": []} for d in suite.texts}
-    for (domain, _), text_nats, n_tokens in zip(flat, nats.tolist(), tokens.tolist(), strict=True):
-        by_domain[domain]["nats"].append(text_nats)
-        by_domain[domain]["tokens"].append(n_tokens)
+    checkpoint = checkpoint or str(getattr(model, "name_or_path", ""))
+    return _score_items(lambda: model, tokenizer, suite, checkpoint, ScoreLog(), progress)
+
+
+def _score_items(
+    load: Callable[[], nn.Module],
+    tokenizer: Any,
+    suite: Suite,
+    checkpoint: str,
+    log: ScoreLog,
+    progress: bool | None,
+) -> CheckpointScores:
+    """Scores of all items; the model is loaded only if one is missing from the log."""
+    columns: dict[str, list] = {}
+    row_of = {probe.id: row for row, probe in enumerate(suite.probes)}
+    for reading, asked in suite.probes_of_readings().items():
+
+        def read(probes, reading=reading):
+            found = READINGS[reading](load(), tokenizer, probes, progress)
+            return [dict(zip(found, row, strict=True)) for row in zip(*found.values(), strict=True)]
+
+        for probe, row in zip(asked, log.fill(reading, asked, read), strict=True):
+            for name, value in row.items():
+                column = columns.setdefault(name, [None] * len(suite.probes))
+                column[row_of[probe.id]] = value
+    texts = {}
+    for domain, members in suite.texts.items():
+        rows = log.fill(
+            "text",
+            members,
+            lambda some: list(
+                zip(*score_texts(load(), tokenizer, some, progress=progress), strict=True)
+            ),
+        )
+        texts[domain] = dict(
+            zip(("nats", "tokens", "bytes"), map(list, zip(*rows, strict=True)), strict=True)
+        )
     shown = suite.example_ids
     if shown is None:
         shown = choose_examples(suite.probes, suite.n_examples, columns["exact"])
     prompts = {probe.id: probe.prompt for probe in suite.probes}
-    written = write_answers(model, tokenizer, [prompts[identifier] for identifier in shown])
+    written = log.fill(
+        "example",
+        [prompts[identifier] for identifier in shown],
+        lambda some: write_answers(load(), tokenizer, some),
+    )
     return CheckpointScores(
-        checkpoint=checkpoint or str(getattr(model, "name_or_path", "")),
+        checkpoint=checkpoint,
         probe_ids=tuple(probe.id for probe in suite.probes),
         columns=columns,
-        texts=by_domain,
+        texts=texts,
         answers=dict(zip(shown, written, strict=True)),
     )
 
@@ -177,9 +236,19 @@ def choose_examples(
 def _named(checkpoint: Any) -> dict[str, Checkpoint]:
     """Arm name -> checkpoint, from any of the forms that ``evaluate`` takes."""
     if isinstance(checkpoint, Mapping):
-        return dict(checkpoint)
+        named: dict[str, Checkpoint] = {}
+        for name, source in checkpoint.items():
+            found = [source] if _is_live(source) else saved_checkpoints(source)
+            last = [name] if len(found) == 1 else [f"{name}/{Path(path).name}" for path in found]
+            named |= dict(zip(last, found, strict=True))
+        return named
     if isinstance(checkpoint, str | Path) or _is_live(checkpoint):
         checkpoint = [checkpoint]
+    checkpoint = [
+        found
+        for source in checkpoint
+        for found in ([source] if _is_live(source) else saved_checkpoints(source))
+    ]
     paths = [("model",) if _is_live(c) else Path(c).parts or (str(c),) for c in checkpoint]
     for depth in range(1, max((len(path) for path in paths), default=0) + 1):
         names = ["/".join(path[-depth:]) for path in paths]
@@ -214,13 +283,50 @@ def _tokenizers(sources: Sequence[Checkpoint]) -> list[Any]:
 
 
 def _score(
-    source: Checkpoint, tokenizer: Any, suite: Suite, dtype: str, progress: bool | None
+    source: Checkpoint,
+    tokenizer: Any,
+    suite: Suite,
+    *,
+    dtype: str,
+    scores_dir: str | Path | None,
+    tasks: tuple[str, ...],
+    task_options: dict[str, Any],
+    progress: bool | None,
 ) -> CheckpointScores:
-    model = source[0] if _is_live(source) else load_model(source, dtype=dtype)
-    scores = score_checkpoint(model, tokenizer, suite, checkpoint=_label(source), progress=progress)
-    del model
+    live = _is_live(source)
+
+    @functools.cache
+    def load() -> nn.Module:
+        return source[0] if live else load_model(source, dtype=dtype)
+
+    log = ScoreLog(None if live or scores_dir is None else _log_file(source, dtype, scores_dir))
+    scores = _score_items(load, tokenizer, suite, _label(source), log, progress)
+    if tasks:
+        from gradloc.lm_harness import run_tasks
+
+        options = {name: str(value) for name, value in sorted(task_options.items())}
+        found = log.fill(
+            f"lm-eval {options}",
+            tasks,
+            # One at a time, so that a broken off evaluation keeps the tasks that are done.
+            lambda some: [
+                run_tasks(load(), tokenizer, [task], progress=progress, **task_options)
+                for task in some
+            ],
+            chunk=1,
+        )
+        merged = {name: own for group in found for name, own in group.items()}
+        scores = replace(scores, tasks=merged)
+    load.cache_clear()
     gc.collect()
     return scores
+
+
+def _log_file(source: str | Path, dtype: str, folder: str | Path) -> Path:
+    """A file for the scores of these very weights in this type."""
+    digest = hashlib.sha256(f"{fingerprint(source)}\n{dtype}".encode()).hexdigest()[:12]
+    name = re.sub(r"[^\w.-]+", "-", describe(source)).strip("-")
+    return Path(folder) / f"{name}-{digest}.jsonl"
 
 
 def _label(source: Checkpoint) -> str:

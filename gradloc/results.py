@@ -64,6 +64,8 @@ class ArmResult:
         curve: Columns over training steps: ``step``, ``loss`` (nats per token of the batches,
             ``None`` where not logged), ``new_nll`` and ``invariant_nll`` (mean span NLL of the
             probes followed during training, ``None`` where not measured).
+        series: Name of the training run of which it is one checkpoint among several; else empty.
+        step: Optimizer steps after which it was saved, for the checkpoints of a series.
     """
 
     checkpoint: str
@@ -77,6 +79,8 @@ class ArmResult:
     peak_rss_mib: float | None = None
     trainable_fraction: float | None = None
     curve: dict[str, list] = field(default_factory=dict)
+    series: str = ""
+    step: int | None = None
 
 
 @dataclass(frozen=True)
@@ -90,10 +94,11 @@ class EvalResult:
         arms: Arm name -> result, in the order in which they were asked for.
         counts: What was scored: probes by group and depth, ``invariant_candidates`` and
             ``invariant_screened`` (those that the baseline has right), texts, tokens.
-        items: Per-item scores, for whoever wants to compute something else. ``probe_ids`` and
-            ``<arm>`` -> columns (``nll``, ``exact``, ``old_nll``, ``answer``), aligned with it;
-            the baseline stands under ``baseline``. ``texts`` -> domain -> arm -> nats and tokens
-            of each text.
+        items: Per-item scores, for whoever wants to compute something else. ``probe_ids``,
+            ``probes`` (columns ``group``, ``depth``, ``task``, ``kind``, ``entity``, ``date``) and
+            ``<arm>`` -> columns (``nll``, ``exact``, ``old_nll``, ``answer``), all aligned; the
+            baseline stands under ``baseline``. ``texts`` -> domain -> arm -> nats and tokens of
+            each text.
         examples: A few probes with every arm's own answer: ``prompt``, ``target``,
             ``old_target``, ``group``, ``answers`` {arm: text the model writes}.
         reference_arms: Names of the arms that form the line of full training.

@@ -39,14 +39,12 @@ def shipped_names(kind: str) -> tuple[str, ...]:
         kind: ``recipes`` or ``evaluation``.
 
     Returns:
-        The names, sorted.
+        The names, sorted. Suites stand in ``evaluation`` itself: the YAML files in its folders
+        are tasks of lm-evaluation-harness.
     """
     folder = shipped_dir(kind)
-    return tuple(
-        sorted(
-            path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml")
-        )
-    )
+    paths = folder.glob("*.yaml") if kind == "evaluation" else folder.rglob("*.yaml")
+    return tuple(sorted(path.relative_to(folder).with_suffix("").as_posix() for path in paths))
 
 
 def shipped_path(kind: str, name: str) -> Path:

@@ -6,6 +6,7 @@ wrong with it. It runs nothing.
 
 from pathlib import Path
 
+from gradloc.acquisition.record import AcquisitionRecord
 from gradloc.artifacts import read_json
 from gradloc.errors import GradlocError
 from gradloc.evaluation import load_suite
@@ -46,7 +47,9 @@ def _yaml(path: Path) -> str:
         keys = set(data) if isinstance(data, dict) else set()
     if keys and keys.isdisjoint({"model", "training", "arms", "corpus", "measure"}):
         suite = load_suite(path)
-        return f"suite {suite.name}, {len(suite.probes)} probes"
+        tasks = [task for task in dict.fromkeys(p.task for p in suite.probes) if task]
+        named = f", tasks {', '.join(tasks)}" if tasks else ""
+        return f"suite {suite.name}, {len(suite.probes)} probes{named}"
     recipe = load_recipe(path)
     return f"recipe {recipe.name}, arms {', '.join(recipe.arms)}"
 
@@ -59,5 +62,8 @@ def _json(path: Path) -> str:
         return f"profile of {len(profile.units)} units, {len(profile.probe_norms)} probe sequences"
     if kind == "results":
         return f"results of {', '.join(EvalResult.load(path).arms)}"
+    if kind == "acquisition":
+        record = AcquisitionRecord.load(path)
+        return f"record of {len(record.probe_ids)} probes at {len(record.steps)} steps"
     plan = LayerPlan.load(path)
     return f"plan that trains {len(plan.trained)} of {len(plan.scale)} units"

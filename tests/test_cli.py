@@ -86,6 +86,72 @@ def test_evaluate_prints_nested_figures(gradloc, tmp_path, tiny_checkpoint):
     assert "general_text" in arm["forgetting"]
 
 
+@pytest.fixture
+def small_suite(tmp_path):
+    write_probes(tmp_path)
+    (tmp_path / "suite.yaml").write_text(
+        "name: mine\nprobes: [{path: probes.jsonl}]\n"
+        "general_text: [{name: short, path: short.txt}]\n"
+    )
+    (tmp_path / "short.txt").write_text("The sea is wide.\n\nRain falls on the hills.\n")
+    return tmp_path / "suite.yaml"
+
+
+def test_evaluate_keeps_its_result_and_its_scores(gradloc, tmp_path, tiny_checkpoint, small_suite):
+    code, _, err = gradloc("evaluate", tiny_checkpoint, "--suite", small_suite)
+    assert code == 0, err
+    assert json.loads((tmp_path / "results.json").read_text())["suite"] == "mine"
+    assert len(list((tmp_path / "results.scores").glob("*.jsonl"))) == 1
+    code, _, err = gradloc("evaluate", tiny_checkpoint, "--suite", small_suite)
+    assert code == 2 and "results.json exists" in err
+
+
+def test_checkpoints_may_be_given_names(gradloc, tiny_checkpoint, small_suite):
+    named = [f"a={tiny_checkpoint}", f"b={tiny_checkpoint}"]
+    code, out, err = gradloc("evaluate", *named, "--suite", small_suite, "--json")
+    assert code == 0, err
+    assert list(json.loads(out)["arms"]) == ["a", "b"]
+    code, _, err = gradloc("evaluate", *named[:1] * 2, "--suite", small_suite, "--force")
+    assert code == 2 and "the same name" in err
+
+
+def test_a_condition_that_holds_is_exit_code_3(gradloc, tmp_path, tiny_checkpoint, small_suite):
+    arguments = ["evaluate", tiny_checkpoint, "--suite", small_suite, "--baseline", tiny_checkpoint]
+    passing, failing = "forgetting.general_text > 0.1", "forgetting.general_text <= 0"
+    code, out, err = gradloc(*arguments, "--fail-if", passing)
+    assert code == 0, err
+    code, out, err = gradloc(
+        *arguments, "--fail-if", passing, "--fail-if", failing, "--force", "--json"
+    )
+    assert code == 3
+    assert "forgetting.general_text is 0 nats/token, which is <= 0" in err
+    assert json.loads(out)["arms"], "the result is given all the same"
+    assert (tmp_path / "results.json").is_file()
+    code, _, err = gradloc(*arguments, "--fail-if", "forgetting.text", "--force")
+    assert code == 2 and "cannot be read" in err
+
+
+def test_harness_tasks_stand_beside_the_suite(gradloc, tmp_path, tiny_checkpoint, small_suite):
+    (tmp_path / "tasks").mkdir()
+    rows = [{"q": f"{n} and {n} is", "a": ["so", "no"], "gold": n % 2} for n in range(6)]
+    (tmp_path / "quiz.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "tasks" / "quiz.yaml").write_text(
+        f"task: quiz\ndataset_path: json\ndataset_kwargs:\n  data_files: {tmp_path}/quiz.jsonl\n"
+        'test_split: train\noutput_type: multiple_choice\ndoc_to_text: "{{q}}"\n'
+        'doc_to_choice: "{{a}}"\ndoc_to_target: "{{gold}}"\n'
+        "metric_list: [{metric: acc, aggregation: mean, higher_is_better: true}]\n"
+    )
+    code, out, err = gradloc(
+        "evaluate", tiny_checkpoint, "--suite", small_suite, "--baseline", tiny_checkpoint,
+        "--lm-eval", "quiz", "--lm-eval-include", "tasks", "--lm-eval-limit", 4, "--json",
+    )  # fmt: skip
+    assert code == 0, err
+    (arm,) = json.loads(out)["arms"].values()
+    lost = arm["forgetting"]["lm_eval_quiz_acc"]
+    assert (lost["value"], lost["n"], lost["unit"]) == (0, 4, "fraction")
+    assert 0 <= arm["scores"]["lm_eval_quiz_acc"]["value"] <= 1
+
+
 def test_validate_reports_every_file(gradloc, tmp_path, tiny_checkpoint):
     probes, _ = write_probes(tmp_path)
     (tmp_path / "bad.yaml").write_text(
@@ -107,6 +173,8 @@ def test_validate_reports_every_file(gradloc, tmp_path, tiny_checkpoint):
         (["measure", "nowhere/model", "--probes", "nothing.jsonl"], "nothing.jsonl"),
         (["evaluate", "nowhere/model", "--suite", "temporl"], "Did you mean 'temporal'?"),
         (["report", "."], "gradloc evaluate"),
+        (["evaluate", "nowhere/model", "--fail-if", "x"], "cannot be read; write it like"),
+        (["evaluate", "nowhere/model", "--lm-eval-limit", "x"], "not a valid integer"),
         (["selec"], "No such command"),
         (["select"], "Missing argument"),
     ],

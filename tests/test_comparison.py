@@ -108,6 +108,7 @@ def test_forgetting_equals_the_table(result):
         "general_text": 0.1,  # (2 + 3 + 1) / 60
         "general_text_web": 0.125,
         "general_text_wiki": 0.05,
+        "fuar": 0.5,  # half of the known facts, for half of the updated and half of the new
     }
     assert not any(figure.higher_is_better for figure in forgetting.values())
     assert (forgetting["general_text"].n, forgetting["general_text"].unit) == (3, "nats/token")
@@ -124,7 +125,9 @@ def test_scores_are_the_checkpoints_own_with_their_own_direction(result):
     directions = {name: figure.higher_is_better for name, figure in own.items()}
     assert directions["known_facts"] and directions["new_exact"]
     assert not directions["known_facts_nll"] and not directions["general_text"]
-    for name, change in {**result.arms["arm"].uptake, **result.arms["arm"].forgetting}.items():
+    changes = {**result.arms["arm"].uptake, **result.arms["arm"].forgetting}
+    del changes["fuar"]  # a ratio of changes, which no model has by itself
+    for name, change in changes.items():
         sign = 1 if own[name].higher_is_better == change.higher_is_better else -1
         assert change.value == pytest.approx(sign * (own[name].value - base[name].value)), name
 
@@ -252,3 +255,109 @@ def test_other_texts_are_refused(suite):
     )
     with pytest.raises(GradlocError, match="other texts"):
         summarize(suite, BASE, {"x": other})
+
+
+# ---- benchmarks, kinds, cases ------------------------------------------------------------------
+
+
+def bench(identifier, group, task, kind="", case="", entity="", **more):
+    return Probe(
+        identifier, group, "It is", ("so",), task=task, kind=kind, case=case, entity=entity, **more
+    )
+
+
+EDITS = (
+    bench("p1", "updated", "portability", "Reasoning", "1", "A"),
+    bench("p2", "updated", "portability", "Reasoning", "1", "A"),
+    bench("p3", "updated", "portability", "Subject_Aliasing", "1", "A"),
+    bench("p4", "updated", "portability", "Reasoning", "2", "B"),
+    bench("l1", "invariant", "locality", entity="A"),
+    bench("l2", "invariant", "locality", entity="B"),
+    bench("c1", "invariant", "quiz", candidates=("so", "no"), entity="A"),
+)
+QUIZ = {"candidate_lengths": [None] * 6 + [[2, 2]], "candidate_right": [None] * 6 + [[True, False]]}
+
+
+def edit_scores(name, accuracy, predicted, quiz):
+    columns = {
+        "nll": [1.0, 2.0, 4.0, 3.0, 1.0, 1.0, 1.0],
+        "exact": [False] * 7,
+        "old_nll": [None] * 7,
+        "token_accuracy": accuracy,
+        "predicted": predicted,
+        "candidate_nats": [None] * 6 + [quiz],
+        **QUIZ,
+    }
+    ids = tuple(probe.id for probe in EDITS)
+    texts = {"web": {"nats": [10 * np.log(2)], "tokens": [5], "bytes": [20]}}
+    return CheckpointScores(name, ids, columns, texts, {})
+
+
+EDIT_SUITE = Suite(
+    "edits",
+    EDITS,
+    {"web": ("a text",)},
+    n_bootstrap=50,
+    metrics={
+        "portability": ("token_accuracy", "perplexity", "perplexity_macro"),
+        "locality": ("agreement",),
+    },
+)
+
+
+@pytest.fixture
+def edits():
+    before = edit_scores("base", [0.0] * 7, [[1]] * 4 + [[7, 9], [3], [1]], [1.0, 2.0])
+    after = edit_scores(
+        "arm", [1.0, 0.0, 1.0, 0.5, 0, 0, 0], [[1]] * 4 + [[7, 10], [3], [1]], [3.0, 2.0]
+    )
+    return summarize(EDIT_SUITE.screened(before), before, {"arm": after})
+
+
+def test_cases_and_kinds_are_averaged_first(edits):
+    scores = edits.arms["arm"].scores
+    # case 1: Reasoning (1 + 0) / 2, Subject_Aliasing 1 -> 3/4; case 2: 1/2; mean 5/8
+    assert scores["portability_token_accuracy"].value == pytest.approx(5 / 8)
+    # within a kind: (1/2 + 1/2) / 2
+    assert scores["portability_reasoning_token_accuracy"].value == pytest.approx(0.5)
+    assert scores["portability_subject_aliasing_token_accuracy"].value == 1.0
+
+
+def test_perplexities_are_exponentials_of_means(edits):
+    scores = edits.arms["arm"].scores
+    # Cases first: ((1.5 + 4) / 2 + 3) / 2; macro: entities A (7/3) and B (3) the same.
+    assert scores["portability_perplexity"].value == pytest.approx(np.exp((2.75 + 3) / 2))
+    assert scores["portability_perplexity_macro"].value == pytest.approx(np.exp((7 / 3 + 3) / 2))
+    assert scores["portability_perplexity"].unit == "perplexity"
+
+
+def test_locality_is_agreement_with_the_baseline_and_counts_as_forgetting(edits):
+    assert edits.baseline_scores["locality_agreement"].value == 1.0
+    assert edits.arms["arm"].scores["locality_agreement"].value == 0.75
+    assert edits.arms["arm"].forgetting["locality_agreement"].value == 0.25
+
+
+def test_a_choice_that_was_right_is_lost(edits):
+    assert edits.baseline_scores["quiz_choice"].value == 1.0
+    assert edits.arms["arm"].forgetting["quiz_choice"].value == 1.0
+    # A benchmark is no known fact, and is not screened.
+    assert "known_facts" not in edits.arms["arm"].forgetting
+    assert edits.counts["quiz"] == 1
+
+
+def test_bits_per_byte(edits):
+    # 10 bits over 20 bytes
+    assert edits.arms["arm"].scores["general_text_bits_per_byte"].value == pytest.approx(0.5)
+    assert edits.arms["arm"].scores["general_text_bits_per_byte"].unit == "bits/byte"
+
+
+def test_without_a_baseline_nothing_is_compared_with_it(edits):
+    alone = summarize(EDIT_SUITE, None, {"arm": edit_scores("arm", [0.5] * 7, [[1]] * 7, [1, 2])})
+    assert "locality_agreement" not in alone.arms["arm"].scores
+    assert "portability_token_accuracy" in alone.arms["arm"].scores
+
+
+def test_items_say_what_each_probe_is(edits):
+    assert edits.items["probes"]["task"][:2] == ["portability", "portability"]
+    assert edits.items["probes"]["kind"][2] == "Subject_Aliasing"
+    assert len(edits.items["probes"]["date"]) == len(edits.items["probe_ids"])

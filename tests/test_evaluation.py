@@ -1,4 +1,6 @@
 import json
+import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -6,8 +8,10 @@ from conftest import build_model
 
 from gradloc.errors import ModelError
 from gradloc.evaluation import _named, choose_examples, evaluate, load_suite, score_checkpoint
+from gradloc.metrics import PROBE_METRICS
 from gradloc.models import load_model, load_tokenizer
 from gradloc.probes import Probe
+from gradloc.readings import READINGS
 from gradloc.suites import Suite
 
 
@@ -29,10 +33,10 @@ SUITE = Suite(
 
 @pytest.fixture(scope="module")
 def trained(tiny_checkpoint, tmp_path_factory):
-    """The tiny checkpoint after training on 'The sky over Orla is red'."""
+    """The tiny checkpoint after training on 'The sky over Orla is red.' and the end."""
     folder = tmp_path_factory.mktemp("runs") / "trained"
     model, tokenizer = load_model(tiny_checkpoint), load_tokenizer(tiny_checkpoint)
-    ids = torch.tensor([tokenizer("The sky over Orla is red")["input_ids"]])
+    ids = torch.tensor([tokenizer("The sky over Orla is red.~")["input_ids"]])
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     for _ in range(100):
         model(input_ids=ids, labels=ids).loss.backward()
@@ -66,7 +70,10 @@ def test_a_model_against_itself_learns_and_forgets_nothing(trained):
     result = evaluate({"same": trained}, SUITE, baseline=trained, progress=False)
     arm = result.arms["same"]
     assert result.counts["invariant_screened"] == 3
-    assert {figure.value for figure in {**arm.uptake, **arm.forgetting}.values()} == {0.0}
+    changes = {**arm.uptake, **arm.forgetting}
+    # What is forgotten for each fact gained has no value where none was.
+    assert changes.pop("fuar").note == "by exact; nothing was gained"
+    assert {figure.value for figure in changes.values()} == {0.0}
 
 
 def test_models_in_memory_are_scored_as_their_files_and_left_as_found(tiny_checkpoint, trained):
@@ -127,6 +134,7 @@ def test_scoring_again_gives_the_same(tiny_checkpoint):
         (["x/a", "y/b"], ["a", "b"]),
         (["m", "x/m"], ["m", "x/m"]),
         (["x/a", "x/a"], ["x/a-1", "x/a-2"]),
+        ({"full": "runs/a/checkpoint"}, ["full"]),
     ],
 )
 def test_checkpoints_are_called_by_the_last_parts_of_their_paths(checkpoints, names):
@@ -154,3 +162,90 @@ def test_examples_are_of_different_entities_and_paraphrased_where_possible():
         probe(3, "new", entity="b"),
     ]
     assert choose_examples(probes, 4) == ("new1", "new3")
+
+
+# ---- files of scores, series of checkpoints -----------------------------------------------------
+
+
+def count_loads(monkeypatch):
+    loaded = []
+
+    def load(source, **options):
+        loaded.append(str(source))
+        return load_model(source, **options)
+
+    monkeypatch.setattr("gradloc.evaluation.load_model", load)
+    return loaded
+
+
+def test_an_evaluation_that_broke_off_continues(tiny_checkpoint, trained, tmp_path, monkeypatch):
+    broken = tmp_path / "broken"
+    load_model(tiny_checkpoint).save_pretrained(broken)
+    load_tokenizer(tiny_checkpoint).save_pretrained(broken)
+    weights = broken / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[: len(whole) // 2])
+    kept = {"baseline": tiny_checkpoint, "scores_dir": tmp_path / "scores", "progress": False}
+    with pytest.raises(ModelError, match="broken: the model cannot be loaded"):
+        evaluate([trained, broken], SUITE, **kept)
+    weights.write_bytes(whole)
+    loaded = count_loads(monkeypatch)
+    result = evaluate([trained, broken], SUITE, **kept)
+    assert loaded == [str(broken)], "what was scored before is not loaded again"
+    monkeypatch.undo()
+    assert result.arms == evaluate([trained, broken], SUITE, **kept | {"scores_dir": None}).arms
+
+
+def test_changed_weights_are_scored_anew(tiny_checkpoint, tmp_path, monkeypatch):
+    folder = tmp_path / "model"
+    model = load_model(tiny_checkpoint)
+    model.save_pretrained(folder)
+    load_tokenizer(tiny_checkpoint).save_pretrained(folder)
+    before = evaluate(folder, SUITE, scores_dir=tmp_path / "s", progress=False)
+    with torch.no_grad():
+        model.model.norm.weight.mul_(2)
+    model.save_pretrained(folder)
+    after = evaluate(folder, SUITE, scores_dir=tmp_path / "s", progress=False)
+    assert before.arms["model"].scores != after.arms["model"].scores
+
+
+def test_a_suite_that_grows_has_only_new_items_scored(tiny_checkpoint, tmp_path, monkeypatch):
+    evaluate(tiny_checkpoint, SUITE, scores_dir=tmp_path, progress=False)
+    asked = []
+    original = READINGS["answers"]
+    monkeypatch.setitem(
+        READINGS,
+        "answers",
+        lambda model, tokenizer, probes, progress: (
+            asked.extend(probes) or original(model, tokenizer, probes, progress)
+        ),
+    )
+    grown = replace(SUITE, probes=(*SUITE.probes, probe(9, "new", entity="e9")))
+    evaluate(tiny_checkpoint, grown, scores_dir=tmp_path, progress=False)
+    assert [probe.id for probe in asked] == ["new9"]
+
+
+def test_a_folder_of_checkpoints_is_a_series(tiny_checkpoint, trained, tmp_path):
+    run = tmp_path / "run"
+    for step, source in ((10, tiny_checkpoint), (20, trained)):
+        shutil.copytree(source, run / f"checkpoint-{step}")
+    result = evaluate(run, SUITE, baseline=tiny_checkpoint, progress=False)
+    assert list(result.arms) == ["checkpoint-10", "checkpoint-20"]
+    assert [(arm.series, arm.step) for arm in result.arms.values()] == [("run", 10), ("run", 20)]
+    gains = [arm.uptake["new_paraphrase_nll"].value for arm in result.arms.values()]
+    assert gains[0] == 0 and gains[1] > 2
+
+
+def test_every_metric_can_be_asked_for(tiny_checkpoint, trained):
+    names = tuple(PROBE_METRICS)
+    suite = replace(SUITE, metrics={"": names})
+    arm = evaluate({"arm": trained}, suite, baseline=trained, progress=False).arms["arm"]
+    assert arm.scores["new_paraphrase_exact_match"].value == 1
+    assert arm.scores["updated_paraphrase_recall_at_10"].value == 1
+    assert arm.scores["updated_prefers_new_released"].value == 1
+    assert arm.scores["updated_old_f1"].value == 0
+    assert arm.scores["new_paraphrase_fluency"].unit == "bits"
+    assert arm.forgetting["new_paraphrase_fluency"].value == 0
+    got = {name for name in names if any(key.endswith(name) for key in arm.scores)}
+    # No candidates here; agreement is of benchmarks and of learned facts.
+    assert set(names) - got == {"choice", "choice_norm"}

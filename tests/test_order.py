@@ -14,11 +14,12 @@ PACKAGE = Path(gradloc.__file__).parent
 # fmt: off
 ORDER = [
     "errors", "artifacts", "environment", "profile", "plan", "results", "yaml_source", "schema",
-    "shipped", "recipe_checks", "recipe", "layers", "probes", "spans", "corpus", "models",
-    "batches", "logits", "memory", "gradients", "reliability", "cost", "selection", "measuring",
-    "freezing", "metrics", "frontier", "scoring", "answers", "preparation", "suite_metrics",
-    "suites", "comparison", "callback", "training", "merging", "evaluation", "report", "validation",
-    "pipeline", "terminal", "cli",
+    "shipped", "recipe_checks", "recipe", "layers", "probes", "benchmarks", "spans", "corpus",
+    "models", "checkpoints", "batches", "logits", "memory", "gradients", "reliability", "cost",
+    "selection", "measuring", "freezing", "metrics", "frontier", "scoring", "answers", "readings",
+    "score_log", "lm_harness", "injection", "preparation", "suite_metrics", "harness_measures",
+    "suites", "comparison", "acquisition", "callback", "training", "merging", "evaluation",
+    "gates", "report", "analysis", "validation", "pipeline", "terminal", "analyze", "cli",
 ]
 # fmt: on
 

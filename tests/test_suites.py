@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 
@@ -6,9 +7,10 @@ from gradloc.comparison import CheckpointScores
 from gradloc.corpus import held_out_texts, read_corpus
 from gradloc.errors import ProbeError, SuiteError
 from gradloc.preparation import build_probes
+from gradloc.probes import Probe
 from gradloc.recipe import load_recipe
 from gradloc.shipped import shipped_names
-from gradloc.suites import load_suite, recipe_suite
+from gradloc.suites import Suite, load_suite, recipe_suite
 
 
 @pytest.fixture
@@ -36,12 +38,80 @@ def write(folder, text):
     return path
 
 
-def test_every_shipped_suite_loads():
-    names = shipped_names("evaluation")
-    assert "temporal" in names
-    for name in names:
-        suite = load_suite(name)
-        assert suite.probes and all(suite.texts.values())
+DATA = Path(__file__).parents[2] / "shared" / "data"
+SHIPPED = shipped_names("evaluation")
+NEED_DATA = ("abilities", "fictional-knowledge", "knowledge-edits")
+
+
+def test_suites_are_shipped():
+    assert {"temporal", "temporal-full", *NEED_DATA} <= set(SHIPPED)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_every_shipped_suite_loads(name, tmp_path, monkeypatch):
+    if name in NEED_DATA:
+        if not DATA.is_dir():
+            pytest.skip("the data that this suite reads are not beside the checkout")
+        (tmp_path / "data").symlink_to(DATA)
+    monkeypatch.chdir(tmp_path)
+    suite = load_suite(name)
+    assert suite.name == name and suite.probes and all(suite.texts.values())
+    for task in {probe.task for probe in suite.probes}:
+        assert suite.metrics_of(task)
+
+
+@pytest.mark.parametrize("name", NEED_DATA)
+def test_suites_of_the_users_files_say_what_is_missing(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SuiteError, match=r"probes.0.path: no file 'data/"):
+        load_suite(name)
+
+
+def test_tasks_kinds_metrics_and_groups(tmp_path, facts):
+    rows = [{"query": f"Question: {n}?", "choices": ["a", "b"], "gold": 0} for n in range(3)]
+    (tmp_path / "quiz.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    path = write(
+        tmp_path,
+        "name: mine\nmetrics: [nll, f1]\nprobes:\n- path: facts.jsonl\n"
+        "- {path: facts.jsonl, task: again, metrics: [perplexity], fields: {entity: id}}\n"
+        "- {path: quiz.jsonl, format: multiple_choice, metrics: [choice_norm], max_probes: 2}\n"
+        "groups: [invariant]\n",
+    )
+    with pytest.raises(ProbeError, match="invariant0"):  # the same ids twice
+        load_suite(path)
+    path.write_text(path.read_text().replace(
+        "- {path: facts.jsonl, task: again, metrics: [perplexity], fields: {entity: id}}\n", ""
+    ))  # fmt: skip
+    suite = load_suite(path)
+    assert {probe.group for probe in suite.probes} == {"invariant"}
+    assert [probe.task for probe in suite.probes] == [""] * 5 + ["quiz"] * 2
+    assert suite.metrics_of("") == ("nll", "f1")
+    assert suite.metrics_of("quiz") == ("choice_norm",)
+    readings = suite.probes_of_readings()
+    assert set(readings) == {"answers", "written"}
+    assert len(readings["answers"]) == 7 and len(readings["written"]) == 5
+
+
+def test_usual_metrics_of_choices_are_the_choice(facts):
+    suite = load_suite(facts)
+    assert "choice" not in suite.metrics_of("")
+    quiz = Suite("quiz", (Probe("a", "invariant", "x", ("y",), candidates=("y", "z")),), {})
+    assert quiz.metrics_of("") == ("choice", "choice_norm")
+
+
+def test_formats_and_metrics_are_checked(tmp_path, facts):
+    path = write(
+        tmp_path,
+        "name: x\nmetrics: [nl]\nprobes:\n- {path: facts.jsonl, format: ecbdd}\n",
+    )
+    with pytest.raises(SuiteError, match="there is no metric 'nl'. Did you mean 'nll'?"):
+        load_suite(path)
+    path.write_text(path.read_text().replace("[nl]", "[nll]"))
+    with pytest.raises(SuiteError, match="no benchmark 'ecbdd'. Did you mean 'ecbd'?"):
+        load_suite(path)
+    path.write_text(path.read_text().replace("ecbdd", "ecbd, fields: {id: x}"))
+    with pytest.raises(SuiteError, match="fields: has no effect with 'format: ecbd'"):
+        load_suite(path)
 
 
 def test_temporal_asks_what_the_quickstart_asks():

@@ -6,13 +6,14 @@ saves, and its fast tokenizer. It knows nothing of layers or plans.
 """
 
 from gradloc.models.loading import DTYPES, load_model, load_tokenizer, same_tokenizer
-from gradloc.models.sources import PACKAGED, ModelSource, describe, resolve
+from gradloc.models.sources import PACKAGED, ModelSource, describe, fingerprint, resolve
 
 __all__ = [
     "DTYPES",
     "PACKAGED",
     "ModelSource",
     "describe",
+    "fingerprint",
     "load_model",
     "load_tokenizer",
     "resolve",

@@ -41,7 +41,8 @@ def load_model(
     GGUF weights are unpacked; an adapter is merged into its base.
 
     Args:
-        name: Folder, hub id, ``.gguf`` file, adapter folder or a name of ``PACKAGED``.
+        name: Folder, hub id, ``.gguf`` file, adapter folder or a name of ``PACKAGED``. Pickled
+            weights are refused, unless their file itself is named (``.../pytorch_model.bin``).
         dtype: Type of the weights: a key of ``DTYPES``.
         device: Where to put the model; default: the CPU.
 
@@ -125,6 +126,8 @@ def _load_weights(source: ModelSource, dtype: torch.dtype) -> PreTrainedModel:
         options["gguf_file"] = source.gguf_file
         # Without dequantize the model refuses save_pretrained and the Trainer.
         options["quantization_config"] = GgufConfig(dequantize=True)
+    else:
+        options["use_safetensors"] = not source.weights_file
     with _loading(source, "model"):
         model, report = AutoModelForCausalLM.from_pretrained(
             source.path, dtype=dtype, output_loading_info=True, **options

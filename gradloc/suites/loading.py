@@ -1,113 +1,25 @@
-"""Suites: one YAML file that says what a checkpoint is asked.
+"""Suites from their sources.
 
 Comes in: the name of a shipped suite, a YAML file, a probe file, a run folder or a recipe. Goes
 out: a ``Suite``, which holds the probes and texts themselves. It scores nothing.
 """
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from pydantic import ConfigDict
-from pydantic.dataclasses import dataclass
-
+from gradloc.benchmarks import BENCHMARKS
 from gradloc.corpus import held_out_texts, read_corpus
 from gradloc.corpus.texts import read_texts
 from gradloc.errors import CorpusError, GradlocError, SuiteError
-from gradloc.metrics import N_BOOTSTRAP
-from gradloc.preparation import build_probes
-from gradloc.probes import Probe, ProbeSet, load_probes, read_probe_rows
-from gradloc.recipe import (
-    Count,
-    ProbeSource,
-    Recipe,
-    TextSource,
-    load_recipe,
-)
+from gradloc.preparation import build_probes, read_source
+from gradloc.probes import Probe, ProbeSet, load_probes
+from gradloc.recipe import Recipe, TextSource, load_recipe
 from gradloc.schema import build, did_you_mean, report_mismatch
 from gradloc.shipped import shipped_names, shipped_path
-from gradloc.suite_metrics import CheckpointScores
+from gradloc.suites.config import SuiteConfig, SuiteSource
+from gradloc.suites.suite import Suite
 from gradloc.yaml_source import Source, read_yaml
-
-N_EXAMPLES = 6
-
-_STRICT = ConfigDict(extra="forbid", strict=True)
-
-
-@dataclass(frozen=True, config=_STRICT)
-class SuiteConfig:
-    """A suite as its YAML file says it.
-
-    Args:
-        name: Name of the suite, as results show it.
-        description: What it is for, in a sentence.
-        probes: Probe files. Probes marked ``localization`` are left out: layers were chosen by
-            them.
-        recipe: A recipe, by name or path: the probes that its corpus makes and its arms are
-            judged by, and not those that it chooses layers by.
-        general_text: Texts for nats per token; empty: the shipped held-out passages.
-        screen_invariant: Count only those invariant facts as known that the baseline has right.
-        max_probes: At most so many probes of each group, the first of them.
-    """
-
-    name: str
-    description: str = ""
-    probes: tuple[ProbeSource, ...] = ()
-    recipe: str = ""
-    general_text: tuple[TextSource, ...] = ()
-    screen_invariant: bool = True
-    max_probes: Count = 400
-
-
-@dataclasses.dataclass(frozen=True)
-class Suite:
-    """Everything that a checkpoint is asked, read from its files.
-
-    Args:
-        name: Name of the suite.
-        probes: The probes.
-        texts: Domain -> general texts.
-        screen_invariant: Count only those invariant facts as known that the baseline has right.
-        n_examples: Probes shown with every checkpoint's own answer.
-        n_bootstrap: Resamples for intervals.
-        seed: Seed of the resamples.
-        example_ids: The probes that are shown; ``None``: chosen when a first model is scored.
-        n_invariant_candidates: Invariant probes before screening; ``None``: not screened.
-    """
-
-    name: str
-    probes: tuple[Probe, ...]
-    texts: dict[str, tuple[str, ...]]
-    screen_invariant: bool = True
-    n_examples: int = N_EXAMPLES
-    n_bootstrap: int = N_BOOTSTRAP
-    seed: int = 0
-    example_ids: tuple[str, ...] | None = None
-    n_invariant_candidates: int | None = None
-
-    def screened(self, baseline: CheckpointScores) -> "Suite":
-        """The suite to ask the arms: without the invariant facts that the baseline has wrong.
-
-        What the baseline does not know cannot be forgotten. The examples become those that the
-        baseline answered.
-
-        Args:
-            baseline: Scores of the baseline on all probes of this suite.
-        """
-        right = dict(zip(baseline.probe_ids, baseline.columns["exact"], strict=True))
-        kept = tuple(
-            probe
-            for probe in self.probes
-            if not self.screen_invariant or probe.group != "invariant" or right[probe.id]
-        )
-        n_invariant = sum(probe.group == "invariant" for probe in self.probes)
-        return replace(
-            self,
-            probes=kept,
-            example_ids=tuple(baseline.answers),
-            n_invariant_candidates=n_invariant if self.screen_invariant else None,
-        )
 
 
 def load_suite(name_or_path: str | Path) -> Suite:
@@ -134,7 +46,7 @@ def load_suite(name_or_path: str | Path) -> Suite:
         return _run_suite(path)
     if path.is_file() and path.name.removesuffix(".gz").endswith(".jsonl"):
         name = path.name.removesuffix(".gz").removesuffix(".jsonl")
-        return build_suite(SuiteConfig(name=name, probes=(ProbeSource(str(path)),)))
+        return build_suite(SuiteConfig(name=name, probes=(SuiteSource(str(path)),)))
     file = path if path.is_file() else _shipped(path)
     return build_suite(_read_suite(file, str(name_or_path)))
 
@@ -166,30 +78,41 @@ def build_suite(config: SuiteConfig) -> Suite:
         SuiteError: No probe is left.
         CorpusError: A file of general text is missing or holds no text.
     """
-    gathered: list[Probe] = []
+    gathered: list[tuple[Probe, int]] = []
+    metrics: dict[str, tuple[str, ...]] = {}
     for source in config.probes:
-        gathered += read_probe_rows(source.path, source.fields, source.defaults)
+        own = [replace(probe, task=source.task or probe.task) for probe in read_source(source)]
+        gathered += [(probe, source.max_probes or config.max_probes) for probe in own]
+        for task in dict.fromkeys(probe.task for probe in own):
+            if named := source.metrics or config.metrics:
+                metrics[task] = tuple(dict.fromkeys((*metrics.get(task, ()), *named)))
     if config.recipe:
         recipe = load_recipe(config.recipe)
-        gathered += build_probes(recipe, read_corpus(recipe.corpus, seed=recipe.seed))
-    room: dict[str, int] = {}
+        probes = build_probes(recipe, read_corpus(recipe.corpus, seed=recipe.seed))
+        gathered += [(probe, config.max_probes) for probe in probes]
+        if config.metrics:
+            metrics.setdefault("", config.metrics)
+    room: dict[tuple[str, str, str], int] = {}
     kept = []
-    for probe in gathered:
-        if probe.split == "localization":
+    for probe, limit in gathered:
+        if probe.split == "localization" or (config.groups and probe.group not in config.groups):
             continue
-        room[probe.group] = room.get(probe.group, config.max_probes) - 1
-        if room[probe.group] >= 0:
+        key = (probe.task, probe.group, probe.kind)
+        room[key] = room.get(key, limit) - 1
+        if room[key] >= 0:
             kept.append(probe)
     if not kept:
-        raise SuiteError(
-            config.name, ["no probe to ask: the files hold none but those that choose layers"]
-        )
+        why = "but those that choose layers"
+        why += f", or none of the groups {', '.join(config.groups)}" if config.groups else ""
+        raise SuiteError(config.name, [f"no probe to ask: the files hold none {why}"])
     return Suite(
         name=config.name,
         # A ProbeSet refuses two probes of the same id.
         probes=tuple(ProbeSet(tuple(kept))),
         texts=general_texts(config.general_text),
         screen_invariant=config.screen_invariant,
+        metrics=metrics,
+        ambiguous=config.ambiguous,
     )
 
 
@@ -222,7 +145,7 @@ def _run_suite(run_dir: Path) -> Suite:
         )
     if recipe.is_file():
         return recipe_suite(load_recipe(recipe), load_probes(probes))
-    return build_suite(SuiteConfig(name=run_dir.resolve().name, probes=(ProbeSource(str(probes)),)))
+    return build_suite(SuiteConfig(name=run_dir.resolve().name, probes=(SuiteSource(str(probes)),)))
 
 
 def _shipped(path: Path) -> Path:
@@ -257,6 +180,14 @@ def _with_found_files(suite: SuiteConfig, folder: Path, source: Source) -> Suite
     """The suite with paths that exist; what is missing is reported to ``source``."""
     if not suite.probes and not suite.recipe:
         source.report("probes", "is missing; list probe files here, or name a 'recipe'")
+    for number, entry in enumerate(suite.probes):
+        where = f"probes.{number}"
+        if entry.format and entry.format not in BENCHMARKS:
+            hint = did_you_mean(entry.format, BENCHMARKS)
+            source.report(f"{where}.format", f"there is no benchmark '{entry.format}'. {hint}")
+        elif entry.format and (entry.fields or entry.defaults):
+            why = f"has no effect with 'format: {entry.format}', which knows its own columns"
+            source.report(f"{where}.{'fields' if entry.fields else 'defaults'}", why)
     found: dict[str, tuple] = {}
     for section in ("probes", "general_text"):
         entries = []
