@@ -10,10 +10,13 @@ import json
 import re
 import types
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from gradloc import recipe
 
+# Results of runs that the documentation shows, as the commands wrote them, without single items.
+STORED = Path(__file__).parents[1] / "stored"
 _MARKER = re.compile(r"^<!-- generated: (\w+) -->$", flags=re.MULTILINE)
 _ENTRY = re.compile(r"^ {4}((?:\w+, )*\w+): (.*(?:\n {5,}.*)*)", flags=re.MULTILINE)
 
@@ -124,16 +127,111 @@ def probe_metrics() -> str:
     """The metrics that are read off scored probes."""
     from gradloc.metrics import PROBE_METRICS
 
+    rows = []
+    for name, metric in PROBE_METRICS.items():
+        meaning = _first_line(metric.values)
+        if metric.perplexity:
+            each = "over entities" if metric.by_entity else "over probes"
+            meaning = f"Exponential of the mean {each}: {meaning[0].lower()}{meaning[1:]}"
+        rows.append((
+            f"`{name}`" + (" *" if metric.usual else ""),
+            metric.unit,
+            "higher" if metric.higher_is_better else "lower",
+            meaning,
+            metric.source,
+        ))  # fmt: skip
+    return _table(("metric", "unit", "better", "meaning", "source"), rows)
+
+
+def readings() -> str:
+    """What a model is asked about probes."""
+    from gradloc.metrics import PROBE_METRICS
+    from gradloc.readings import READINGS
+
     rows = [
         (
-            f"`{name}`",
-            metric.unit,
-            "higher is better" if metric.higher_is_better else "lower is better",
-            _first_line(metric.values),
+            _first_line(function),
+            ", ".join(f"`{name}`" for name, m in PROBE_METRICS.items() if m.reading == reading),
         )
-        for name, metric in PROBE_METRICS.items()
+        for reading, function in READINGS.items()
     ]
-    return _table(("metric", "unit", "direction", "meaning"), rows)
+    return _table(("what the model is asked", "for"), rows)
+
+
+def benchmarks() -> str:
+    """The forms of downloaded files that are read as probes."""
+    from gradloc.benchmarks import BENCHMARKS
+    from gradloc.suites import TASK_METRICS
+
+    rows = []
+    for name, item in BENCHMARKS.items():
+        metrics = [
+            f"`{metric}`"
+            for task, names in TASK_METRICS.items()
+            for metric in names
+            if task.startswith(name)
+        ]
+        usual = ", ".join(dict.fromkeys(metrics)) or "the usual ones"
+        rows.append(
+            (f"`{name}`", _first_line(item.read), ", ".join(item.files), usual, item.source)
+        )
+    return _table(("`format`", "what it reads", "files", "metrics", "published"), rows)
+
+
+def suite_keys() -> str:
+    """One table for the suite and one for each section of it."""
+    from gradloc.suites import SuiteConfig
+
+    return "\n".join(_section("", SuiteConfig))
+
+
+def shipped_suites() -> str:
+    """The suites that come with gradloc."""
+    from gradloc.shipped import shipped_names, shipped_path
+    from gradloc.yaml_source import read_yaml
+
+    rows = []
+    for name in shipped_names("evaluation"):
+        data = read_yaml(shipped_path("evaluation", name).read_text(encoding="utf-8")).data
+        needs = "nothing" if data.get("recipe") else "your files, see its head"
+        rows.append((f"`{name}`", data["description"], needs))
+    return _table(("suite", "what it asks", "needs"), rows)
+
+
+def stored_results() -> str:
+    """Every metric of the stored evaluation of the quickstart's arms: before, after, change."""
+    from gradloc.report.formatting import by_unit, interval, metric_label, unit_name
+    from gradloc.results import EvalResult
+
+    result = EvalResult.load(STORED / "quickstart-temporal-full.json")
+    arms = ("full", "interference_ratio")
+    head = ["metric", "unit", "n", "base"]
+    for arm in arms:
+        head += [arm, "change"]
+    rows = []
+    for name, base in result.baseline_scores.items():
+        cells = [
+            metric_label(name),
+            unit_name(base.unit, difference=False),
+            f"{base.n:,}",
+            by_unit(base.value, base.unit),
+        ]
+        for arm in (result.arms[arm] for arm in arms):
+            kind = "uptake" if name in arm.uptake else "forgetting"
+            change = getattr(arm, kind)[name]
+            ends = interval(change)
+            cells += [
+                by_unit(arm.scores[name].value, base.unit),
+                f"{'gained' if kind == 'uptake' else 'lost'} "
+                f"{by_unit(change.value, change.unit)}" + (f" [{ends}]" if ends else ""),
+            ]
+        rows.append(tuple(cells))
+    ratios = [result.arms[arm].forgetting["fuar"] for arm in arms]
+    cells = ["facts lost for each gained (FUAR)", "ratio", f"{ratios[0].n:,}", ""]
+    for ratio in ratios:
+        ends = interval(ratio)
+        cells += [by_unit(ratio.value, "ratio"), f"[{ends}]" if ends else ratio.note]
+    return _table(tuple(head), [*rows, tuple(cells)])
 
 
 def training_arguments() -> str:
@@ -163,7 +261,15 @@ def commands() -> str:
     from gradloc.cli import cli
 
     lines = []
-    for name, command in cli.commands.items():
+    commands = {
+        " ".join((name, *below)): item
+        for name, command in cli.commands.items()
+        for below, item in [
+            ((), command),
+            *(((sub,), item) for sub, item in getattr(command, "commands", {}).items()),
+        ]
+    }
+    for name, command in commands.items():
         context = click.Context(command, info_name=f"gradloc {name}", max_content_width=88)
         lines += [f"### `gradloc {name}`", "", "```text", command.get_help(context), "```", ""]
     return "\n".join(lines)
@@ -219,6 +325,11 @@ GENERATORS: dict[str, Callable[[], str]] = {
         policies,
         readers,
         probe_metrics,
+        readings,
+        benchmarks,
+        suite_keys,
+        shipped_suites,
+        stored_results,
         training_arguments,
         errors,
         commands,
