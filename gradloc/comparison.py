@@ -186,7 +186,8 @@ def forgetting_per_gain(measures: Mapping[str, Measure], arm: str) -> Figure | N
         fuar(*zip(row[::2], row[1::2], strict=True)) for row in zip(*columns, strict=True)
     ]
     n = sum(before.n for before, _ in pairs)
-    note = f"by {metric.replace('_', ' ')}"
+    how = "what the model writes" if metric == "exact_match" else "greedy decoding, token for token"
+    note = f"counted by {how}"
     if value is None:
         return Figure(None, None, None, n, "ratio", False, f"{note}; nothing was gained")
     low, high = interval([np.inf if x is None else x for x in replicates])

@@ -40,6 +40,7 @@ def encode_span(
     *,
     max_length: int | None = None,
     start_token: int | None = None,
+    with_blank: bool = False,
 ) -> EncodedSpan:
     """Tokenise a text and mark the tokens that carry ``text[start:end]``.
 
@@ -60,6 +61,9 @@ def encode_span(
             the span's likelihood, then the far left context; leading special tokens stay.
         start_token: Token to put before a text whose first token is salient, so that something
             predicts it.
+        with_blank: Mark tokens of nothing but blanks right before the span as well. In most
+            vocabularies a word's token holds its blank; where the blank is a token of its own
+            (before a digit, in many), the likelihood of an answer begins with it.
 
     Returns:
         The ids and the marks.
@@ -88,6 +92,11 @@ def encode_span(
     _refuse_cut_runs(tokens, ranges, text, start, end)
     salient = [first < end and start < last and first < last for first, last in ranges]
     _check_coverage(ranges, text, start, end)
+    if with_blank:
+        before = salient.index(True) - 1
+        while before > 0 and text[slice(*ranges[before])].isspace():
+            salient[before] = True
+            before -= 1
     if salient[0] and start_token is not None:
         ids, salient, special = [start_token, *ids], [False, *salient], [True, *special]
     if salient[0]:
@@ -107,6 +116,7 @@ def encode_probe(
     answer: str | None = None,
     max_length: int | None = None,
     start_token: int | None = None,
+    with_blank: bool = False,
 ) -> EncodedSpan:
     """Tokenise a probe with an answer and mark the answer's tokens.
 
@@ -116,6 +126,7 @@ def encode_probe(
         answer: The answer; default: the probe's first target.
         max_length: Tokens at most; see ``encode_span``.
         start_token: Token to put before a probe without prompt; see ``encode_span``.
+        with_blank: Mark a blank before the answer as well; see ``encode_span``.
 
     Returns:
         The ids and the marks.
@@ -126,7 +137,13 @@ def encode_probe(
     text, start, end = probe.text(probe.targets[0] if answer is None else answer)
     try:
         return encode_span(
-            tokenizer, text, start, end, max_length=max_length, start_token=start_token
+            tokenizer,
+            text,
+            start,
+            end,
+            max_length=max_length,
+            start_token=start_token,
+            with_blank=with_blank,
         )
     except SpanError as error:
         raise SpanError(f"probe {probe.id!r}: {error}") from error

@@ -274,6 +274,17 @@ def test_perplexities_apart_by_orders_of_magnitude_share_a_logarithmic_axis():
     assert perplexity.zero - places[1] > 5 and places[0] > 90
 
 
+def test_a_ratio_without_upper_bound_leaves_room_for_the_values():
+    lost = {"fuar": Figure(1.1, 0.4, None, 99, "ratio", False)}
+    other = {"fuar": Figure(1.6, 0.7, 61.4, 99, "ratio", False)}
+    results = rich_results({"a": ArmResult("m", {}, lost, {}), "b": ArmResult("m", {}, other, {})})
+    _, (ratio,) = axes_of(results, "lost")
+    first, second = ratio.lines[0].marks
+    assert ratio.is_log and [text for _, text in ratio.ticks] == ["0", "1", "10"]
+    assert second.x - first.x > 3 and first.x > 15, "next to each other at zero on a linear axis"
+    assert first.high == 100 and second.high < 100, "an interval without end leaves the plot"
+
+
 @pytest.mark.parametrize(
     ("low", "high", "higher", "found"),
     [

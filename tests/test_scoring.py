@@ -141,13 +141,14 @@ def test_probe_columns(llama, character_tokenizer):
         "old": ("Money: kuna", 5),
     }
     for name, (text, _) in texts.items():
-        n_answer = len(text.split()[-1])
+        # A token a character: the blank before the answer belongs to it.
+        n_answer = len(text.split()[-1]) + 1
         ids = tuple(character_tokenizer(text)["input_ids"])
         nats, _ = oracle(llama, Span(ids, tuple(range(len(ids) - n_answer, len(ids)))))
         column, row = ("old_nll", 1) if name == "old" else ("nll", "abc".index(name))
         assert found[column][row] * n_answer == pytest.approx(nats, rel=1e-5)
-    assert found["n_tokens"] == [3, 4, 5]
-    assert found["nll_sum"][0] == pytest.approx(found["nll"][0] * 3)
+    assert found["n_tokens"] == [4, 5, 6]
+    assert found["nll_sum"][0] == pytest.approx(found["nll"][0] * 4)
     assert found["old_nll"][0] is None and found["old_exact"] == [None, False, None]
     assert found["exact"] == [False, False, False]
 
@@ -289,7 +290,7 @@ def test_candidates_are_scored_beside_the_target(llama, character_tokenizer):
     assert nats[1] == pytest.approx(found["nll_sum"][0])
     for text, own in zip(probe.candidates, nats, strict=True):
         ids = tuple(character_tokenizer(f"Grass is {text}")["input_ids"])
-        expected, _ = oracle(llama, Span(ids, tuple(range(len("Grass is "), len(ids)))))
+        expected, _ = oracle(llama, Span(ids, tuple(range(len("Grass is"), len(ids)))))
         assert own == pytest.approx(expected, rel=1e-5)
     assert found["candidate_lengths"] == [[3, 5, 4]]
     assert found["candidate_right"] == [[False, True, False]]

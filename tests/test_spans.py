@@ -390,3 +390,15 @@ def test_packaged_tokenizer_is_exact():
             assert encoded.salient == oracle("byte_level", tokenizer, text, start, end)
             n_compared += 1
     assert n_compared > 500
+
+
+def test_a_blank_of_its_own_before_an_answer_counts_where_asked_for(character_tokenizer):
+    text = "It was  1994."
+    plain = encode_span(character_tokenizer, text, 8, 12)
+    blank = encode_span(character_tokenizer, text, 8, 12, with_blank=True)
+    assert [i for i, marked in enumerate(plain.salient) if marked] == [8, 9, 10, 11]
+    assert [i for i, marked in enumerate(blank.salient) if marked] == [6, 7, 8, 9, 10, 11]
+    # The first token is never marked, and a bracket is no blank.
+    for text, start in ((" a", 1), ("(a", 1)):
+        found = encode_span(character_tokenizer, text, start, 2, with_blank=True)
+        assert found.salient == [False, True]

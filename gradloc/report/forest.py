@@ -17,8 +17,9 @@ from gradloc.results import Figure
 
 SIGNS = {"better": "▲", "worse": "▼", "unclear": "≈", "plain": "", "missing": ""}
 _ROOM = 0.06  # of the width, at both ends, so that no sign is cut
-# Perplexities may differ by orders of magnitude; beyond this they are drawn logarithmically.
-_LOG_BEYOND = 100.0
+# Perplexities may differ by orders of magnitude, and a ratio to next to nothing has no upper
+# bound: an axis that would reach beyond this is logarithmic.
+_LOG_BEYOND = {"perplexity": 100.0, "ratio": 10.0}
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ def _axis(
     low, high = min(ends, default=0.0), max(ends, default=1.0)
     if from_zero:
         low, high = min(0.0, low), max(0.0, high)
-    is_log = unit == "perplexity" and max(abs(low), abs(high)) > _LOG_BEYOND
+    is_log = max(abs(low), abs(high)) > _LOG_BEYOND.get(unit, math.inf)
     to = _bend if is_log else float
     place = _placer(to, low, high)
     lines = tuple(
@@ -225,7 +226,7 @@ def _ticks(low: float, high: float, wanted: int = 5) -> list[float]:
 def _log_ticks(low: float, high: float) -> list[float]:
     reach = math.ceil(math.log10(max(abs(low), abs(high))))
     # Every power where there are few, else every other: names of ticks need room.
-    powers = [10.0**n for n in range(1, reach + 1, 1 if reach <= 3 else 2)]
+    powers = [10.0**n for n in range(int(reach > 2), reach + 1, 1 if reach <= 3 else 2)]
     ticks = [-power for power in reversed(powers)] + [0.0] + powers
     return [tick for tick in ticks if low <= tick <= high]
 

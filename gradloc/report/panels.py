@@ -170,7 +170,7 @@ def _notes(panel: Panel, arms: list[str]) -> list[str]:
         for note in dict.fromkeys(row.figures[arm].note for arm in arms if arm in row.figures):
             if note:
                 about.setdefault(note, []).append(metric_label(row.key))
-    written = [f"{', '.join(labels)}: {note}." for note, labels in about.items()]
+    written = [f"{'; '.join(labels)}: {note}." for note, labels in about.items()]
     if panel.is_change and len(panel.rows) + len(panel.more) >= _MANY:
         written.append("Of 95 % intervals one in twenty is expected to miss by chance alone.")
     return written

@@ -1,7 +1,7 @@
 """What a picture of the report is, and the channels that all pictures share.
 
 Comes in: a chart. Goes out: a Vega-Lite specification that fills its box. The pictures themselves
-stand in ``tradeoff``, ``layer_maps`` and ``curves``; the browser draws them.
+stand in ``tradeoff``, ``layer_maps``, ``curves`` and ``series_curves``; the browser draws them.
 """
 
 import math

@@ -160,11 +160,16 @@ def score_texts(
 def probe_span(tokenizer: Any, probe: Probe, answer: str) -> Span:
     """A probe's tokens up to the end of an answer, with the answer's to score.
 
+    The blank before an answer belongs to it, also where it is a token of its own, as in ECBD and
+    in lm-evaluation-harness.
+
     Raises:
         SpanError: The answer cannot be aligned with tokens.
         ModelError: A probe without prompt, and a tokenizer without a token to begin a text with.
     """
-    encoded = encode_probe(tokenizer, probe, answer, start_token=_start_token(tokenizer, probe))
+    encoded = encode_probe(
+        tokenizer, probe, answer, start_token=_start_token(tokenizer, probe), with_blank=True
+    )
     positions = tuple(index for index, marked in enumerate(encoded.salient) if marked)
     # What follows the answer cannot change its score.
     return Span(tuple(encoded.input_ids[: positions[-1] + 1]), positions)
