@@ -4,16 +4,12 @@ Comes in: arguments. Goes out: tables on the terminal or JSON, and the files of 
 imports happen inside the commands.
 """
 
-import json
-import sys
 from pathlib import Path
 
 import click
 
+from gradloc.commands import INPUT, SHOW_JSON, show
 from gradloc.errors import GradlocError
-
-INPUT = click.Path(path_type=Path)
-SHOW_JSON = click.option("--json", "as_json", is_flag=True, help="Print the machine form instead.")
 
 
 @click.group()
@@ -66,7 +62,7 @@ def acquisition(run, arm, window, released, against_control, out, as_json) -> No
     write_json(folder / "acquisition_analysis.json", analysis.to_dict())
     title = path.parent.parent.name if path.parent.name == "checkpoint" else path.parent.name
     page = write_page(analysis, folder / "acquisition.html", title=f"{title} {arm or ''}".strip())
-    _show(as_json, analysis.to_dict, acquisition_tables(analysis), page)
+    show(as_json, analysis.to_dict, acquisition_tables(analysis), page)
 
 
 @analyze.command()
@@ -104,7 +100,7 @@ def stages(results, by, metric, stage_names, as_json) -> None:
     from gradloc.results import EvalResult
 
     analysis = analyse_stages(EvalResult.load(results), by=by, metric=metric, stages=stage_names)
-    _show(as_json, analysis.to_dict, stage_tables(analysis), None)
+    show(as_json, analysis.to_dict, stage_tables(analysis), None)
 
 
 def find_record(run: Path, arm: str | None = None) -> Path:
@@ -128,18 +124,3 @@ def find_record(run: Path, arm: str | None = None) -> Path:
         "Train with AcquisitionCallback, or run a recipe with an 'injection' (recipes/"
         "acquisition.yaml)."
     )
-
-
-def _show(as_json: bool, machine, tables, written: Path | None) -> None:
-    """Print the machine form to standard output, or the human form and where it was written."""
-    if as_json:
-        click.echo(json.dumps(machine(), ensure_ascii=False))
-        return
-    from rich.console import Console
-
-    # A pipe has no width; rich would fall back to 80 columns and fold the tables.
-    console = Console() if sys.stdout.isatty() else Console(width=160)
-    for table in tables:
-        console.print(table)
-    if written is not None:
-        click.echo(f"\n{written}")

@@ -16,10 +16,9 @@ import click
 
 from gradloc import __version__
 from gradloc.analyze import analyze
+from gradloc.commands import INPUT, SHOW_JSON, show
 from gradloc.errors import GradlocError
 
-INPUT = click.Path(path_type=Path)
-SHOW_JSON = click.option("--json", "as_json", is_flag=True, help="Print the machine form instead.")
 FORCE = click.option("--force", is_flag=True, help="Overwrite what finished stages left.")
 
 
@@ -184,7 +183,7 @@ def measure(
         seed=seed,
     )
     profile.save(out)
-    _show(as_json, lambda: json.loads(out.read_text()), profile_table(profile), out)
+    show(as_json, lambda: json.loads(out.read_text()), [profile_table(profile)], out)
 
 
 @cli.command()
@@ -215,7 +214,7 @@ def select(profile, policy, options, out, force, as_json) -> None:
     _refuse_overwrite(out, force)
     plan = select_layers(GradientProfile.load(profile), policy, **_options(options))
     plan.save(out)
-    _show(as_json, plan.to_dict, plan_table(plan), out)
+    show(as_json, plan.to_dict, [plan_table(plan)], out)
 
 
 @cli.command()
@@ -248,7 +247,7 @@ def train(recipe, plan, arm, out, overrides, force, as_json) -> None:
         f"peak {log['peak_rss_mib']:,.0f} MiB; "
         f"{log['n_frozen_tensors_verified']} frozen tensors verified unchanged"
     )
-    _show(as_json, lambda: {"checkpoint": str(folder), **log}, text, folder)
+    show(as_json, lambda: {"checkpoint": str(folder), **log}, [text], folder)
 
 
 @cli.command()
@@ -324,7 +323,7 @@ def evaluate(
         lm_eval_options={"include_path": lm_eval_include, "limit": lm_eval_limit},
     )
     result.save(out)
-    _show(as_json, result.to_dict, result_table(result), out)
+    show(as_json, result.to_dict, [result_table(result)], out)
     if caught := [line for gate in gates for line in gate.caught(result)]:
         click.echo("\n".join(["failed:", *(f"  {line}" for line in caught)]), err=True)
         raise click.exceptions.Exit(3)
@@ -389,21 +388,7 @@ def run(recipe, overrides, force, as_json) -> None:
 
     run_dir = run_line(loaded, force=force, say=say)
     result = EvalResult.load(run_dir / "results.json")
-    _show(as_json, result.to_dict, result_table(result), run_dir / "report.html")
-
-
-def _show(as_json: bool, machine, human, written: Path | None) -> None:
-    """Print the machine form to standard output, or the human form and where it was written."""
-    if as_json:
-        click.echo(json.dumps(machine(), ensure_ascii=False))
-        return
-    from rich.console import Console
-
-    # A pipe has no width; rich would fall back to 80 columns and fold the tables.
-    console = Console() if sys.stdout.isatty() else Console(width=160)
-    console.print(human)
-    if written is not None:
-        click.echo(f"\n{written}")
+    show(as_json, result.to_dict, [result_table(result)], run_dir / "report.html")
 
 
 def _options(pairs: tuple[str, ...]) -> dict[str, object]:

@@ -19,7 +19,8 @@ ORDER = [
     "selection", "measuring", "freezing", "metrics", "frontier", "scoring", "answers", "readings",
     "score_log", "lm_harness", "injection", "preparation", "suite_metrics", "harness_measures",
     "suites", "comparison", "acquisition", "callback", "training", "merging", "evaluation",
-    "gates", "report", "analysis", "validation", "pipeline", "terminal", "analyze", "cli",
+    "gates", "report", "analysis", "validation", "pipeline", "terminal", "commands", "analyze",
+    "cli",
 ]
 # fmt: on
 
