@@ -36,7 +36,7 @@ def main() -> None:
         error.show()
         sys.exit(2)
     except (KeyboardInterrupt, click.Abort):
-        click.echo("\ninterrupted; the same command continues from the finished stages.", err=True)
+        click.echo("\ninterrupted; the same command continues from what is finished.", err=True)
         sys.exit(130)
     except (GradlocError, OSError) as error:
         if debug:
@@ -284,7 +284,9 @@ def train(recipe, plan, arm, out, overrides, force, as_json) -> None:
 )
 @click.option("--lm-eval-include", type=INPUT, help="Folder of your own harness tasks.")
 @click.option("--lm-eval-limit", type=int, help="At most so many documents of each task.")
-@FORCE
+@click.option(
+    "--force", is_flag=True, help="Write the result anew; scores of single items are reused."
+)
 @SHOW_JSON
 def evaluate(
     checkpoints,
@@ -302,16 +304,23 @@ def evaluate(
 ) -> None:
     """Ask CHECKPOINTS what they learned and what they forgot: results.json.
 
+    \b
+    gradloc evaluate runs/a/checkpoint --suite temporal --baseline MODEL
+    gradloc evaluate full=out/full lora=out/lora --suite mine.yaml --baseline MODEL
+
+    Suites that come with gradloc: temporal, temporal-full, abilities, knowledge-edits,
+    fictional-knowledge. One of your own is ten lines of YAML: docs, evaluation.
+
     A checkpoint may be given a name, as in full=runs/a/checkpoint; a folder of checkpoint-*
     stands for all of them. `gradloc report results.json` draws the result.
 
     Exit code: 0; 3 if a --fail-if holds; 2 for bad input.
     """
+    _refuse_overwrite(out, force, "scores of single items are kept and reused")
     from gradloc.evaluation import evaluate as evaluate_checkpoints
     from gradloc.gates import parse_gate
     from gradloc.terminal import result_table
 
-    _refuse_overwrite(out, force)
     gates = [parse_gate(condition) for condition in conditions]
     result = evaluate_checkpoints(
         _with_names(checkpoints),
@@ -324,7 +333,11 @@ def evaluate(
     )
     result.save(out)
     show(as_json, result.to_dict, [result_table(result)], out)
-    if caught := [line for gate in gates for line in gate.caught(result)]:
+    try:
+        caught = [line for gate in gates for line in gate.caught(result)]
+    except GradlocError as error:
+        raise GradlocError(f"{error}\n{out} is written; correct it and add --force.") from error
+    if caught:
         click.echo("\n".join(["failed:", *(f"  {line}" for line in caught)]), err=True)
         raise click.exceptions.Exit(3)
 
@@ -418,9 +431,12 @@ def _with_names(checkpoints: tuple[str, ...]) -> list[str] | dict[str, str]:
     return named
 
 
-def _refuse_overwrite(path: Path, force: bool) -> None:
+def _refuse_overwrite(path: Path, force: bool, kept: str = "") -> None:
     if path.exists() and not force:
-        raise GradlocError(f"{path} exists. Choose another --out, or overwrite it with --force.")
+        note = f" ({kept})" if kept else ""
+        raise GradlocError(
+            f"{path} exists. Choose another --out, or overwrite it with --force{note}."
+        )
 
 
 def _quiet_libraries() -> None:

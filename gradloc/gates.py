@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 
 from gradloc.errors import GradlocError
-from gradloc.results import ArmResult, EvalResult, Figure
+from gradloc.results import EvalResult, Figure
 from gradloc.schema import did_you_mean
 
 KINDS = ("uptake", "forgetting", "scores", "versus_full")
@@ -51,7 +51,7 @@ class Gate:
         if not any(self.metric in figures for figures in having.values()):
             raise GradlocError(
                 f"--fail-if {self.text!r}: there is no {self.kind}.{self.metric}. "
-                + _hint(self.metric, result)
+                + _hint(self.kind, self.metric, result)
             )
         return [
             line
@@ -100,14 +100,10 @@ def parse_gate(text: str) -> Gate:
     return Gate(text, kind, match["metric"], part, match["sign"], limit)
 
 
-def _hint(metric: str, result: EvalResult) -> str:
-    known = [
-        f"{kind}.{name}"
-        for kind in KINDS
-        for name in dict.fromkeys(n for arm in result.arms.values() for n in _names(arm, kind))
-    ]
-    return did_you_mean(metric, known)
-
-
-def _names(arm: ArmResult, kind: str) -> list[str]:
-    return list(getattr(arm, kind))
+def _hint(kind: str, metric: str, result: EvalResult) -> str:
+    """What may have been meant; of the same kind, since a score is no loss."""
+    names = dict.fromkeys(name for arm in result.arms.values() for name in getattr(arm, kind))
+    if names:
+        return did_you_mean(f"{kind}.{metric}", [f"{kind}.{name}" for name in names])
+    why = "" if result.baseline else " without --baseline"
+    return f"This evaluation{why} has no {kind} at all."

@@ -81,7 +81,7 @@ def result_table(result: EvalResult) -> Table:
     table = Table(
         box=box.SIMPLE_HEAD,
         title=f"suite {result.suite}, baseline {result.baseline}",
-        caption="95 % intervals in brackets; ↑ higher is better, ↓ lower is better",
+        caption="\n".join(_caption(result, columns)),
     )
     table.add_column("arm", no_wrap=True)
     for kind, name in columns:
@@ -90,13 +90,37 @@ def result_table(result: EvalResult) -> Table:
         )
         arrow = "↑" if figure.higher_is_better else "↓"
         table.add_column(f"{_words(name)} {arrow}\n[dim]{figure.unit}[/dim]", justify="right")
-    table.add_column("trained", justify="right")
-    table.add_column("seconds", justify="right")
-    table.add_column("peak MiB", justify="right")
+    costs = {name: _costs(arm) for name, arm in result.arms.items()}
+    heads = ("trained", "seconds", "peak MiB")
+    known = [place for place in range(3) if any(row[place] != "–" for row in costs.values())]
+    for place in known:
+        table.add_column(heads[place], justify="right")
     for name, arm in result.arms.items():
         cells = [_figure(getattr(arm, kind).get(metric)) for kind, metric in columns]
-        table.add_row(name, *cells, *_costs(arm))
+        table.add_row(name, *cells, *(costs[name][place] for place in known))
     return table
+
+
+def _caption(result: EvalResult, columns: list[tuple[str, str]]) -> list[str]:
+    """How to read the table, and what is not in it."""
+    lines = ["95 % intervals in brackets; ↑ higher is better, ↓ lower is better"]
+    sizes = [
+        f"{_words(name)} {next(getattr(a, kind)[name].n for a in arms)}"
+        for kind, name in columns
+        if kind != "versus_full"
+        for arms in [[a for a in result.arms.values() if name in getattr(a, kind)]]
+    ]
+    lines.append(f"n: {', '.join(sizes)}")
+    shown = {name for _, name in columns}
+    more = {name for arm in result.arms.values() for name in arm.scores} - shown
+    if more:
+        lines.append(f"{len(more)} more measures: --json, or gradloc report")
+    asked = result.counts.get("invariant_candidates", 0)
+    if result.baseline and asked and not result.counts.get("invariant_screened"):
+        lines.append(
+            f"no known facts: the baseline has none of {asked} right, so none can be forgotten"
+        )
+    return lines
 
 
 def figure_text(figure: Figure | None) -> str:

@@ -33,7 +33,7 @@ def validate_file(path: Path) -> str:
     if name.endswith(".jsonl"):
         probes = load_probes(path)
         entities = len({probe.entity or probe.id for probe in probes})
-        return f"{len(probes)} probes on {entities} entities"
+        return f"{_counted(len(probes), 'probe')} on {_counted(entities, 'entity', 'entities')}"
     if name.endswith(".json"):
         return _json(path)
     raise GradlocError(f"{path}: expected .yaml, .jsonl or .json.")
@@ -49,7 +49,7 @@ def _yaml(path: Path) -> str:
         suite = load_suite(path)
         tasks = [task for task in dict.fromkeys(p.task for p in suite.probes) if task]
         named = f", tasks {', '.join(tasks)}" if tasks else ""
-        return f"suite {suite.name}, {len(suite.probes)} probes{named}"
+        return f"suite {suite.name}, {_counted(len(suite.probes), 'probe')}{named}"
     recipe = load_recipe(path)
     return f"recipe {recipe.name}, arms {', '.join(recipe.arms)}"
 
@@ -67,3 +67,7 @@ def _json(path: Path) -> str:
         return f"record of {len(record.probe_ids)} probes at {len(record.steps)} steps"
     plan = LayerPlan.load(path)
     return f"plan that trains {len(plan.trained)} of {len(plan.scale)} units"
+
+
+def _counted(n: int, one: str, many: str = "") -> str:
+    return f"{n} {one if n == 1 else many or one + 's'}"

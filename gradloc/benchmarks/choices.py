@@ -74,6 +74,8 @@ def read_minimal_pairs(path: str | Path) -> list[Probe]:
 def _indexed(row: Row) -> tuple[tuple[str, ...], int]:
     """The choices and the index of the right one; an index that is none is noted."""
     choices, gold = row.texts("choices"), row.text("gold")
+    if len(choices) == 1:
+        row.complain(f"choices: expected a list of two texts or more, found {choices[0]!r}")
     if gold and choices and not (gold.isdecimal() and int(gold) < len(choices)):
         row.complain(f"gold: expected an index from 0 to {len(choices) - 1}, found {gold!r}")
     return choices, int(gold) if gold.isdecimal() else 0

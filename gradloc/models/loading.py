@@ -146,7 +146,12 @@ def _load_weights(source: ModelSource, dtype: torch.dtype) -> PreTrainedModel:
 def _load_adapter(source: ModelSource, dtype: str) -> PreTrainedModel:
     from peft import PeftModel
 
-    base = load_model(source.base, dtype=dtype)
+    try:
+        base = load_model(source.base, dtype=dtype)
+    except ModelError as error:
+        raise ModelError(
+            f"{source.name}: its base model, as adapter_config.json names it: {error}"
+        ) from error
     with _loading(source, "adapter"):
         return PeftModel.from_pretrained(base, source.path).merge_and_unload()
 

@@ -34,6 +34,23 @@ FIELDS = (
     "kind",
     "case",
 )
+# What other formats call these fields.
+_SYNONYMS = {
+    "answer": "targets",
+    "answers": "targets",
+    "target": "targets",
+    "old_answer": "old_targets",
+    "old_answers": "old_targets",
+    "old_target": "old_targets",
+    "question": "prompt",
+    "query": "prompt",
+    "choices": "candidates",
+    "subject": "entity",
+}
+_OTHER_COLUMNS = (
+    "A suite or recipe can name other columns ('fields: {targets: COLUMN}'), or a benchmark's own "
+    "form ('format: NAME')"
+)
 # One look at a broken file shows whether one line or every line is wrong.
 MAX_PROBLEMS = 50
 # What a field holds when it holds nothing.
@@ -74,11 +91,7 @@ def to_fields(
         Probe field -> text or tuple of texts, for the fields that the row has.
     """
     if not columns:
-        problems += [
-            f"{unknown_field(key)} To ignore other columns, give a mapping of fields"
-            for key in row
-            if key not in FIELDS
-        ]
+        problems += [f"{unknown_field(key)} {_OTHER_COLUMNS}" for key in row if key not in FIELDS]
     label = {name: name for name in FIELDS}
     label |= {name: f"{name} (column {column!r})" for name, column in columns.items()}
     values: dict[str, Any] = {}
@@ -115,7 +128,10 @@ def unknown_choice(name: str, value: str) -> str:
 
 def unknown_field(key: str) -> str:
     """Say that a probe has no such field, and which it has."""
-    return f"unknown key {key!r}. {did_you_mean(key, FIELDS)}"
+    meant = _SYNONYMS.get(key.casefold())
+    return f"unknown key {key!r}. " + (
+        f"Did you mean '{meant}'?" if meant else did_you_mean(key, FIELDS)
+    )
 
 
 def plain(text: str) -> str:
@@ -141,6 +157,8 @@ def _wrong(values: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
     if "date" in values and not _is_iso_date(values["date"]):
         wrong.append(("date", f"expected YYYY-MM-DD, found {values['date']!r}"))
+    if len(values.get("candidates", ("", ""))) < 2:
+        wrong.append(("candidates", "holds one text; a choice needs two or more"))
     right = {plain(text) for text in values.get("targets", ())}
     for text in values.get("old_targets", ()):
         if plain(text) in right:

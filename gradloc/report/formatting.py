@@ -13,6 +13,8 @@ MINUS = "\N{MINUS SIGN}"
 DASH = "\N{EN DASH}"
 MISSING = "\N{EM DASH}"
 THIN = "\N{NARROW NO-BREAK SPACE}"
+# From here on numbers are written with a power of ten.
+LARGE = 1e7
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -29,7 +31,7 @@ def number(value: float | None, digits: int = 3) -> str:
         return (MINUS if value < 0 else "") + "∞"
     if value == 0:
         return "0"
-    if abs(value) < 1e-4 or abs(value) >= 1e7:
+    if abs(value) < 1e-4 or abs(value) >= LARGE:
         mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
         power = str(int(exponent)).translate(_SUPERSCRIPT)
         return f"{mantissa} × 10{power}".replace("-", MINUS)
@@ -99,7 +101,8 @@ def span(low: float, high: float) -> str:
     """
     width = high - low
     decimals = 1 - math.floor(math.log10(width)) if 0 < width < math.inf else 9
-    if decimals > 4:
+    # Beyond what number() writes out, all digits would be read by nobody.
+    if decimals > 4 or any(math.isfinite(end) and abs(end) >= LARGE for end in (low, high)):
         return f"{number(low)} to {number(high)}"
     ends = (f"{end:,.{max(0, decimals)}f}".replace("-", MINUS) for end in (low, high))
     return " to ".join(ends)

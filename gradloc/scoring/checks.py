@@ -38,11 +38,8 @@ def told_apart(
     problems = {probe.id: _problem(tokenizer, probe) for probe in probes}
     found = [f"probe {name!r}: {problem}" for name, problem in problems.items() if problem]
     if found and action == "refuse":
-        cure = (
-            "change these answers, give them a suffix that ends them, or set 'ambiguous: "
-            "leave_out' (or 'keep') in the suite"
-        )
-        raise ProbeError("answers that cannot be told apart", [*first_problems(found), cure])
+        cure = "change them, or set 'ambiguous: leave_out' (or 'keep') in the suite"
+        raise ProbeError(f"answers that cannot be told apart ({cure})", first_problems(found))
     return tuple(probe for probe in probes if not problems[probe.id])
 
 

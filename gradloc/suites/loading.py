@@ -153,7 +153,9 @@ def _shipped(path: Path) -> Path:
     try:
         return shipped_path("evaluation", Path(*parts).as_posix())
     except GradlocError as error:
+        beside = path.with_name(f"{path.name}.yaml")
         hint = did_you_mean(path.stem, shipped_names("evaluation"))
+        hint = f"Did you mean '{beside}'?" if beside.is_file() else hint
         raise SuiteError(path, [f"no such file, and no shipped suite. {hint}"]) from error
 
 
