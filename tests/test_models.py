@@ -9,12 +9,20 @@ import pytest
 import torch
 from conftest import build_model
 from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast, T5Config
 from transformers.utils import logging as transformers_logging
 
 from gradloc.errors import GradlocError, ModelError
-from gradloc.models import describe, load_model, load_tokenizer, resolve, same_tokenizer
+from gradloc.models import (
+    describe,
+    fingerprint,
+    load_model,
+    load_tokenizer,
+    resolve,
+    same_tokenizer,
+)
 
 SMOL = "smollm2-135m-instruct"
 
@@ -296,3 +304,55 @@ def test_packaged_tokenizer_is_fast_and_keeps_everything_when_saved(smol, tmp_pa
     assert again.tokenize("in  1984") == tokenizer.tokenize("in  1984")
     assert again.chat_template == tokenizer.chat_template
     assert again.special_tokens_map == tokenizer.special_tokens_map
+
+
+@pytest.fixture
+def pickled(tiny_checkpoint, tmp_path):
+    """The tiny checkpoint with its weights as a pickle."""
+    folder = tmp_path / "pickled"
+    shutil.copytree(tiny_checkpoint, folder)
+    weights = load_file(folder / "model.safetensors")
+    weights.pop("lm_head.weight", None)
+    (folder / "model.safetensors").unlink()
+    torch.save(weights, folder / "pytorch_model.bin")
+    return folder
+
+
+def test_pickled_weights_are_refused_unless_their_file_is_named(pickled, tiny_checkpoint):
+    with pytest.raises(ModelError, match=r"are a pickle .*name the file itself: .*pytorch_model"):
+        load_model(pickled)
+    found = load_model(pickled / "pytorch_model.bin").state_dict()
+    expected = load_model(tiny_checkpoint).state_dict()
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+    assert load_tokenizer(pickled / "pytorch_model.bin").get_vocab()
+
+
+def test_safetensors_go_before_a_pickle_beside_them(pickled, tiny_checkpoint):
+    (pickled / "pytorch_model.bin").write_bytes(b"not read")
+    shutil.copy(tiny_checkpoint / "model.safetensors", pickled)
+    assert load_model(pickled).num_parameters() > 0
+
+
+def test_pickled_adapters_are_refused(tmp_path):
+    (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "x"}')
+    (tmp_path / "adapter_model.bin").write_bytes(b"")
+    with pytest.raises(ModelError, match=r"are a pickle \(adapter_model.bin\)"):
+        resolve(tmp_path)
+    assert resolve(tmp_path / "adapter_model.bin").kind == "adapter"
+
+
+def test_fingerprints_follow_the_weights_and_not_the_logs(tiny_checkpoint, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_checkpoint, folder)
+    before = fingerprint(folder)
+    (folder / "training.json").write_text("{}")
+    assert fingerprint(folder) == before
+    (folder / "model.safetensors").touch()
+    assert fingerprint(folder) != before
+    assert fingerprint("owner/model") == "hub owner/model"
+
+
+def test_an_adapter_whose_base_is_gone_says_who_asked_for_it(tmp_path):
+    (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "/gone/base"}')
+    with pytest.raises(ModelError, match="adapter_config.json names it: /gone/base"):
+        load_model(tmp_path)
