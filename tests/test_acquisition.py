@@ -75,9 +75,9 @@ class Snapshots(TrainerCallback):
 
 
 def plain_loss(model, tokenizer, probe):
-    """Mean loss of the answer's tokens, one forward pass a probe."""
-    prompt = tokenizer(probe.prompt + " ")["input_ids"]
-    answer = tokenizer(probe.targets[0])["input_ids"]
+    """Mean loss of the answer's tokens and its blank, one forward pass a probe."""
+    prompt = tokenizer(probe.prompt)["input_ids"]
+    answer = tokenizer(" " + probe.targets[0])["input_ids"]
     with torch.no_grad():
         logits = model(torch.tensor([prompt + answer])).logits[0].log_softmax(-1)
     places = range(len(prompt), len(prompt) + len(answer))
@@ -106,12 +106,12 @@ def test_the_record_says_what_was_measured(tmp_path, character_tokenizer):
     assert record.entities == ("Ada", "Ada", "water")
     assert record.depths == ("verbatim", "paraphrase", "paraphrase")
     assert record.scenarios == ("once", "once", "")
-    assert record.n_tokens == (len("weaves wool"), len("Ada"), len("wet"))
+    assert record.n_tokens == (len(" weaves wool"), len(" Ada"), len(" wet"))
     assert record.injection_steps == {"Ada": (1,)}
     per_token = record.log_probabilities()
     assert per_token.shape == (4, 3) and (per_token < 0).all()
     np.testing.assert_allclose(
-        record.log_probabilities(per_token=False), per_token * np.array([11, 3, 3])
+        record.log_probabilities(per_token=False), per_token * np.array([12, 4, 4])
     )
 
 
