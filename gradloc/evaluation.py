@@ -16,6 +16,7 @@ from typing import Any
 
 from torch import nn
 
+from gradloc import __version__
 from gradloc.answers import write_answers
 from gradloc.checkpoints import saved_checkpoints
 from gradloc.comparison import TrainingFacts, summarize
@@ -323,8 +324,9 @@ def _score(
 
 
 def _log_file(source: str | Path, dtype: str, folder: str | Path) -> Path:
-    """A file for the scores of these very weights in this type."""
-    digest = hashlib.sha256(f"{fingerprint(source)}\n{dtype}".encode()).hexdigest()[:12]
+    """A file for the scores of these very weights in this type, by this version."""
+    identity = f"{fingerprint(source)}\n{dtype}\n{__version__}"
+    digest = hashlib.sha256(identity.encode()).hexdigest()[:12]
     name = re.sub(r"[^\w.-]+", "-", describe(source)).strip("-")
     return Path(folder) / f"{name}-{digest}.jsonl"
 
