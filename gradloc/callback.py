@@ -14,6 +14,8 @@ state when a gradient first arrives.
 
 import inspect
 import logging
+import sys
+from dataclasses import asdict
 from pathlib import Path
 
 from transformers import Trainer, TrainerCallback
@@ -27,9 +29,11 @@ from gradloc.freezing import (
     freeze_layers,
     scale_learning_rates,
 )
+from gradloc.label_loss import score_labels_only
 from gradloc.measuring import profile_probes, reference_texts
 from gradloc.models import load_tokenizer
 from gradloc.plan import LayerPlan, as_plan
+from gradloc.prefix_cache import CacheConfig, PrefixCache
 from gradloc.probes import ProbeSet, load_probes
 from gradloc.profile import GradientProfile
 from gradloc.recipe import MeasureConfig
@@ -47,17 +51,33 @@ class GradLocCallback(TrainerCallback, ExportableState):
 
     Args:
         plan: A plan, the path of its file, or ``None`` (only from ``from_probes``).
+        cache: Keep the hidden states that enter the lowest trained block in this folder (or as
+            a ``CacheConfig`` says), and let later epochs begin there; the figures stay the same,
+            bit for bit. A corpus that is seen once is not stored.
+        label_loss: Compute head and loss at labelled positions only, in chunks. ``None``: where
+            the trainer uses the model's own loss and that can be done; ``False``: never.
 
     Attributes:
         plan: The plan in force, ``None`` until it has been measured.
         profile: The profile it was selected from, if measured here.
         trainable_fraction: Parameters that train / all parameters of the model, 0-1.
         n_verified: Frozen tensors proven unchanged at the end of training.
+        prefix_cache: The cache while training runs, with ``n_hits``, ``n_misses``, ``n_bytes``.
     """
 
-    def __init__(self, plan: LayerPlan | str | Path | dict | None = None):
+    def __init__(
+        self,
+        plan: LayerPlan | str | Path | dict | None = None,
+        *,
+        cache: CacheConfig | str | Path | dict | None = None,
+        label_loss: bool | None = None,
+    ):
         # A dictionary comes from a checkpoint: the Trainer rebuilds callbacks from their state.
         self.plan = LayerPlan.from_dict(plan) if isinstance(plan, dict) else plan and as_plan(plan)
+        cache = CacheConfig(str(cache)) if isinstance(cache, (str, Path)) else cache
+        self.cache = CacheConfig(**cache) if isinstance(cache, dict) else cache
+        self.label_loss = label_loss
+        self.prefix_cache: PrefixCache | None = None
         self.profile: GradientProfile | None = None
         self.trainable_fraction = float("nan")
         self.n_verified = 0
@@ -74,6 +94,8 @@ class GradLocCallback(TrainerCallback, ExportableState):
         policy: str = DEFAULT_POLICY,
         measure: MeasureConfig | None = None,
         seed: int = 0,
+        cache: CacheConfig | str | Path | None = None,
+        label_loss: bool | None = None,
         **options: object,
     ) -> "GradLocCallback":
         """Measure on probes when training starts, then select and freeze.
@@ -87,12 +109,14 @@ class GradLocCallback(TrainerCallback, ExportableState):
             policy: A key of ``gradloc.selection.POLICIES``.
             measure: Granularity, counts and lengths.
             seed: Which probes and texts are drawn.
+            cache: As for ``GradLocCallback``.
+            label_loss: As for ``GradLocCallback``.
             **options: Options of the policy.
 
         Raises:
             GradlocError: The files cannot be read.
         """
-        callback = cls(None)
+        callback = cls(None, cache=cache, label_loss=label_loss)
         probe_set = probes if isinstance(probes, ProbeSet) else load_probes(probes)
         texts = list(reference) if isinstance(reference, (list, tuple)) else None
         callback._request = _Request(
@@ -107,13 +131,19 @@ class GradLocCallback(TrainerCallback, ExportableState):
 
     def state(self) -> dict:
         """What the Trainer keeps of this callback in ``trainer_state.json``."""
-        return {"args": {"plan": self.plan and self.plan.to_dict()}, "attributes": {}}
+        arguments = {
+            "plan": self.plan and self.plan.to_dict(),
+            "cache": self.cache and asdict(self.cache),
+            "label_loss": self.label_loss,
+        }
+        return {"args": arguments, "attributes": {}}
 
     def restore(self) -> None:
         """Give the model back its ``requires_grad`` flags; call it when training is done with."""
         for hook in self._hooks:
             hook.remove()
         self._hooks = []
+        self.prefix_cache = None  # its hooks are among those removed
         if self._frozen is not None:
             self._frozen.restore()
             self._frozen = None
@@ -129,6 +159,10 @@ class GradLocCallback(TrainerCallback, ExportableState):
                 "GradLocCallback was added to a Trainer that already existed, so nothing was "
                 "frozen. Pass it in callbacks=[...], or call gradloc.attach(trainer, callback)."
             )
+        if self.prefix_cache is not None:
+            # What is seen once is not worth storing. A stream has no length, so the Trainer takes
+            # as many epochs as a number can count.
+            self.prefix_cache.keep_training_rows = 1 < state.num_train_epochs < sys.maxsize
         # The Trainer fails at its first save if a resumed state lacks a stateful callback.
         state.stateful_callbacks.setdefault(type(self).__name__, self.state())
         if args.activation_checkpointing and not _reentrant(args):
@@ -138,8 +172,15 @@ class GradLocCallback(TrainerCallback, ExportableState):
             if not inputs.requires_grad and hasattr(model, "disable_input_require_grads"):
                 model.disable_input_require_grads()
 
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        """Let the processes see what the others have stored."""
+        if self.prefix_cache is not None:
+            self.prefix_cache.refresh()
+
     def on_save(self, args, state, control, **kwargs):
         """Put the plan beside the weights of each checkpoint, where people look for it."""
+        if self.prefix_cache is not None:
+            self.prefix_cache.refresh()
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         if state.is_world_process_zero and folder.is_dir():
             self.plan.save(folder / PLAN_FILE)
@@ -147,6 +188,8 @@ class GradLocCallback(TrainerCallback, ExportableState):
     def on_train_end(self, args, state, control, **kwargs):
         """Prove that what was frozen is unchanged."""
         self.n_verified = self._frozen.verify()
+        if self.prefix_cache is not None:
+            self.prefix_cache.refresh()
 
     def _freeze(self, trainer: Trainer) -> None:
         """Decide on the plan and apply it; the optimizer exists, the model is not wrapped yet."""
@@ -164,6 +207,7 @@ class GradLocCallback(TrainerCallback, ExportableState):
         self._frozen = freeze_layers(trainer.model, self.plan)
         if self._frozen.learning_rate_scales:
             self._hooks = scale_learning_rates(trainer.optimizer, self._frozen.learning_rate_scales)
+        self._save_work(trainer)
         n_parameters = sum(p.numel() for p in trainer.model.parameters())
         self.trainable_fraction = self._frozen.n_trainable / n_parameters
         logger.info(
@@ -173,6 +217,28 @@ class GradLocCallback(TrainerCallback, ExportableState):
             100 * self.trainable_fraction,
             self.plan.policy or "plan by hand",
         )
+
+    def _save_work(self, trainer: Trainer) -> None:
+        """Leave out what no step needs: logits without a label, blocks that never change."""
+        # Another loss than the model's own may read the logits of every position.
+        own_loss = (
+            type(trainer).compute_loss is Trainer.compute_loss
+            and trainer.compute_loss_func is None
+            and trainer.label_smoother is None
+        )
+        if self.label_loss or (self.label_loss is None and own_loss):
+            try:
+                self._hooks.append(score_labels_only(trainer.model))
+            except GradlocError as error:
+                if self.label_loss:
+                    raise
+                logger.info("%s It computes its own loss at all positions.", error)
+        if self.cache is not None:
+            rank = trainer.accelerator.process_index
+            self.prefix_cache = PrefixCache(
+                trainer.model, self._frozen.lowest_block, self.cache, rank
+            )
+            self._hooks.append(self.prefix_cache)
 
     def _measure(self, trainer: Trainer) -> LayerPlan:
         """Measure on the first process and give every other the same plan."""

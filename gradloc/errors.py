@@ -71,5 +71,9 @@ class FrozenParametersChangedError(GradlocError):
     """A parameter that the plan froze is no longer equal, bit for bit, to what it was."""
 
 
+class CacheError(GradlocError):
+    """A frozen prefix cannot be cached: nothing lies below, it is trained, or it has dropout."""
+
+
 class RunError(GradlocError):
     """A run folder cannot be used: it belongs to another recipe, or a stage is missing."""

@@ -57,6 +57,16 @@ class FrozenLayers:
         """Number of parameters that train."""
         return sum(p.numel() for p in self._model.parameters() if p.requires_grad)
 
+    @property
+    def lowest_block(self) -> int:
+        """The lowest block with anything that trains; 0 where the embeddings train."""
+        return min(
+            unit.info.block or 0
+            for unit in find_units(self._model, self.plan.granularity)
+            if unit.info.kind not in ("norm", "head")
+            and any(p.requires_grad for p in (*unit.parameters.values(), *unit.adapters.values()))
+        )
+
     def verify(self) -> int:
         """Compare every frozen tensor, bit for bit, with what it was when it was frozen.
 

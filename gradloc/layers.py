@@ -152,6 +152,15 @@ def _text_config(model: nn.Module):
     return config.get_text_config()
 
 
+def block_stack(model: nn.Module) -> tuple[str, nn.ModuleList]:
+    """Name and list of the model's blocks: the one list as long as ``num_hidden_layers``.
+
+    Raises:
+        UnitsError: There is no such list, or more than one.
+    """
+    return _block_stack(unwrap(model))
+
+
 def _block_stack(model: nn.Module) -> tuple[str, nn.ModuleList]:
     n_blocks = getattr(_text_config(model), "num_hidden_layers", None)
     found: dict[str, nn.ModuleList] = {}

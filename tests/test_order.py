@@ -16,7 +16,7 @@ ORDER = [
     "errors", "artifacts", "environment", "profile", "plan", "results", "yaml_source", "schema",
     "shipped", "recipe_checks", "recipe", "layers", "probes", "benchmarks", "spans", "corpus",
     "models", "checkpoints", "batches", "logits", "memory", "gradients", "reliability", "cost",
-    "selection", "measuring", "freezing", "metrics", "frontier", "scoring", "answers", "readings",
+    "selection", "measuring", "freezing", "label_loss", "prefix_cache", "metrics", "frontier", "scoring", "answers", "readings",
     "score_log", "lm_harness", "injection", "preparation", "suite_metrics", "harness_measures",
     "suites", "comparison", "acquisition", "callback", "training", "merging", "evaluation",
     "gates", "report", "analysis", "validation", "pipeline", "terminal", "commands", "analyze",
