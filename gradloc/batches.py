@@ -106,7 +106,10 @@ def text_batches(
 
 
 def collate(
-    rows: Sequence[dict[str, list[int]]], pad_token_id: int, padding_side: str = "right"
+    rows: Sequence[dict[str, list[int]]],
+    pad_token_id: int,
+    padding_side: str = "right",
+    pad_to_multiple_of: int = 1,
 ) -> dict[str, Tensor]:
     """Pad rows to the longest and stack them.
 
@@ -114,6 +117,7 @@ def collate(
         rows: ``input_ids`` and ``labels`` of each sequence.
         pad_token_id: Id that fills; the attention mask is 0 and the label -100 there.
         padding_side: ``right`` or ``left``.
+        pad_to_multiple_of: The width of the batch is rounded up to a multiple of this.
 
     Returns:
         ``input_ids``, ``attention_mask`` and ``labels``, each (batch, seq), int64.
@@ -123,6 +127,7 @@ def collate(
             f"padding_side {padding_side!r} is unknown; choose one of {', '.join(PADDING_SIDES)}."
         )
     width = max(len(row["input_ids"]) for row in rows)
+    width = -(-width // pad_to_multiple_of) * pad_to_multiple_of
     columns = {"input_ids": pad_token_id, "attention_mask": 0, "labels": IGNORED}
     batch = {
         name: torch.full((len(rows), width), fill, dtype=torch.long)

@@ -67,6 +67,12 @@ class LayerPlan:
         return tuple(name for name, scale in self.scale.items() if scale == 0)
 
     @property
+    def lowest_block(self) -> int | None:
+        """The lowest block that is trained; 0 where embeddings are, ``None`` where no block is."""
+        trained = [unit for unit in self.units if self.scale[unit.name] > 0]
+        return min((u.block or 0 for u in trained if u.kind not in ("norm", "head")), default=None)
+
+    @property
     def trainable_fraction(self) -> float:
         """Parameters of trained units / all parameters, 0-1."""
         total = sum(unit.n_parameters for unit in self.units)

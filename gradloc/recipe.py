@@ -224,6 +224,22 @@ class EvaluationConfig:
 
 
 @dataclass(frozen=True, config=_STRICT)
+class PrefixCacheConfig:
+    """Whether hidden states below the lowest trained block are kept between epochs.
+
+    Args:
+        enabled: Keep them, in ``prefix-cache/`` of the run, for every arm whose plan leaves
+            blocks below it frozen.
+        dtype: ``float32`` (the same bits as without a cache) or ``bfloat16`` (half the size).
+        max_gib: Size on disk at most, for each arm.
+    """
+
+    enabled: bool = False
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    max_gib: Annotated[float, Field(gt=0)] = 20.0
+
+
+@dataclass(frozen=True, config=_STRICT)
 class Recipe:
     """Everything that one run needs.
 
@@ -235,6 +251,7 @@ class Recipe:
         dtype: ``float32``, ``bfloat16``: type in which the weights are held.
         corpus, probes, measure, evaluation: The stages' settings.
         training: ``transformers.TrainingArguments`` by name, for every arm.
+        prefix_cache: Hidden states kept between epochs; off unless enabled.
         injection: Facts to inject into ordinary text; off unless it asks for some.
         arms: Name -> arm. The first is the main one: its plan is ``plan.json`` and its weights
             are ``checkpoint/``. Arms with policy ``all`` are the line to compare with.
@@ -251,6 +268,7 @@ class Recipe:
     probes: ProbesConfig = field(default_factory=ProbesConfig)
     measure: MeasureConfig = field(default_factory=MeasureConfig)
     training: dict[str, Any] = field(default_factory=dict)
+    prefix_cache: PrefixCacheConfig = field(default_factory=PrefixCacheConfig)
     injection: InjectionConfig = field(default_factory=InjectionConfig)
     arms: dict[str, ArmConfig] = field(default_factory=lambda: {"interference_ratio": ArmConfig()})
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)

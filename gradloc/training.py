@@ -28,12 +28,17 @@ from gradloc.injection import InjectedRows, ordinary_texts, plan_injection
 from gradloc.memory import PeakMemory
 from gradloc.models import load_model, load_tokenizer
 from gradloc.plan import LayerPlan, as_plan
+from gradloc.prefix_cache import CacheConfig
 from gradloc.preparation import build_probes, training_documents
 from gradloc.probes import Probe, ProbeSet
 from gradloc.recipe import ArmConfig, Recipe, save_resolved
-from gradloc.scoring import score_probes
+from gradloc.scoring import probe_span, score_spans
 
 CHECKPOINT_DIR = "checkpoint"
+CACHE_DIR = "prefix-cache"
+# With a cache, batches are as wide as a multiple of this: a row is stored once for each width of
+# a batch that it was in, since the last bits of attention depend on the width.
+CACHED_WIDTH = 32
 
 
 def train(
@@ -75,7 +80,8 @@ def train(
     tokenizer = load_tokenizer(recipe.model)
     arguments = _arguments(recipe, recipe.arms[arm], out_dir)
     dataset, followers = _data(recipe, arguments, tokenizer, corpus, probes)
-    callback = GradLocCallback(plan)
+    cache = _prefix_cache(recipe, plan)
+    callback = GradLocCallback(plan, cache=cache)
     curve = ProbeCurve(
         tokenizer,
         *_followed(probes, recipe.evaluation.n_curve_probes),
@@ -85,7 +91,11 @@ def train(
         model=model,
         args=arguments,
         train_dataset=dataset,
-        data_collator=functools.partial(collate, pad_token_id=pad_token_id(tokenizer)),
+        data_collator=functools.partial(
+            collate,
+            pad_token_id=pad_token_id(tokenizer),
+            pad_to_multiple_of=CACHED_WIDTH if cache else 1,
+        ),
         processing_class=tokenizer,
         callbacks=[callback, curve, *followers, Progress(arm)],
     )
@@ -105,6 +115,7 @@ def train(
         "peak_rss_mib": round(memory.mib, 1),
         "trainable_fraction": round(callback.trainable_fraction, 6),
         "n_frozen_tensors_verified": callback.n_verified,
+        **_cache_figures(callback),
         "curve": _curve(trainer.state.log_history),
     }
     if trainer.is_world_process_zero():
@@ -169,10 +180,32 @@ class ProbeCurve(TrainerCallback):
         point = {"step": state.global_step}
         for name, probes in (("new_nll", self.new), ("invariant_nll", self.invariant)):
             if probes:
-                nll = score_probes(model, self.tokenizer, probes, progress=False)["nll"]
-                point[name] = float(sum(nll) / len(nll))
+                # The right answers alone, in the same batches each time: with a prefix cache,
+                # every measurement but the first begins above the frozen blocks.
+                spans = [probe_span(self.tokenizer, probe, probe.targets[0]) for probe in probes]
+                scores = score_spans(model, spans, progress=False)
+                point[name] = sum(score.nll for score in scores) / len(scores)
         state.log_history.append(point)
         self.seconds += time.perf_counter() - start
+
+
+def _prefix_cache(recipe: Recipe, plan: LayerPlan) -> CacheConfig | None:
+    """The run's cache, where the plan leaves blocks to skip."""
+    config = recipe.prefix_cache
+    if not config.enabled or not plan.lowest_block:
+        return None
+    return CacheConfig(str(recipe.run_dir / CACHE_DIR), config.dtype, config.max_gib)
+
+
+def _cache_figures(callback: GradLocCallback) -> dict[str, float]:
+    cache = callback.prefix_cache
+    if cache is None:
+        return {}
+    return {
+        "n_passes_from_cache": cache.n_hits,
+        "n_passes_cached": cache.n_misses,
+        "cache_mib": round(cache.n_bytes / 2**20, 1),
+    }
 
 
 def _remove_default_progress(trainer: Trainer) -> None:

@@ -187,3 +187,12 @@ def test_documents_are_read_as_they_are_needed(tokenizer):
     assert len(read) == 0
     next(rows)
     assert len(read) == 2
+
+
+def test_the_width_is_rounded_up_to_a_multiple_and_only_padding_is_added():
+    rows = [{"input_ids": list(range(1, n + 1)), "labels": list(range(1, n + 1))} for n in (5, 8)]
+    batch = collate(rows, pad_token_id=0, pad_to_multiple_of=6)
+    assert batch["input_ids"].shape == (2, 12)
+    assert batch["attention_mask"].sum(dim=1).tolist() == [5, 8]
+    assert (batch["labels"][batch["attention_mask"] == 0] == -100).all()
+    assert collate(rows, pad_token_id=0, pad_to_multiple_of=4)["input_ids"].shape == (2, 8)

@@ -7,10 +7,12 @@ import sys
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 import gradloc.pipeline
 from gradloc import EvalResult, LayerPlan, load_probes, load_recipe
+from gradloc.artifacts import read_json
 from gradloc.errors import RecipeError, RunError
 from gradloc.layers import find_units
 from gradloc.pipeline import STAGE_FILES, arm_dir, run, train_stage
@@ -177,6 +179,30 @@ def test_a_training_that_is_killed_continues_from_its_last_checkpoint(recipe_fil
     run(recipe)
     weights = [r.run_dir / "checkpoint" / "model.safetensors" for r in (whole, recipe)]
     assert weights[0].read_bytes() == weights[1].read_bytes()
+
+
+def test_a_prefix_cache_changes_what_a_run_costs_and_not_what_it_gives(recipe_file):
+    overrides = [
+        "arms.ours={policy: top_k, options: {k: 1}}",
+        "training.max_steps=8",
+        "corpus.max_update_documents=4",
+        "corpus.packing=true",  # rows of one width, which are found again in any batch
+    ]
+    plain = load_recipe(recipe_file, [*overrides, "name=plain"])
+    cached = load_recipe(recipe_file, [*overrides, "name=cached", "prefix_cache.enabled=true"])
+    results = [EvalResult.load(run(recipe) / "results.json") for recipe in (plain, cached)]
+    for arm in ("ours", "full"):
+        one, other = (
+            load_file(arm_dir(recipe, arm) / "model.safetensors") for recipe in (plain, cached)
+        )
+        assert all(torch.equal(one[name], other[name]) for name in one)
+    logs = [read_json(arm_dir(cached, arm) / "training.json", "log") for arm in ("ours", "full")]
+    assert logs[0]["n_passes_from_cache"] >= 4
+    assert "n_passes_from_cache" not in logs[1]  # full training leaves nothing to skip
+    assert logs[0]["curve"]["new_nll"][-1] == pytest.approx(
+        read_json(arm_dir(plain, "ours") / "training.json", "log")["curve"]["new_nll"][-1], abs=1e-6
+    )
+    assert results[0].arms.keys() == results[1].arms.keys()
 
 
 def test_another_recipe_does_not_touch_the_run(finished, recipe_file):

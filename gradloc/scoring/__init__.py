@@ -6,7 +6,7 @@ the model write nothing (``gradloc.answers`` does).
 """
 
 from gradloc.scoring.engine import TOKEN_BUDGET, score_spans
-from gradloc.scoring.items import TEXT_LENGTH, score_probes, score_texts
+from gradloc.scoring.items import TEXT_LENGTH, probe_span, score_probes, score_texts
 from gradloc.scoring.tokens import Span, SpanScore, context_length
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "Span",
     "SpanScore",
     "context_length",
+    "probe_span",
     "score_probes",
     "score_spans",
     "score_texts",
