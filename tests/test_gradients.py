@@ -7,6 +7,7 @@ from conftest import build_model
 from peft import LoraConfig, get_peft_model
 
 import gradloc.gradients
+import gradloc.one_at_a_time
 from gradloc import GradientProfile, GradlocError, measure_gradients
 from gradloc.errors import MeasurementError
 from gradloc.layers import find_units
@@ -180,15 +181,16 @@ def test_the_model_is_left_bit_for_bit_as_found():
     assert torch.equal(torch.get_rng_state(), random_state)
 
 
-def test_at_most_one_gradient_is_alive_while_norms_are_taken(llama, monkeypatch):
+def test_one_at_a_time_at_most_one_gradient_is_alive(llama, monkeypatch):
     alive = []
-    real = torch.linalg.vector_norm
+    real = gradloc.one_at_a_time.dot
 
-    def spy(*args, **kwargs):
+    def spy(left, right):
         alive.append(sum(p.grad is not None for p in llama.parameters()))
-        return real(*args, **kwargs)
+        return real(left, right)
 
-    monkeypatch.setattr(torch.linalg, "vector_norm", spy)
+    monkeypatch.setattr(gradloc.gradients.gram, "unknown_parameters", lambda *args: ["planted"])
+    monkeypatch.setattr(gradloc.one_at_a_time, "dot", spy)
     measure_gradients(llama, pad(PROBES))
     assert max(alive) == 1
 
