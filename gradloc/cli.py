@@ -16,8 +16,10 @@ import click
 
 from gradloc import __version__
 from gradloc.analyze import analyze
+from gradloc.bench.command import bench
 from gradloc.commands import INPUT, SHOW_JSON, show
 from gradloc.errors import GradlocError
+from gradloc.planning.command import plan
 
 FORCE = click.option("--force", is_flag=True, help="Overwrite what finished stages left.")
 
@@ -356,6 +358,8 @@ def report(runs: tuple[Path, ...]) -> None:
 
 
 cli.add_command(analyze)
+cli.add_command(plan)
+cli.add_command(bench)
 
 
 @cli.command()

@@ -105,23 +105,61 @@ def find_units(model: nn.Module, granularity: str = "sublayer") -> tuple[Unit, .
     return _assemble(model, canonical_name(stack_name), sublayers)
 
 
-def model_shape(model: nn.Module) -> dict[str, int]:
+def model_shape(model: nn.Module) -> dict[str, int | list[int]]:
     """The sizes on which the cost of training depends.
 
     Returns:
-        ``n_blocks``, ``hidden_size``, ``vocab_size``, ``kv_size`` (keys or values of one token)
-        and ``n_parameters``.
+        ``n_blocks``, ``hidden_size``, ``vocab_size``, ``n_heads``, ``query_size`` and ``kv_size``
+        (queries, and keys or values, of one token), ``ffn_size`` (inner width of an MLP), ``tied``
+        (1: the head is the embedding) and ``n_parameters``. Of a mixture of experts also
+        ``n_experts``, ``n_experts_per_token`` and ``expert_parameters`` (of the routed experts,
+        block by block).
     """
-    config = _text_config(unwrap(model))
+    model = unwrap(model)
+    config = _text_config(model)
     n_heads = config.num_attention_heads
     head_size = getattr(config, "head_dim", None) or config.hidden_size // n_heads
     n_kv_heads = getattr(config, "num_key_value_heads", None) or n_heads
+    # Families name it differently; four times the width is what those without a name mean.
+    widths = (getattr(config, name, None) for name in ("intermediate_size", "ffn_dim", "n_inner"))
     return {
         "n_blocks": config.num_hidden_layers,
         "hidden_size": config.hidden_size,
         "vocab_size": config.vocab_size,
+        "n_heads": n_heads,
+        "query_size": n_heads * head_size,
         "kv_size": n_kv_heads * head_size,
+        "ffn_size": next((w for w in widths if isinstance(w, int)), 4 * config.hidden_size),
+        "tied": int(_is_tied(model)),
         "n_parameters": sum(p.numel() for p in model.parameters()),
+        **_expert_shape(model, config),
+    }
+
+
+def _is_tied(model: nn.Module) -> bool:
+    embedding = model.get_input_embeddings() if hasattr(model, "get_input_embeddings") else None
+    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    return embedding is not None and head is not None and embedding.weight is head.weight
+
+
+def _expert_shape(model: nn.Module, config) -> dict[str, int | list[int]]:
+    """Sizes of a mixture of experts; nothing for any other model."""
+    names = ("num_experts", "num_local_experts", "n_routed_experts")
+    counts = (getattr(config, name, None) for name in names)
+    n_experts = next((count for count in counts if isinstance(count, int)), 0)
+    per_token = getattr(config, "num_experts_per_tok", None)
+    if not n_experts or not per_token:
+        return {}
+    depth = len(canonical_name(_block_stack(model)[0]).split("."))
+    sizes = [0] * config.num_hidden_layers
+    for name, parameter in model.named_parameters():
+        parts = canonical_name(name).split(".")
+        if "experts" in parts[depth:] and parts[depth].isdigit():
+            sizes[int(parts[depth])] += parameter.numel()
+    return {
+        "n_experts": n_experts,
+        "n_experts_per_token": per_token,
+        "expert_parameters": sizes,
     }
 
 

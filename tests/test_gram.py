@@ -104,6 +104,8 @@ def true_gradients(model, rows):
 def test_every_parameter_of_every_architecture_equals_the_oracle(kind, way, monkeypatch):
     cost = 1e9 if way == "gram" else -1e9
     monkeypatch.setattr(gradloc.gram.factors, "ELEMENT_COST", cost)
+    monkeypatch.setattr(gradloc.gram.factors, "BLOCK", 500)  # several blocks a matrix
+    monkeypatch.setattr(gradloc.gram.factors, "PIECE", 500)
     model = build(kind)
     units = find_units(model)
     rows = PROBES + REFERENCE

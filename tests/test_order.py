@@ -15,11 +15,12 @@ PACKAGE = Path(gradloc.__file__).parent
 ORDER = [
     "errors", "artifacts", "environment", "profile", "plan", "results", "yaml_source", "schema",
     "shipped", "recipe_checks", "recipe", "layers", "probes", "benchmarks", "spans", "corpus",
-    "models", "checkpoints", "batches", "logits", "memory", "sequences", "sums", "gram", "one_at_a_time", "gradients", "reliability", "cost",
-    "selection", "measuring", "freezing", "label_loss", "prefix_cache", "metrics", "frontier", "scoring", "answers", "readings",
-    "score_log", "lm_harness", "injection", "preparation", "suite_metrics", "harness_measures",
-    "suites", "comparison", "acquisition", "callback", "bench", "training", "merging", "evaluation",
-    "gates", "report", "analysis", "validation", "pipeline", "terminal", "commands", "analyze",
+    "models", "checkpoints", "batches", "logits", "memory", "sequences", "sums", "one_at_a_time",
+    "gram", "gradients", "reliability", "cost", "selection", "measuring", "freezing", "label_loss",
+    "prefix_cache", "metrics", "frontier", "scoring", "answers", "readings", "score_log",
+    "lm_harness", "injection", "preparation", "suite_metrics", "harness_measures", "suites",
+    "comparison", "acquisition", "callback", "training", "merging", "evaluation", "gates", "report",
+    "analysis", "validation", "pipeline", "terminal", "commands", "analyze", "planning", "bench",
     "cli",
 ]
 # fmt: on

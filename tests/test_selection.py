@@ -1,10 +1,13 @@
+import itertools
+
 import numpy as np
 import pytest
 
 from gradloc import LayerPlan, select_layers
+from gradloc.cost import StepSetting, predict_cost
 from gradloc.errors import GradlocError, PlanMismatchError, SelectionError
 from gradloc.profile import GradientProfile, UnitInfo
-from gradloc.selection import POLICIES, SCORES
+from gradloc.selection import POLICIES, SCORES, share_of_mass
 
 N_BLOCKS = 6
 
@@ -173,3 +176,133 @@ def test_a_plan_by_hand_needs_only_scales(tmp_path):
     (tmp_path / "bad.json").write_text('{"scale": {"layers.0.mlp": -1}}')
     with pytest.raises(GradlocError, match="layers.0.mlp: -1"):
         LayerPlan.load(tmp_path / "bad.json")
+
+
+# --- budgets ---------------------------------------------------------------------------------
+
+
+def uneven_profile(seed):
+    """Four blocks of uneven size with scores of no order."""
+    generator = np.random.default_rng(seed)
+    rows = [UnitInfo("embed", "embedding", None, 4000)]
+    for block in range(4):
+        for kind, size in (("attention", 1024), ("mlp", int(generator.integers(800, 6000)))):
+            rows.append(UnitInfo(f"layers.{block}.{kind}", kind, block, size))
+    rows.append(UnitInfo("norm", "norm", None, 16))
+    align = np.tile(generator.lognormal(0, 1.5, len(rows)), (4, 1))
+    ones = np.ones((4, len(rows)))
+    return GradientProfile(
+        units=tuple(rows),
+        probe_norms=ones,
+        reference_norms=ones,
+        probe_alignment=align,
+        reference_alignment=ones,
+        shape={"n_blocks": 4, "hidden_size": 16, "vocab_size": 250, "kv_size": 16},
+    )
+
+
+def every_choice(p, setting):
+    """Mass, time and memory of every set of the stack's units, one by one by the cost model."""
+    stack = [unit.name for unit in p.units if unit.in_stack]
+    scores = dict(zip(p.names, p.interference_ratio, strict=True))
+    total = sum(scores[name] for name in stack)
+    for n in range(1, len(stack) + 1):
+        for chosen in itertools.combinations(stack, n):
+            cost = predict_cost(
+                p.units, {name: float(name in chosen) for name in p.names}, p.shape, **vars(setting)
+            )
+            mass = sum(scores[name] for name in chosen) / total
+            yield frozenset(chosen), mass, cost["time_ratio"], cost["memory_ratio"]
+
+
+SETTINGS = {
+    "plain": StepSetting(sequence_length=16, batch_size=2),
+    "cached": StepSetting(sequence_length=16, batch_size=2, cached=True, label_loss=True),
+    "much memory": StepSetting(sequence_length=128, batch_size=8),
+}
+
+
+@pytest.mark.parametrize("setting", sorted(SETTINGS))
+@pytest.mark.parametrize("seed", range(3))
+def test_budgets_choose_what_trying_every_set_of_units_finds(seed, setting):
+    p, setting = uneven_profile(seed), SETTINGS[setting]
+    choices = list(every_choice(p, setting))
+    times, memories = sorted(c[2] for c in choices), sorted(c[3] for c in choices)
+    n_tight = 0
+    for part in (0.02, 0.2, 0.5, 0.8):
+        # Between two possible values, so that rounding decides nothing.
+        time, memory = (values[int(part * len(values))] + 2e-4 for values in (times, memories))
+        for limits in (
+            dict(budget=time),
+            dict(memory_budget=memory),
+            dict(budget=time, memory_budget=memory),
+        ):
+            allowed = [
+                c
+                for c in choices
+                if c[2] <= limits.get("budget", 9) and c[3] <= limits.get("memory_budget", 9)
+            ]
+            best = max((c[1] for c in allowed), default=None)
+            if best is None:
+                continue
+            plan = select_layers(p, k=8, setting=setting, **limits)
+            kept = next(c[1] for c in choices if c[0] == frozenset(plan.trained))
+            assert kept == pytest.approx(best, abs=1e-6), (limits, plan.trained)
+            assert plan.predicted["time_ratio"] <= limits.get("budget", 9)
+            assert plan.predicted["memory_ratio"] <= limits.get("memory_budget", 9)
+            n_tight += best < 0.999
+        least = min(c[2] for c in choices if c[1] >= part)
+        plan = select_layers(p, k=8, setting=setting, share=part)
+        assert plan.predicted["time_ratio"] == pytest.approx(least, abs=1.1e-4)
+    assert n_tight >= 6  # budgets that bind, or nothing was tested
+
+
+def test_a_budget_takes_away_from_the_rule_and_never_adds():
+    p = uneven_profile(1)
+    rule = select_layers(p)
+    assert 1 < len(rule.trained) < 8
+    assert select_layers(p, budget=5.0).trained == rule.trained
+    tight = select_layers(p, share=0.3)
+    assert set(tight.trained) < set(rule.trained)
+    assert tight.options == {"share": 0.3}
+    assert {tight.scale[name] for name in tight.trained} == {1.0}
+    # Of a rule with learning rates, what is kept keeps its rate.
+    scaled = select_layers(p, "rgn_scaled", budget=0.8)
+    full = select_layers(p, "rgn_scaled")
+    assert all(scaled.scale[name] == full.scale[name] for name in scaled.trained)
+
+
+def test_share_of_mass_counts_only_what_the_rule_trains():
+    scores = np.array([0.0, 3.0, 1.0, 0.0])
+    assert share_of_mass(scores, np.array([True, True, False, False])) == 0.75
+    assert share_of_mass(scores, np.array([True, False, False, True])) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        (dict(budget=0.01), r"no unit fits within budget 0.01 .*the cheapest .*layers.* costs 0\."),
+        (dict(memory_budget=1e-6), "no unit fits within memory_budget 1e-06"),
+        (dict(share=1.2), "share must lie in .0, 1."),
+        (dict(budget=-0.5), "budget must be a number above 0.*-0.5"),
+        (dict(budget="half"), "budget must be a number.*'half'"),
+        (dict(policy="top_k", budget=0.5), "'top_k' ranks units by no score.*interference_ratio"),
+        (dict(share=1.0, budget=0.6), "keeps budget 0.6, share 1 together"),
+    ],
+)
+def test_impossible_budgets_are_explained(kwargs, message):
+    with pytest.raises(SelectionError, match=message):
+        select_layers(profile(), **kwargs)
+
+
+def test_the_figure_that_an_error_names_is_enough():
+    p = profile()
+    with pytest.raises(SelectionError) as error:
+        select_layers(p, budget=0.01)
+    cheapest = float(str(error.value).rpartition("costs ")[2].rstrip("."))
+    assert len(select_layers(p, budget=cheapest).trained) >= 1
+
+
+def test_a_budget_needs_the_sizes_of_the_model():
+    with pytest.raises(SelectionError, match="lacks the sizes"):
+        select_layers(profile(shape={}), budget=0.5)

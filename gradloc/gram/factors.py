@@ -19,7 +19,11 @@ from gradloc.sums import dot
 
 # One element of a weight gradient is written once and read twice where it is formed.
 # measured: that takes as long as this many multiply-adds of a matrix product (CPU, float32).
-ELEMENT_COST = 20
+ELEMENT_COST = 15
+
+# Elements of a gradient that are formed and read at a time. measured: 1 MiB stays in the cache of
+# a CPU, and a whole matrix of 900,000 takes 1.5 times as long.
+BLOCK = 2**18
 
 # Elements of a direction in float32 at a time. measured: 16 MiB stay in reused memory.
 PIECE = 2**22
@@ -72,8 +76,7 @@ class Products:
 
     def _squared(self, i: int) -> Tensor:
         if not self._gram_is_cheaper(i):
-            gradient = _outer(*self.joined(i))
-            return dot(gradient, gradient)
+            return self._formed([i], None)[0][0]
         if len(self.calls) == 1:
             left, right = self.calls[0]
             return dot(left.gram(i), right.gram(i))
@@ -109,13 +112,25 @@ class Products:
         gram = sum(self._n_rows(i) ** 2 for i in range(self.n)) * (d_left + d_right)
         if gram <= self.n * d_left * d_right * ELEMENT_COST:
             return self.squared(), self.inner(direction)
-        direction = direction.float()
-        squared, inner = [], []
-        for i in range(self.n):
-            gradient = _outer(*self.joined(i))
-            squared.append(dot(gradient, gradient))
-            inner.append(dot(gradient, direction))
-        return torch.stack(squared), torch.stack(inner)
+        return self._formed(list(range(self.n)), direction)
+
+    def _formed(self, sequences: list[int], direction: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Squared norms and inner products of gradients formed block by block, in the cache."""
+        pairs = [self.joined(i) for i in sequences]
+        (d_left, d_right), device = self._shape, pairs[0][0].device
+        size = d_left if device.type == "cuda" else max(1, BLOCK // d_right)
+        room = torch.empty(min(size, d_left), d_right, device=device)
+        squared, inner = (torch.zeros(len(pairs), device=device) for _ in range(2))
+        for start in range(0, d_left, size):
+            columns = slice(start, start + size)
+            piece = None if direction is None else direction[columns].float()
+            for place, (left, right) in enumerate(pairs):
+                block = room[: min(size, d_left - start)]
+                torch.mm(left[:, columns].T, right, out=block)
+                squared[place] += dot(block, block)
+                if piece is not None:
+                    inner[place] += dot(block, piece)
+        return squared, inner
 
     def add_sum(self, total: Tensor) -> None:  # noqa: D102
         for left, right in self.calls:
@@ -193,7 +208,3 @@ def _by_row(left: Tensor, direction: Tensor, right: Tensor) -> Tensor:
         piece = direction[start : start + size].float()
         product.addmm_(left[:, start : start + size], piece)
     return product.mul_(right).sum(1)
-
-
-def _outer(left: Tensor, right: Tensor) -> Tensor:
-    return left.T @ right

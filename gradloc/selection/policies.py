@@ -1,78 +1,19 @@
-"""Policies: from a gradient profile to a layer plan.
+"""Policies: from a gradient profile to a scale for each unit.
 
-Comes in: a ``GradientProfile`` and the name of a policy. Goes out: a ``LayerPlan``. There is no
-model in sight. To add a policy, write a function of a profile that returns a scale for each
-unit and enter it in ``POLICIES``; if it ranks units by a score, enter that in ``SCORES``.
+Comes in: a ``GradientProfile``. Goes out: scales, (n_units,). There is no model in sight. To add
+a policy, write a function of a profile and enter it in ``POLICIES``; if it ranks units by a score,
+enter that in ``SCORES``.
 """
 
 import difflib
-import inspect
 from collections.abc import Callable
 
 import numpy as np
 
-from gradloc.cost import predict_cost
 from gradloc.errors import SelectionError
-from gradloc.plan import LayerPlan
 from gradloc.profile import GradientProfile
-from gradloc.reliability import reliability
 
 DEFAULT_POLICY = "interference_ratio"
-
-
-def select_layers(
-    profile: GradientProfile, policy: str = DEFAULT_POLICY, **options: object
-) -> LayerPlan:
-    """Choose which units to train.
-
-    Only units of the block stack are chosen among; embeddings, head and final norm stay frozen
-    (but for the policy ``all``), since training a tied head forces the backward pass through the
-    whole depth.
-
-    Args:
-        profile: The measured profile.
-        policy: A key of ``POLICIES``.
-        **options: Options of that policy, such as ``k=10``.
-
-    Returns:
-        A plan with a scale for every unit, the scores, how far they can be trusted, and the
-        predicted cost.
-
-    Raises:
-        SelectionError: Unknown policy or option, an option out of range, or a profile that lacks
-            what the policy needs.
-    """
-    if policy not in POLICIES:
-        raise SelectionError(
-            f"policy {policy!r} is unknown.{_did_you_mean(policy, POLICIES)} "
-            f"Policies: {', '.join(POLICIES)}."
-        )
-    choose = POLICIES[policy]
-    known = list(inspect.signature(choose).parameters)[1:]
-    for option in options:
-        if option not in known:
-            raise SelectionError(
-                f"policy {policy!r} has no option {option!r}.{_did_you_mean(option, known)} "
-                f"Options: {', '.join(known) or 'none'}."
-            )
-    try:
-        scale = choose(profile, **options)
-    except TypeError as error:
-        raise SelectionError(f"policy {policy!r}: {error}") from error
-    scales = {name: float(value) for name, value in zip(profile.names, scale, strict=True)}
-    score_name, score = SCORES.get(policy, ("", None))
-    return LayerPlan(
-        scale=scales,
-        units=profile.units,
-        policy=policy,
-        options=dict(options),
-        granularity=profile.granularity,
-        model=profile.model,
-        score_name=score_name,
-        scores=dict(zip(profile.names, score(profile).tolist(), strict=True)) if score else {},
-        reliability=reliability(profile, score) if score else {},
-        predicted=predict_cost(profile.units, scales, profile.shape),
-    )
 
 
 def interference_ratio(
@@ -136,7 +77,7 @@ def random_k(
     if k is not None:
         scale[order[: _checked_k(profile, k)]] = 1.0
         return scale
-    budget = sizes[_policy(like)(profile) > 0].sum()
+    budget = sizes[policy_named(like)(profile) > 0].sum()
     for index in order:
         # The last unit may overshoot by less than what leaving it out would lack.
         if sizes[scale > 0].sum() + sizes[index] / 2 <= budget:
@@ -169,7 +110,7 @@ def bottom_k(profile: GradientProfile, *, k: int = 4) -> np.ndarray:
 
 def inverse(profile: GradientProfile, *, of: str = DEFAULT_POLICY) -> np.ndarray:
     """Train the units of the stack that policy ``of`` would freeze."""
-    return np.where(_in_stack(profile), (_policy(of)(profile) == 0).astype(float), 0.0)
+    return np.where(_in_stack(profile), (policy_named(of)(profile) == 0).astype(float), 0.0)
 
 
 def train_all(profile: GradientProfile) -> np.ndarray:
@@ -218,13 +159,22 @@ SCORES: dict[str, tuple[str, Callable[[GradientProfile], np.ndarray]]] = {
 }
 
 
-def _policy(name: str) -> Policy:
+def policy_named(name: str) -> Policy:
+    """A policy of ``POLICIES``.
+
+    Raises:
+        SelectionError: There is none of this name.
+    """
     if name not in POLICIES:
-        raise SelectionError(f"policy {name!r} is unknown.{_did_you_mean(name, POLICIES)}")
+        raise SelectionError(
+            f"policy {name!r} is unknown.{did_you_mean(name, POLICIES)} "
+            f"Policies: {', '.join(POLICIES)}."
+        )
     return POLICIES[name]
 
 
-def _did_you_mean(word: str, choices) -> str:
+def did_you_mean(word: str, choices) -> str:
+    """The closest choice as a question, with a blank before it, or nothing."""
     close = difflib.get_close_matches(str(word), list(choices), n=1)
     return f" Did you mean {close[0]!r}?" if close else ""
 

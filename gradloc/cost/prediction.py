@@ -1,0 +1,198 @@
+"""Time and memory of a plan against full training.
+
+Comes in: units, scales, the sizes of the model, a setting. Goes out: ratios, apart for forward,
+backward and optimizer. It runs nothing.
+"""
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from gradloc.cost.machine import MACHINE, Machine
+from gradloc.cost.setting import BATCH_SIZE, SEQUENCE_LENGTH, StepSetting
+from gradloc.cost.work import StepWork, step_work
+from gradloc.profile import UnitInfo
+
+_WITHOUT_BYTES = Machine(1.0, math.inf, math.inf)
+
+_RATIOS = ("time_ratio", "memory_ratio", "ideal_time_ratio")
+_PARTS = ("forward_ratio", "backward_ratio", "optimizer_ratio")
+
+
+@dataclass(frozen=True)
+class StepSeconds:
+    """Predicted seconds of one step on ``StepSetting.machine``; their ratios are what counts.
+
+    Args:
+        forward: Forward pass with the loss.
+        backward: Backward pass.
+        optimizer: Clipping and the optimizer's step.
+    """
+
+    forward: float
+    backward: float
+    optimizer: float
+
+    @property
+    def total(self) -> float:
+        """Seconds of the step."""
+        return self.forward + self.backward + self.optimizer
+
+
+def predict_cost(
+    units: tuple[UnitInfo, ...],
+    scale: dict[str, float],
+    shape: dict,
+    *,
+    sequence_length: int = SEQUENCE_LENGTH,
+    batch_size: int = BATCH_SIZE,
+    cached: bool = False,
+    label_loss: bool = False,
+    labelled_fraction: float = 1.0,
+    dtype: str = "float32",
+    machine: Machine = MACHINE,
+) -> dict[str, float | int | None]:
+    """Predict step time and memory of a plan relative to full training by the plain Trainer.
+
+    Full training means the same model, batch and type with every parameter trained, the model's
+    own loss, no cache, AdamW (fused) and gradient clipping, without activation checkpointing.
+
+    Args:
+        units: All units of the model, in order.
+        scale: Unit name -> scale; 0 is frozen.
+        shape: ``gradloc.layers.model_shape``.
+        sequence_length: These and what follows: see ``StepSetting``.
+        batch_size: Sequences a step.
+        cached: The blocks below the lowest trained one do not run.
+        label_loss: Head and loss at labelled positions only.
+        labelled_fraction: Labelled positions / all positions.
+        dtype: Type of weights and activations.
+        machine: Rates of the machine.
+
+    Returns:
+        ``time_ratio``, and its parts ``forward_ratio``, ``backward_ratio``, ``optimizer_ratio``
+        (each against the whole step of full training, so that they add up to it);
+        ``ideal_time_ratio`` (multiply-adds alone); ``memory_ratio`` (peak above the weights:
+        gradients, Adam's moments, kept activations, logits); ``lowest_block``: the lowest block
+        the backward pass reaches. Ratios are ``None`` without ``shape`` and where nothing is
+        trained.
+
+    Raises:
+        GradlocError: A setting out of range.
+    """
+    setting = StepSetting(
+        sequence_length, batch_size, cached, label_loss, labelled_fraction, dtype, machine
+    )
+    trained = np.array([scale[unit.name] > 0 for unit in units])
+    lowest = lowest_block(units, trained)
+    if not trained.any() or not shape:
+        return {**dict.fromkeys((*_RATIOS, *_PARTS)), "lowest_block": lowest}
+    full, work, full_work, seconds = _against_full(units, trained, shape, setting)
+    ideal_full, _, _, ideal = _against_full(
+        units, trained, shape, replace(setting, machine=_WITHOUT_BYTES)
+    )
+    memory = step_memory(work, trained) / step_memory(full_work, np.ones(len(units), dtype=bool))
+    ratios = (seconds.total / full.total, memory, ideal.total / ideal_full.total)
+    parts = (seconds.forward, seconds.backward, seconds.optimizer)
+    return {
+        **{name: round(value, 4) for name, value in zip(_RATIOS, ratios, strict=True)},
+        **{n: round(part / full.total, 4) for n, part in zip(_PARTS, parts, strict=True)},
+        "lowest_block": lowest,
+    }
+
+
+def full_setting(setting: StepSetting) -> StepSetting:
+    """The setting of full training by the plain Trainer: what every ratio is to."""
+    return replace(setting, cached=False, label_loss=False)
+
+
+def _against_full(units, trained, shape, setting):
+    """Seconds of full training, work of the plan and of full training, seconds of the plan."""
+    plain = full_setting(setting)
+    full_work, work = step_work(units, shape, plain), step_work(units, shape, setting)
+    full = step_seconds(units, full_work, np.ones(len(units), dtype=bool), plain)
+    return full, work, full_work, step_seconds(units, work, trained, setting)
+
+
+def added_by(
+    units: tuple[UnitInfo, ...],
+    scale: dict[str, float],
+    shape: dict,
+    setting: StepSetting | None = None,
+) -> dict[str, dict[str, float]]:
+    """What training the embedding or the head as well would add to a plan's cost.
+
+    Returns:
+        Unit name -> ``time_ratio`` and ``memory_ratio`` added, and ``lowest_block`` then, for
+        every embedding and head that the plan leaves frozen. Empty without ``shape``.
+    """
+    options = vars(setting or StepSetting())
+    before = predict_cost(units, scale, shape, **options)
+    added = {}
+    for unit in units if shape else ():
+        if unit.kind in ("embedding", "head") and scale[unit.name] == 0:
+            after = predict_cost(units, {**scale, unit.name: 1.0}, shape, **options)
+            added[unit.name] = {
+                name: round(after[name] - (before[name] or 0.0), 4)
+                for name in ("time_ratio", "memory_ratio")
+            } | {"lowest_block": after["lowest_block"]}
+    return added
+
+
+def lowest_block(units: tuple[UnitInfo, ...], trained: np.ndarray) -> int | None:
+    """The lowest block that the backward pass reaches; ``None`` if it reaches none."""
+    chosen = [unit for unit, is_trained in zip(units, trained, strict=True) if is_trained]
+    if any(unit.kind == "embedding" for unit in chosen):
+        return 0
+    return min((unit.block for unit in chosen if unit.in_stack), default=None)
+
+
+def step_seconds(
+    units: tuple[UnitInfo, ...], work: StepWork, trained: np.ndarray, setting: StepSetting
+) -> StepSeconds:
+    """Seconds of one step in which some units are trained.
+
+    Args:
+        units: All units.
+        work: Their work.
+        trained: Which are trained, (n_units,).
+        setting: ``cached`` and ``label_loss`` matter here.
+    """
+    reached = work.depth >= work.depth[trained].min()
+    lowest = lowest_block(units, trained)
+    # What stands above the blocks runs in any case; with a cache, blocks from the lowest one up.
+    runs = np.array(
+        [
+            not (setting.cached and unit.in_stack and (lowest is None or unit.block < lowest))
+            for unit in units
+        ]
+    )
+    forward = work.forward[runs].sum() + work.head_forward
+    backward = work.through[reached].sum() + work.weights[trained].sum()
+    head = work.loss_backward
+    if any(unit.kind != "head" for unit, is_it in zip(units, trained, strict=True) if is_it):
+        head += work.head_through
+    if setting.label_loss:  # the gradient of the hidden states comes with the loss
+        forward += head
+    else:
+        backward += head
+    return StepSeconds(float(forward), float(backward), float(work.update[trained].sum()))
+
+
+def step_memory(work: StepWork, trained: np.ndarray) -> float:
+    """Peak bytes above the weights.
+
+    Adam's moments are there all the time. While the backward pass goes down, activations are
+    let go and gradients come; the peak is the largest sum on that way.
+    """
+    reached = work.depth >= work.depth[trained].min()
+    kept = work.kept * reached + work.kept_trained * trained
+    gradient = work.gradient * trained
+    moments, early = 2 * gradient.sum(), (work.early * trained).sum()
+    on_the_way = [kept.sum() + work.logits, kept.sum() + work.logits_in_head + early]
+    for depth in np.unique(work.depth):
+        there = (work.depth >= depth) | (work.early > 0)
+        late = (work.late * trained).sum() * (depth == -1)
+        on_the_way.append(kept[work.depth < depth].sum() + gradient[there].sum() + late)
+    return float(moments + max(on_the_way))

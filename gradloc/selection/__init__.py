@@ -1,0 +1,19 @@
+"""From a gradient profile to a layer plan, within a budget where one is given.
+
+Comes in: a ``GradientProfile`` and the name of a policy. Goes out: a ``LayerPlan``. There is no
+model in sight. To add a policy, see ``gradloc.selection.policies``.
+"""
+
+from gradloc.selection.budget import BUDGETS, Budget, share_of_mass
+from gradloc.selection.choosing import select_layers
+from gradloc.selection.policies import DEFAULT_POLICY, POLICIES, SCORES
+
+__all__ = [
+    "BUDGETS",
+    "DEFAULT_POLICY",
+    "POLICIES",
+    "SCORES",
+    "Budget",
+    "select_layers",
+    "share_of_mass",
+]
