@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from transformers import AutoModelForCausalLM, LlamaConfig, TrainerCallback
 
 from gradloc.bench import ratios, steps
-from gradloc.bench.arms import Arm, Setup, arm_table
+from gradloc.bench.arms import Arm, Setup, arm_table, bf16_slowdown
 from gradloc.bench.benchmark import run_bench
 from gradloc.bench.command import bench
 from gradloc.bench.memory import measure_memory
@@ -286,6 +286,18 @@ def test_a_full_disk_is_seen_before_anything_runs(folder, tmp_path, monkeypatch)
     monkeypatch.setattr("gradloc.bench.benchmark.shutil.disk_usage", lambda path: usage)
     with pytest.raises(GradlocError, match="the caches need .* MiB free"):
         run_bench(settings_of(folder, tmp_path, arms=["top1_cached"]))
+
+
+def test_bf16_arms_are_set_aside_where_bfloat16_is_emulated(folder, model, tmp_path, monkeypatch):
+    settings = settings_of(folder, tmp_path)
+    assert 0.01 < bf16_slowdown() < 1000
+    for slowdown, is_usual in ((13.0, False), (0.6, True)):
+        monkeypatch.setattr("gradloc.bench.arms.bf16_slowdown", lambda s=slowdown: s)
+        table = arm_table(model, settings)
+        assert ("full_bf16" in table.choose(())) is is_usual
+        assert ("top1_cached_bf16" in table.choose(())) is is_usual
+        assert "full_bf16" in table.choose(("full_bf16",)), "it runs where it is named"
+        assert ("13 times" in table.set_aside.get("full_bf16", "")) is not is_usual
 
 
 def test_a_wide_interval_does_not_squeeze_the_picture(folder, tmp_path):

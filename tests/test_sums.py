@@ -4,7 +4,7 @@ import torch
 from gradloc.sums import dot
 
 
-@pytest.mark.parametrize("shape", [(), (5,), (2**17,), (2**17 + 1,), (4000, 700)])
+@pytest.mark.parametrize("shape", [(), (5,), (2**15,), (2**15 + 1,), (4000, 700)])
 def test_equals_float64(shape):
     generator = torch.Generator().manual_seed(0)
     values = torch.randn(shape, generator=generator) * 1e-3

@@ -4,6 +4,7 @@ Comes in: a model and the settings. Goes out: a table of arms, each of which say
 the plain Trainer. It trains nothing.
 """
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +36,8 @@ from gradloc.schema import did_you_mean
 REFERENCE = "full"
 # Those that a plan of the user's makes.
 USERS_ARMS = ("plan", "plan_cached")
+# assumption: beyond this nobody trains in bfloat16.
+_BF16_SLOWDOWN = 2.0
 
 
 @dataclass
@@ -88,10 +91,12 @@ class ArmTable:
     Args:
         arms: Those that can run here, by name.
         missing: Those that cannot, with the reason.
+        set_aside: Those that run only when they are named, with the reason.
     """
 
     arms: dict[str, Arm]
     missing: dict[str, str]
+    set_aside: dict[str, str]
 
     def choose(self, names: tuple[str, ...]) -> dict[str, Arm]:
         """The arms of these names, ``full`` first; of no names: the usual ones.
@@ -108,7 +113,9 @@ class ArmTable:
                 problems.append(f"unknown arm {name!r}. {did_you_mean(name, known)}")
         if problems:
             raise GradlocError("bench: " + "\n  ".join(problems))
-        wanted = names or tuple(name for name, arm in self.arms.items() if arm.usual)
+        wanted = names or [
+            name for name, arm in self.arms.items() if arm.usual and name not in self.set_aside
+        ]
         return {name: self.arms[name] for name in dict.fromkeys((REFERENCE, *wanted))}
 
 
@@ -149,7 +156,32 @@ def arm_table(model: nn.Module, settings: BenchSettings) -> ArmTable:
         elif arm.bf16 and settings.dtype == "bfloat16":
             missing[arm.name] = "the weights are bfloat16 already (--dtype)."
             arms.remove(arm)
-    return ArmTable({arm.name: arm for arm in arms}, missing)
+    set_aside = {}
+    if (slowdown := bf16_slowdown()) > _BF16_SLOWDOWN:
+        why = (
+            f"bfloat16 products take {slowdown:.0f} times as long as float32 ones here; name it in "
+        )
+        set_aside = {arm.name: f"{why}--arms to run it all the same." for arm in arms if arm.bf16}
+    return ArmTable({arm.name: arm for arm in arms}, missing, set_aside)
+
+
+def bf16_slowdown() -> float:
+    """Time of a product in bfloat16 / in float32, on the device that trains.
+
+    Processors without instructions for bfloat16 emulate it. measured on one with AVX2 alone: 9
+    times, and 13 times for a training step, which would take hours in a benchmark of minutes.
+    """
+    device = torch.accelerator.current_accelerator() or torch.device("cpu")
+    seconds = []
+    for dtype in (torch.float32, torch.bfloat16):
+        matrix = torch.ones(512, 512, dtype=dtype, device=device)
+        times = []
+        for _ in range(5):
+            start = time.perf_counter()
+            float((matrix @ matrix)[0, 0])  # read, so that a GPU is waited for
+            times.append(time.perf_counter() - start)
+        seconds.append(min(times))
+    return seconds[1] / seconds[0]
 
 
 def _plans(

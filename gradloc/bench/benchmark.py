@@ -68,7 +68,7 @@ def run_bench(
         | {"predicted": predict(arm, model, settings), "trainable_fraction": _trained_share(arm)}
         for name, arm in arms.items()
     }
-    skipped = {} if settings.arms else table.missing
+    skipped = {} if settings.arms else {**table.missing, **table.set_aside}
     return {
         "format": FORMAT,
         "kind": "bench",
