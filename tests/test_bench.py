@@ -10,8 +10,9 @@ from click.testing import CliRunner
 from transformers import AutoModelForCausalLM, LlamaConfig, TrainerCallback
 
 from gradloc.bench import ratios, steps
-from gradloc.bench.arms import Arm, Setup, arm_table, bf16_slowdown
+from gradloc.bench.arms import Arm, Setup, arm_table
 from gradloc.bench.benchmark import run_bench
+from gradloc.bench.bfloat16 import bf16_slowdown
 from gradloc.bench.command import bench
 from gradloc.bench.memory import measure_memory
 from gradloc.bench.picture import bench_spec

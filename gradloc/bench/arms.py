@@ -4,7 +4,6 @@ Comes in: a model and the settings. Goes out: a table of arms, each of which say
 the plain Trainer. It trains nothing.
 """
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from torch import nn
 from transformers import Trainer, TrainerCallback
 
 from gradloc.bench import rivals
+from gradloc.bench.bfloat16 import BF16_TOO_SLOW, bf16_slowdown
 from gradloc.bench.plans import (
     block_choices,
     blocks_plan,
@@ -36,8 +36,6 @@ from gradloc.schema import did_you_mean
 REFERENCE = "full"
 # Those that a plan of the user's makes.
 USERS_ARMS = ("plan", "plan_cached")
-# assumption: beyond this nobody trains in bfloat16.
-_BF16_SLOWDOWN = 2.0
 
 
 @dataclass
@@ -157,31 +155,12 @@ def arm_table(model: nn.Module, settings: BenchSettings) -> ArmTable:
             missing[arm.name] = "the weights are bfloat16 already (--dtype)."
             arms.remove(arm)
     set_aside = {}
-    if (slowdown := bf16_slowdown()) > _BF16_SLOWDOWN:
+    if (slowdown := bf16_slowdown()) > BF16_TOO_SLOW:
         why = (
             f"bfloat16 products take {slowdown:.0f} times as long as float32 ones here; name it in "
         )
         set_aside = {arm.name: f"{why}--arms to run it all the same." for arm in arms if arm.bf16}
     return ArmTable({arm.name: arm for arm in arms}, missing, set_aside)
-
-
-def bf16_slowdown() -> float:
-    """Time of a product in bfloat16 / in float32, on the device that trains.
-
-    Processors without instructions for bfloat16 emulate it. measured on one with AVX2 alone: 9
-    times, and 13 times for a training step, which would take hours in a benchmark of minutes.
-    """
-    device = torch.accelerator.current_accelerator() or torch.device("cpu")
-    seconds = []
-    for dtype in (torch.float32, torch.bfloat16):
-        matrix = torch.ones(512, 512, dtype=dtype, device=device)
-        times = []
-        for _ in range(5):
-            start = time.perf_counter()
-            float((matrix @ matrix)[0, 0])  # read, so that a GPU is waited for
-            times.append(time.perf_counter() - start)
-        seconds.append(min(times))
-    return seconds[1] / seconds[0]
 
 
 def _plans(

@@ -15,7 +15,7 @@ from gradloc.errors import MeasurementError
 from gradloc.sequences import Sequence, predicting_positions
 
 # The activations of all layers are alive during a backward pass.
-# measured: matrix products of a CPU gain nothing from more rows than this, and a model of 135M
+# measured: on a CPU 400, 600 and 760 tokens at once took equally long, and a model of 135M
 # parameters holds about 2 MB a token. assumption: the same is a fair trade on a GPU.
 MICRO_BATCH_TOKENS = 1024
 
