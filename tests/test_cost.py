@@ -171,7 +171,8 @@ def bytes_saved(model):
 @pytest.mark.parametrize(
     ("blocks", "kinds", "embedding", "time", "memory"),
     # measured: a model of these sizes, 4 x 128 tokens, one core of an AMD EPYC, float32, torch
-    # 2.13: best of 2 steps after a warm-up (processor time), and peak resident memory above the weights.
+    # 2.13: best of 2 steps after a warm-up (processor time), and peak resident memory above the
+    # weights.
     [
         (TOP, ("attention", "mlp"), False, 0.440, 571 / 2378),
         (MIDDLE, ("attention", "mlp"), False, 0.556, 857 / 2378),
