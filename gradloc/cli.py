@@ -17,7 +17,7 @@ import click
 from gradloc import __version__
 from gradloc.analyze import analyze
 from gradloc.bench.command import bench
-from gradloc.commands import INPUT, SHOW_JSON, show
+from gradloc.commands import INPUT, SHOW_JSON, policy_options, refuse_overwrite, show
 from gradloc.errors import GradlocError
 from gradloc.planning.command import plan
 
@@ -166,7 +166,7 @@ def measure(
     from gradloc.recipe import MeasureConfig
     from gradloc.terminal import profile_table
 
-    _refuse_overwrite(out, force)
+    refuse_overwrite(out, force)
     config = MeasureConfig(
         granularity=granularity,
         reduction=reduction,
@@ -213,8 +213,8 @@ def select(profile, policy, options, out, force, as_json) -> None:
     from gradloc.selection import select_layers
     from gradloc.terminal import plan_table
 
-    _refuse_overwrite(out, force)
-    plan = select_layers(GradientProfile.load(profile), policy, **_options(options))
+    refuse_overwrite(out, force)
+    plan = select_layers(GradientProfile.load(profile), policy, **policy_options(options))
     plan.save(out)
     show(as_json, plan.to_dict, [plan_table(plan)], out)
 
@@ -318,7 +318,7 @@ def evaluate(
 
     Exit code: 0; 3 if a --fail-if holds; 2 for bad input.
     """
-    _refuse_overwrite(out, force, "scores of single items are kept and reused")
+    refuse_overwrite(out, force, "scores of single items are kept and reused")
     from gradloc.evaluation import evaluate as evaluate_checkpoints
     from gradloc.gates import parse_gate
     from gradloc.terminal import result_table
@@ -408,18 +408,6 @@ def run(recipe, overrides, force, as_json) -> None:
     show(as_json, result.to_dict, [result_table(result)], run_dir / "report.html")
 
 
-def _options(pairs: tuple[str, ...]) -> dict[str, object]:
-    import yaml
-
-    options = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals:
-            raise GradlocError(f"--option {pair!r}: write KEY=VALUE, such as k=10.")
-        options[key] = yaml.safe_load(value)
-    return options
-
-
 def _with_names(checkpoints: tuple[str, ...]) -> list[str] | dict[str, str]:
     """Checkpoints as ``NAME=PATH`` by name, or as they are where none has a name."""
     pairs = [
@@ -433,14 +421,6 @@ def _with_names(checkpoints: tuple[str, ...]) -> list[str] | dict[str, str]:
     if len(named) < len(pairs):
         raise GradlocError("two checkpoints have the same name; give each its own, as NAME=PATH.")
     return named
-
-
-def _refuse_overwrite(path: Path, force: bool, kept: str = "") -> None:
-    if path.exists() and not force:
-        note = f" ({kept})" if kept else ""
-        raise GradlocError(
-            f"{path} exists. Choose another --out, or overwrite it with --force{note}."
-        )
 
 
 def _quiet_libraries() -> None:

@@ -12,6 +12,8 @@ from typing import Any
 
 import click
 
+from gradloc.errors import GradlocError
+
 INPUT = click.Path(path_type=Path)
 SHOW_JSON = click.option("--json", "as_json", is_flag=True, help="Print the machine form instead.")
 
@@ -38,3 +40,25 @@ def show(
         console.print(item)
     if written is not None:
         click.echo(f"\n{written}")
+
+
+def policy_options(pairs: tuple[str, ...]) -> dict[str, object]:
+    """Read ``--option KEY=VALUE`` pairs, values as YAML reads them."""
+    import yaml
+
+    options = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise GradlocError(f"--option {pair!r}: write KEY=VALUE, such as k=10.")
+        options[key] = yaml.safe_load(value)
+    return options
+
+
+def refuse_overwrite(path: Path, force: bool, kept: str = "") -> None:
+    """Stop before work whose result would replace a file; ``kept``: what is not lost anyway."""
+    if path.exists() and not force:
+        note = f" ({kept})" if kept else ""
+        raise GradlocError(
+            f"{path} exists. Choose another --out, or overwrite it with --force{note}."
+        )

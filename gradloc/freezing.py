@@ -16,6 +16,7 @@ from torch import nn
 from gradloc.errors import FrozenParametersChangedError, SelectionError
 from gradloc.layers import canonical_name, find_units, unwrap
 from gradloc.plan import LayerPlan, as_plan
+from gradloc.profile import lowest_block
 
 
 class FrozenLayers:
@@ -58,13 +59,12 @@ class FrozenLayers:
         return sum(p.numel() for p in self._model.parameters() if p.requires_grad)
 
     @property
-    def lowest_block(self) -> int:
-        """The lowest block with anything that trains; 0 where the embeddings train."""
-        return min(
-            unit.info.block or 0
+    def lowest_block(self) -> int | None:
+        """The lowest block with anything that trains; 0 where embeddings do, ``None``: none."""
+        return lowest_block(
+            unit.info
             for unit in find_units(self._model, self.plan.granularity)
-            if unit.info.kind not in ("norm", "head")
-            and any(p.requires_grad for p in (*unit.parameters.values(), *unit.adapters.values()))
+            if any(p.requires_grad for p in (*unit.parameters.values(), *unit.adapters.values()))
         )
 
     def verify(self) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from gradloc.artifacts import read_json, to_jsonable, write_json
 from gradloc.errors import GradlocError, PlanMismatchError
-from gradloc.profile import UnitInfo
+from gradloc.profile import UnitInfo, lowest_block
 
 FORMAT = 1
 
@@ -69,8 +69,7 @@ class LayerPlan:
     @property
     def lowest_block(self) -> int | None:
         """The lowest block that is trained; 0 where embeddings are, ``None`` where no block is."""
-        trained = [unit for unit in self.units if self.scale[unit.name] > 0]
-        return min((u.block or 0 for u in trained if u.kind not in ("norm", "head")), default=None)
+        return lowest_block(unit for unit in self.units if self.scale[unit.name] > 0)
 
     @property
     def trainable_fraction(self) -> float:

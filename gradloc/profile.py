@@ -4,6 +4,7 @@ Comes in: arrays of per-sequence norms and inner products. Goes out: ``GradientP
 ``profile.json`` holds. It runs no model and imports no torch.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -42,6 +43,19 @@ class UnitInfo:
     def in_stack(self) -> bool:
         """Whether the unit is part of a block; policies choose among these."""
         return self.block is not None
+
+
+def lowest_block(trained: Iterable[UnitInfo]) -> int | None:
+    """The lowest block that the backward pass has to come down to.
+
+    Args:
+        trained: The units that train.
+
+    Returns:
+        Its index; 0 where embeddings train; ``None`` where neither they nor any block does.
+    """
+    reaching = [unit for unit in trained if unit.in_stack or unit.kind == "embedding"]
+    return min((unit.block or 0 for unit in reaching), default=None)
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,7 @@ import tempfile
 
 import click
 
-from gradloc.commands import INPUT, SHOW_JSON, show
-from gradloc.errors import GradlocError
+from gradloc.commands import INPUT, SHOW_JSON, refuse_overwrite, show
 
 QUICK_ROTATIONS = 3
 
@@ -74,8 +73,7 @@ def bench(model, arms, plan_path, quick, out, force, as_json, **options) -> None
     from gradloc.bench.table import bench_table
     from gradloc.plan import LayerPlan
 
-    if out.exists() and not force:
-        raise GradlocError(f"{out} exists. Choose another --out, or overwrite it with --force.")
+    refuse_overwrite(out, force)
     names = tuple(name.strip() for name in (arms or "").split(",") if name.strip())
     k = options["k"]
     defaults = {"rotations": 5, "memory_repeats": 2}

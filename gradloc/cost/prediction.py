@@ -6,13 +6,14 @@ backward and optimizer. It runs nothing.
 
 import math
 from dataclasses import dataclass, replace
+from itertools import compress
 
 import numpy as np
 
 from gradloc.cost.machine import MACHINE, Machine
 from gradloc.cost.setting import BATCH_SIZE, SEQUENCE_LENGTH, StepSetting
 from gradloc.cost.work import StepWork, step_work
-from gradloc.profile import UnitInfo
+from gradloc.profile import UnitInfo, lowest_block
 
 _WITHOUT_BYTES = Machine(1.0, math.inf, math.inf)
 
@@ -85,7 +86,7 @@ def predict_cost(
         sequence_length, batch_size, cached, label_loss, labelled_fraction, dtype, machine
     )
     trained = np.array([scale[unit.name] > 0 for unit in units])
-    lowest = lowest_block(units, trained)
+    lowest = lowest_block(compress(units, trained))
     if not trained.any() or not shape:
         return {**dict.fromkeys((*_RATIOS, *_PARTS)), "lowest_block": lowest}
     full, work, full_work, seconds = _against_full(units, trained, shape, setting)
@@ -140,14 +141,6 @@ def added_by(
     return added
 
 
-def lowest_block(units: tuple[UnitInfo, ...], trained: np.ndarray) -> int | None:
-    """The lowest block that the backward pass reaches; ``None`` if it reaches none."""
-    chosen = [unit for unit, is_trained in zip(units, trained, strict=True) if is_trained]
-    if any(unit.kind == "embedding" for unit in chosen):
-        return 0
-    return min((unit.block for unit in chosen if unit.in_stack), default=None)
-
-
 def step_seconds(
     units: tuple[UnitInfo, ...], work: StepWork, trained: np.ndarray, setting: StepSetting
 ) -> StepSeconds:
@@ -160,7 +153,7 @@ def step_seconds(
         setting: ``cached`` and ``label_loss`` matter here.
     """
     reached = work.depth >= work.depth[trained].min()
-    lowest = lowest_block(units, trained)
+    lowest = lowest_block(compress(units, trained))
     # What stands above the blocks runs in any case; with a cache, blocks from the lowest one up.
     runs = np.array(
         [

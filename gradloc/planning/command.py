@@ -6,8 +6,8 @@ Heavy imports happen inside.
 
 import click
 
-from gradloc.commands import INPUT, SHOW_JSON, show
-from gradloc.errors import GradlocError, SelectionError
+from gradloc.commands import INPUT, SHOW_JSON, policy_options, refuse_overwrite, show
+from gradloc.errors import SelectionError
 
 _TYPES = click.Choice(["float32", "bfloat16", "float16"])
 
@@ -90,8 +90,8 @@ def plan(
     from gradloc.planning.table import planning_tables
     from gradloc.selection import Budget
 
-    if out is not None and out.exists() and not force:
-        raise GradlocError(f"{out} exists. Choose another --out, or overwrite it with --force.")
+    if out is not None:
+        refuse_overwrite(out, force)
     limits = Budget(budget, memory_budget, share)
     measure_rates, own_loss = step.pop("calibrate"), step.pop("own_loss")
     given = LayerPlan.load(plan_path) if plan_path is not None else None
@@ -101,7 +101,7 @@ def plan(
         rates = calibrate(profile.shape, n_tokens=setting.n_tokens, dtype=setting.dtype)
         setting = StepSetting(**step, label_loss=not own_loss, machine=rates)
     planning = plan_candidates(
-        profile, policy, limits=limits, setting=setting, plan=given, **_options(options)
+        profile, policy, limits=limits, setting=setting, plan=given, **policy_options(options)
     )
     if out is not None:
         planning.candidates[planning.chosen].plan.save(out)
@@ -131,15 +131,3 @@ def _read(source: str, policy: str | None, limits, given):
     granularity = given.granularity if given is not None else "sublayer"
     units = tuple(unit.info for unit in find_units(model, granularity))
     return units_only(units, model_shape(model), granularity, source), policy
-
-
-def _options(pairs: tuple[str, ...]) -> dict[str, object]:
-    import yaml
-
-    options = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals:
-            raise GradlocError(f"--option {pair!r}: write KEY=VALUE, such as k=10.")
-        options[key] = yaml.safe_load(value)
-    return options

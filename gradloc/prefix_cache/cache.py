@@ -73,7 +73,9 @@ class PrefixCache:
             trained embedding, dropout, blocks that pass on more than hidden states).
     """
 
-    def __init__(self, model: nn.Module, lowest_block: int, config: CacheConfig, rank: int = 0):
+    def __init__(
+        self, model: nn.Module, lowest_block: int | None, config: CacheConfig, rank: int = 0
+    ):
         model = unwrap(model)
         self._model = model.get_base_model() if hasattr(model, "get_base_model") else model
         self._decoder = self._model.base_model
@@ -216,10 +218,11 @@ class PrefixCache:
         )
 
 
-def _check_skippable(model: nn.Module, blocks: list[nn.Module], lowest_block: int) -> None:
-    if lowest_block == 0:
+def _check_skippable(model: nn.Module, blocks: list[nn.Module], lowest_block: int | None) -> None:
+    if not lowest_block:
         raise CacheError(
-            "there is no frozen prefix to cache: the plan trains block 0 or the embeddings. "
+            "there is no frozen prefix to cache: the plan trains block 0, the embeddings, or no "
+            "block at all. "
             "Choose a plan whose lowest block is higher (`gradloc plan`), or drop the cache."
         )
     above = {id(module) for block in blocks[lowest_block:] for module in block.modules()}
