@@ -326,10 +326,10 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
         # These stand below recipes in the line; only names and checks are needed here.
         from gradloc.corpus import READERS
         from gradloc.injection.checks import check_injection
-        from gradloc.selection import POLICIES
+        from gradloc.selection import BUDGETS, POLICIES
 
         check_arms(source)
-        check_names(source, policies=POLICIES, readers=READERS)
+        check_names(source, policies=POLICIES, budgets=BUDGETS, readers=READERS)
         check_training(source)
         check_streaming(source)
         if recipe is not None:

@@ -83,13 +83,18 @@ def check_arms(source: Source) -> None:
 
 
 def check_names(
-    source: Source, *, policies: Mapping[str, Callable], readers: Iterable[str]
+    source: Source,
+    *,
+    policies: Mapping[str, Callable],
+    budgets: Iterable[str],
+    readers: Iterable[str],
 ) -> None:
     """Note policies, their options and corpus readers that do not exist.
 
     Args:
         source: The recipe file.
         policies: The live table of policies; the options of one are its keyword-only parameters.
+        budgets: Options that every policy takes, since they act on what it chose.
         readers: Live keys of the table of corpus readers.
     """
     corpus = source.data.get("corpus")
@@ -103,6 +108,7 @@ def check_names(
         if isinstance(options, dict) and isinstance(policy, str) and policy in policies:
             parameters = inspect.signature(policies[policy]).parameters.values()
             known = [item.name for item in parameters if item.kind is item.KEYWORD_ONLY]
+            known += budgets
             for option in options:
                 if option not in known:
                     source.report(

@@ -108,6 +108,24 @@ def test_rows_are_found_again_in_any_order_and_company(tmp_path):
     assert equal(found, loss_and_gradients(model, other))
 
 
+@pytest.mark.parametrize("change", ["mask", "width"])
+def test_the_same_tokens_under_another_mask_or_width_are_another_row(tmp_path, change):
+    model = frozen(build_model("llama_tied")).train()
+    batch = rows(9, 9)
+    batch["input_ids"][:, 6:] = 0  # real tokens that look like padding
+    if change == "mask":
+        other = {**batch, "attention_mask": batch["attention_mask"].clone()}
+        other["attention_mask"][:, 6:] = 0
+    else:
+        other = {name: torch.nn.functional.pad(tensor, (0, 3)) for name, tensor in batch.items()}
+        other["labels"][:, 9:] = -100
+    expected = loss_and_gradients(model, other)
+    cache = PrefixCache(model, 2, CacheConfig(str(tmp_path)))
+    loss_and_gradients(model, batch)
+    assert equal(loss_and_gradients(model, other), expected)
+    assert (cache.n_hits, cache.n_misses) == (0, 2)
+
+
 def run(folder, cache=None, dataset=None, **changes):
     model = build_model("llama_tied").train()
     callback = GradLocCallback(plan_for(model, TOP), cache=cache)

@@ -164,7 +164,7 @@ TRAPS = {
         "arms.a.policy: unknown name 'rgn_above_men'. Did you mean 'rgn_above_mean'?"
     ),
     "arms: {a: {policy: top_rgn_k, options: {n: 3}}}": (
-        "arms.a.options.n: no option of policy 'top_rgn_k'. Known: k."
+        "arms.a.options.n: no option of policy 'top_rgn_k'. Known: k, budget, memory_budget, share."
     ),
     "corpus: {source: jsnl}": "corpus.source: unknown name 'jsnl'. Did you mean 'jsonl'?",
     # TrainingArguments
@@ -369,3 +369,9 @@ def test_a_recipe_is_checked_in_python_too():
         CorpusConfig(max_length=0)
     with pytest.raises(ValueError):
         Recipe(name="a/b")
+
+
+def test_an_arm_may_keep_its_selection_within_a_budget(tmp_path):
+    path = tmp_path / "r.yaml"
+    path.write_text("name: r\narms:\n  ours:\n    options: {k: 4, budget: 0.5}\n")
+    assert load_recipe(path).arms["ours"].options == {"k": 4, "budget": 0.5}
