@@ -52,8 +52,9 @@ class GradLocCallback(TrainerCallback, ExportableState):
     Args:
         plan: A plan, the path of its file, or ``None`` (only from ``from_probes``).
         cache: Keep the hidden states that enter the lowest trained block in this folder (or as
-            a ``CacheConfig`` says), and let later epochs begin there; the figures stay the same,
-            bit for bit. A corpus that is seen once is not stored.
+            a ``CacheConfig`` says), and let later epochs begin there. The figures stay the same,
+            bit for bit where batches are as wide as a multiple of 8. A corpus that is seen once
+            is not stored.
         label_loss: Compute head and loss at labelled positions only, in chunks. ``None``: where
             the trainer uses the model's own loss and that can be done; ``False``: never.
 

@@ -168,8 +168,8 @@ def score_labels_only(model: nn.Module) -> LabelLoss:
 
     Example:
         >>> handle = score_labels_only(model)   # doctest: +SKIP
-        >>> model(input_ids=ids, labels=labels).loss.backward()
-        >>> handle.remove()
+        >>> model(input_ids=ids, labels=labels).loss.backward()   # doctest: +SKIP
+        >>> handle.remove()   # doctest: +SKIP
     """
     model = unwrap(model)
     model = model.get_base_model() if hasattr(model, "get_base_model") else model

@@ -11,8 +11,8 @@ import torch
 from conftest import build_model
 from peft import LoraConfig, get_peft_model
 from safetensors import SafetensorError
-from test_callback import Rows, arguments, plan_for
-from torch.utils.data import IterableDataset
+from test_callback import arguments, plan_for
+from torch.utils.data import Dataset, IterableDataset
 from transformers import AutoModelForCausalLM, GPT2Config, Trainer
 
 from gradloc import GradLocCallback
@@ -24,6 +24,19 @@ from gradloc.prefix_cache import CacheConfig, PrefixCache, store
 from gradloc.prefix_cache.store import HiddenStateStore
 
 TOP = ("model.layers.2.mlp",)
+
+
+class Rows(Dataset):
+    """Rows of 16 tokens, a width at which no thread cuts a row's product in two."""
+
+    def __init__(self, n=24):
+        self.ids = torch.randint(0, 97, (n, 16), generator=torch.Generator().manual_seed(0))
+
+    def __len__(self):
+        return len(self.ids)
+
+    def __getitem__(self, index):
+        return {"input_ids": self.ids[index], "labels": self.ids[index]}
 
 
 @pytest.fixture
@@ -96,16 +109,39 @@ def test_the_second_pass_skips_the_prefix_and_gives_the_same_bits(tmp_path, kind
     assert equal(loss_and_gradients(model, batch), expected) and len(calls) == 2
 
 
-def test_rows_are_found_again_in_any_order_and_company(tmp_path):
+@pytest.fixture
+def set_threads():
+    found = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(found)
+
+
+@pytest.mark.parametrize(("width", "threads"), [(16, 1), (16, 2), (24, 2), (9, 1)])
+def test_rows_are_found_again_in_any_order_and_company(tmp_path, set_threads, width, threads):
+    set_threads(threads)
+    found, expected = in_other_company(tmp_path, width)
+    assert equal(found, expected)
+
+
+def test_at_an_odd_width_company_changes_the_last_bits_at_most(tmp_path, set_threads):
+    set_threads(2)
+    found, expected = in_other_company(tmp_path, width=9)
+    assert found[0].item() == pytest.approx(expected[0].item(), rel=1e-6)
+    for name, grad in expected[1].items():
+        torch.testing.assert_close(found[1][name], grad, rtol=1e-4, atol=1e-6)
+
+
+def in_other_company(folder, width):
+    """Loss and gradients of two of four rows, with and without a cache that saw all four."""
     model = frozen(build_model("llama_tied")).train()
-    batch = rows(9, 9, 9, 9)
-    cache = PrefixCache(model, 2, CacheConfig(str(tmp_path)))
+    batch = rows(width, width, width, width)
+    cache = PrefixCache(model, 2, CacheConfig(str(folder)))
     loss_and_gradients(model, batch)
     other = {name: tensor[[3, 1]] for name, tensor in batch.items()}
     found = loss_and_gradients(model, other)
     assert cache.n_hits == 1
     cache.remove()
-    assert equal(found, loss_and_gradients(model, other))
+    return found, loss_and_gradients(model, other)
 
 
 @pytest.mark.parametrize("change", ["mask", "width"])
@@ -298,7 +334,7 @@ def test_a_full_disk_stops_storing_with_one_message_and_training_goes_on(
 
 
 def test_the_limit_holds_and_says_so(tmp_path, small_shards, caplog):
-    config = CacheConfig(str(tmp_path / "cache"), max_gib=8 * 10 * 32 * 4 * 1.5 / 2**30)
+    config = CacheConfig(str(tmp_path / "cache"), max_gib=8 * 16 * 32 * 4 * 1.5 / 2**30)
     with caplog.at_level(logging.WARNING):
         cached = run(tmp_path / "cached", cache=config)
     assert same_run(cached, run(tmp_path / "plain"))
