@@ -114,13 +114,15 @@ def collate(
     """Pad rows to the longest and stack them.
 
     Args:
-        rows: ``input_ids`` and ``labels`` of each sequence.
-        pad_token_id: Id that fills; the attention mask is 0 and the label -100 there.
+        rows: ``input_ids`` and ``labels`` of each sequence, and ``weights`` where a loss weighs
+            its tokens.
+        pad_token_id: Id that fills; the attention mask is 0, the label -100, the weight 0 there.
         padding_side: ``right`` or ``left``.
         pad_to_multiple_of: The width of the batch is rounded up to a multiple of this.
 
     Returns:
-        ``input_ids``, ``attention_mask`` and ``labels``, each (batch, seq), int64.
+        ``input_ids``, ``attention_mask`` and ``labels``, each (batch, seq), int64; ``weights``,
+        float32, where the rows have them.
     """
     if padding_side not in PADDING_SIDES:
         raise GradlocError(
@@ -133,12 +135,16 @@ def collate(
         name: torch.full((len(rows), width), fill, dtype=torch.long)
         for name, fill in columns.items()
     }
+    if "weights" in rows[0]:
+        batch["weights"] = torch.zeros(len(rows), width)
     for index, row in enumerate(rows):
         length = len(row["input_ids"])
         place = slice(0, length) if padding_side == "right" else slice(width - length, width)
         batch["input_ids"][index, place] = torch.as_tensor(row["input_ids"])
         batch["attention_mask"][index, place] = 1
         batch["labels"][index, place] = torch.as_tensor(row["labels"])
+        if "weights" in batch:
+            batch["weights"][index, place] = torch.as_tensor(row["weights"], dtype=torch.float32)
     return batch
 
 

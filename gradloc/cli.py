@@ -19,7 +19,10 @@ from gradloc.analyze import analyze
 from gradloc.bench.command import bench
 from gradloc.commands import INPUT, SHOW_JSON, policy_options, refuse_overwrite, show
 from gradloc.errors import GradlocError
+from gradloc.merging.command import merge
 from gradloc.planning.command import plan
+from gradloc.stream.command import stream
+from gradloc.sweep.command import sweep
 
 FORCE = click.option("--force", is_flag=True, help="Overwrite what finished stages left.")
 
@@ -133,6 +136,13 @@ def validate(files: tuple[Path, ...]) -> None:
     show_default=True,
     help="Loss on reference text; random_span is a control.",
 )
+@click.option(
+    "--also",
+    multiple=True,
+    type=click.Choice(["weights", "signs", "spectrum"]),
+    help="Measure what only some policies need: weights (grad_times_weight), signs "
+    "(sign_agreement by parameter), spectrum; may be repeated.",
+)
 @click.option("--n-probes", default=24, show_default=True, help="Probes measured at most.")
 @click.option("--n-reference", default=24, show_default=True, help="Texts measured at most.")
 @click.option("--max-length", default=128, show_default=True, help="Tokens a sequence at most.")
@@ -150,6 +160,7 @@ def measure(
     granularity,
     reduction,
     reference_loss,
+    also,
     n_probes,
     n_reference,
     max_length,
@@ -174,6 +185,7 @@ def measure(
         n_reference=n_reference,
         reference_loss=reference_loss,
         max_length=max_length,
+        also=also,
     )
     probe_set, texts = load_probes(probes), reference_texts(reference)
     profile = profile_probes(
@@ -360,18 +372,9 @@ def report(runs: tuple[Path, ...]) -> None:
 cli.add_command(analyze)
 cli.add_command(plan)
 cli.add_command(bench)
-
-
-@cli.command()
-@click.argument("base", type=INPUT)
-@click.argument("tuned", type=INPUT)
-@click.option("--plan", required=True, type=INPUT, help="Unit -> share of the change to keep.")
-@click.option("--out", required=True, type=INPUT, help="Folder to write.")
-def merge(base, tuned, plan, out) -> None:
-    """Keep a TUNED checkpoint's change in the plan's units, undo it elsewhere."""
-    from gradloc.merging import merge_checkpoints
-
-    click.echo(str(merge_checkpoints(base, tuned, plan, out)))
+cli.add_command(sweep)
+cli.add_command(stream)
+cli.add_command(merge)
 
 
 @cli.command()

@@ -63,6 +63,10 @@ class SelectionError(GradlocError):
     """A policy is unknown, lacks what it needs in the profile, or would train nothing."""
 
 
+class MethodError(GradlocError):
+    """A training method has an option out of range, or cannot be combined as asked."""
+
+
 class PlanMismatchError(GradlocError):
     """A layer plan names other units, or other sizes, than the model or checkpoint has."""
 

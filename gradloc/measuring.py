@@ -16,7 +16,10 @@ from gradloc.errors import MeasurementError
 from gradloc.gradients import measure_gradients
 from gradloc.probes import Probe, ProbeSet
 from gradloc.profile import GradientProfile
-from gradloc.recipe import MeasureConfig
+from gradloc.recipe import MeasureConfig, Recipe
+
+# Texts of the reference that training methods may draw from. assumption: more add little
+MAX_REFERENCE = 1000
 
 
 def profile_probes(
@@ -76,6 +79,7 @@ def profile_probes(
         reference=reference_rows,
         granularity=config.granularity,
         reduction=config.reduction,
+        also=config.also,
         settings=settings,
     )
 
@@ -98,6 +102,23 @@ def draw_probes(probes: ProbeSet, n: int, seed: int) -> list[Probe]:
     turns = max(map(len, groups), default=0)
     drawn = [group[turn] for turn in range(turns) for group in groups if turn < len(group)]
     return drawn[:n]
+
+
+def recipe_reference(recipe: Recipe, corpus: Corpus, n: int = MAX_REFERENCE) -> list[str]:
+    """The texts whose behaviour a recipe wants kept: background documents, or those it names.
+
+    Args:
+        recipe: The recipe; ``measure.reference`` says which.
+        corpus: Its corpus.
+        n: Background documents at most.
+
+    Raises:
+        CorpusError: There is none.
+    """
+    named = recipe.measure.reference
+    if named == "background":
+        return background_texts(corpus, n, recipe.seed)
+    return reference_texts(None if named == "general" else named)
 
 
 def reference_texts(path: str | Path | None) -> list[str]:

@@ -37,6 +37,8 @@ STAGE_FILES = (
     "report.html",
 )
 
+BASELINE_SCORES = f"checkpoint/baseline_{SCORES_FILE}"
+
 Say = Callable[[str], None]
 
 
@@ -56,9 +58,9 @@ def run(recipe: Recipe, *, force: bool = False, say: Say = lambda text: None) ->
         GradlocError: A stage failed; finished stages stay.
     """
     run_dir = recipe.run_dir
-    _open_run(recipe, run_dir, force)
-    probes = _probes(recipe, run_dir, say)
-    profile = _profile(recipe, run_dir, probes, say)
+    open_run(recipe, force=force)
+    probes = make_probes(recipe, run_dir, say)
+    profile = make_profile(recipe, run_dir, probes, say)
     plans = _plans(recipe, run_dir, profile, say)
     for arm, plan in plans.items():
         folder = arm_dir(recipe, arm)
@@ -119,8 +121,13 @@ def _clear_training(folder: Path) -> None:
         shutil.rmtree(checkpoint)
 
 
-def _open_run(recipe: Recipe, run_dir: Path, force: bool) -> None:
-    """Make the folder, or see that it belongs to this recipe."""
+def open_run(recipe: Recipe, *, force: bool = False) -> None:
+    """Make a run's folder, or see that it belongs to this recipe.
+
+    Raises:
+        RunError: It belongs to another recipe and ``force`` is not given.
+    """
+    run_dir = recipe.run_dir
     kept = run_dir / "recipe.yaml"
     if force:
         for name in STAGE_FILES:
@@ -149,7 +156,8 @@ def _open_run(recipe: Recipe, run_dir: Path, force: bool) -> None:
         )
 
 
-def _probes(recipe: Recipe, run_dir: Path, say: Say) -> ProbeSet:
+def make_probes(recipe: Recipe, run_dir: Path, say: Say = lambda text: None) -> ProbeSet:
+    """The probes of a run, from their file or built now."""
     path = run_dir / "probes.jsonl"
     if not path.is_file():
         from gradloc.corpus import read_corpus
@@ -164,20 +172,19 @@ def _probes(recipe: Recipe, run_dir: Path, say: Say) -> ProbeSet:
     return load_probes(path)
 
 
-def _profile(recipe: Recipe, run_dir: Path, probes: ProbeSet, say: Say) -> GradientProfile:
+def make_profile(
+    recipe: Recipe, run_dir: Path, probes: ProbeSet, say: Say = lambda text: None
+) -> GradientProfile:
+    """The gradient profile of a run, from its file or measured now."""
     path = run_dir / "profile.json"
     if not path.is_file():
         from gradloc.corpus import read_corpus
-        from gradloc.measuring import background_texts, profile_probes, reference_texts
+        from gradloc.measuring import profile_probes, recipe_reference
         from gradloc.models import load_model, load_tokenizer
 
         say(f"measure    gradients of {recipe.model}")
-        if recipe.measure.reference == "background":
-            corpus = read_corpus(recipe.corpus, seed=recipe.seed)
-            texts = background_texts(corpus, recipe.measure.n_reference, recipe.seed)
-        else:
-            named = recipe.measure.reference
-            texts = reference_texts(None if named == "general" else named)
+        corpus = read_corpus(recipe.corpus, seed=recipe.seed)
+        texts = recipe_reference(recipe, corpus, recipe.measure.n_reference)
         profile_probes(
             load_model(recipe.model, dtype=recipe.dtype),
             load_tokenizer(recipe.model),
@@ -214,8 +221,7 @@ def _evaluate(recipe: Recipe, run_dir: Path, probes: ProbeSet, say: Say) -> None
     from gradloc.suites import recipe_suite
 
     suite = recipe_suite(recipe, probes)
-    kept = run_dir / "checkpoint" / f"baseline_{SCORES_FILE}"
-    base = _scores(recipe, recipe.model, suite, kept, "baseline", say)
+    base = score_baseline(recipe, run_dir, suite, say)
     suite = suite.screened(base)
     folders = {arm: arm_dir(recipe, arm) for arm in recipe.arms}
     scores = {
@@ -234,6 +240,13 @@ def _evaluate(recipe: Recipe, run_dir: Path, probes: ProbeSet, say: Say) -> None
             result=result.arms[arm],
         )
     result.save(run_dir / "results.json")
+
+
+def score_baseline(
+    recipe: Recipe, run_dir: Path, suite: "Suite", say: Say = lambda text: None
+) -> "CheckpointScores":
+    """Scores of the base model on every item of a run, from their file or computed now."""
+    return _scores(recipe, recipe.model, suite, run_dir / BASELINE_SCORES, "baseline", say)
 
 
 def _scores(

@@ -31,7 +31,7 @@ def build_probes(recipe: Recipe, corpus: Corpus) -> ProbeSet:
     gathered: list[Probe] = []
     for source in config.sources:
         gathered += read_source(source)
-    if not config.sources:
+    if config.from_corpus or not config.sources:
         gathered += corpus.probes
     probes = ProbeSet(tuple(gathered)).split_by_entity(config.localization_fraction, recipe.seed)
     if config.from_documents:

@@ -15,6 +15,12 @@ from gradloc.errors import GradlocError
 
 FORMAT = 1
 REDUCTIONS = ("mean_of_norms", "norm_of_mean")
+# What is measured on request only, and the fields that it fills.
+ALSO = {
+    "weights": ("probe_weight_alignment", "reference_weight_alignment"),
+    "signs": ("sign_agreement",),
+    "spectrum": ("spectrum_snr",),
+}
 
 
 @dataclass(frozen=True)
@@ -73,6 +79,14 @@ class GradientProfile:
         reference_alignment: Inner product of each reference gradient with ``-d_u``.
         probe_norm_of_mean: L2 norm of the mean probe gradient, (n_units,), where measured.
         reference_norm_of_mean: The same for the reference text.
+        probe_weight_alignment: Inner product of each probe gradient with the unit's weights,
+            (n_probe, n_units), where measured: to first order the change of the loss, in nats,
+            per relative change of the weights.
+        reference_weight_alignment: The same for each reference gradient.
+        sign_agreement: Fraction of each unit's parameters whose mean probe gradient and mean
+            reference gradient have the same sign, (n_units,), where measured; 0.5 by chance.
+        spectrum_snr: Signal-to-noise ratio of each unit's weights, (n_units,), where measured;
+            see ``gradloc.weight_spectrum``. 0 outside the stack.
         granularity: ``sublayer`` or ``block``.
         reduction: ``mean_of_norms`` or ``norm_of_mean``: what ``probe_norm``,
             ``reference_norm`` and ``rgn`` mean.
@@ -89,6 +103,10 @@ class GradientProfile:
     reference_alignment: np.ndarray | None = None
     probe_norm_of_mean: np.ndarray | None = None
     reference_norm_of_mean: np.ndarray | None = None
+    probe_weight_alignment: np.ndarray | None = None
+    reference_weight_alignment: np.ndarray | None = None
+    sign_agreement: np.ndarray | None = None
+    spectrum_snr: np.ndarray | None = None
     granularity: str = "sublayer"
     reduction: str = "mean_of_norms"
     model: str = ""
@@ -123,7 +141,7 @@ class GradientProfile:
     @property
     def benefit(self) -> np.ndarray:
         """First-order loss decrease per unit learning rate along ``d_u``, (n_units,)."""
-        return self._need("probe_alignment").mean(axis=0)
+        return self.need("probe_alignment").mean(axis=0)
 
     @property
     def interference(self) -> np.ndarray:
@@ -132,7 +150,17 @@ class GradientProfile:
         The Fisher form of the curvature of the reference behaviour along the step: what the
         step costs in KL divergence, per squared learning rate.
         """
-        return (self._need("reference_alignment") ** 2).mean(axis=0)
+        return (self.need("reference_alignment") ** 2).mean(axis=0)
+
+    @property
+    def interference_matrix(self) -> np.ndarray:
+        """Mean product of the inner products in two units, (n_units, n_units).
+
+        What a step in both disturbs beyond what each disturbs alone, per squared learning rate;
+        the diagonal is ``interference``.
+        """
+        aligned = self.need("reference_alignment")
+        return aligned.T @ aligned / len(aligned)
 
     @property
     def interference_ratio(self) -> np.ndarray:
@@ -141,17 +169,31 @@ class GradientProfile:
 
     def _reduced(self, side: str) -> np.ndarray:
         if self.reduction == "mean_of_norms":
-            return self._need(f"{side}_norms").mean(axis=0)
-        return self._need(f"{side}_norm_of_mean")
+            return self.need(f"{side}_norms").mean(axis=0)
+        return self.need(f"{side}_norm_of_mean")
 
-    def _need(self, name: str) -> np.ndarray:
+    def need(self, name: str) -> np.ndarray:
+        """A measured field.
+
+        Args:
+            name: Field of the profile.
+
+        Raises:
+            GradlocError: It was not measured; the message says how to.
+        """
         values = getattr(self, name)
-        if values is None:
-            raise GradlocError(
-                f"this gradient profile has no {name}: it was measured without reference text. "
-                "Measure again with reference=... (command line: --reference FILE)."
-            )
-        return values
+        if values is not None:
+            return values
+        also = next((key for key, fields in ALSO.items() if name in fields), "")
+        if not also or (name.startswith("reference") and self.reference_norms is None):
+            reason, cure = "without reference text", "reference=... (command line: --reference FILE"
+        else:
+            reason = f"without {also!r}"
+            cure = f"also=({also!r},) (recipe: measure.also; command line: --also {also}"
+        raise GradlocError(
+            f"this gradient profile has no {name}: it was measured {reason}. "
+            f"Measure again with {cure})."
+        )
 
     def save(self, path: str | Path) -> Path:
         """Write ``profile.json``."""

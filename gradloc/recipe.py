@@ -17,8 +17,10 @@ from gradloc.artifacts import to_jsonable, write_text
 from gradloc.environment import current_environment
 from gradloc.errors import GradlocError, RecipeError
 from gradloc.recipe_checks import (
+    check_arm_methods,
     check_arms,
     check_date,
+    check_date_or_empty,
     check_file_name,
     check_names,
     check_streaming,
@@ -48,8 +50,10 @@ class CorpusConfig:
             ``parquet``, ``datasets`` read the user's files).
         paths: Files or data set names for the reader; relative to the working directory.
         cutoff: ISO date. Documents dated before it are background, from it on update.
+        until: ISO date; documents dated then or later are left out. Empty: none are.
         fields: Document field -> column of the source, where they differ
             (``{text: body, date: published}``).
+        default_date: ISO date of documents that have none; empty: every document needs one.
         options: Options of the reader (for ``world``: ``n_entities``, ``n_phrasings``, ...).
         about_probes: Train only on update documents that mention an entity of the probes.
         max_update_documents: At most so many update documents, the earliest first.
@@ -62,7 +66,9 @@ class CorpusConfig:
     source: str = "world"
     paths: tuple[str, ...] = ()
     cutoff: IsoDate = "2023-01-01"
+    until: Annotated[str, AfterValidator(check_date_or_empty)] = ""
     fields: dict[str, str] = field(default_factory=dict)
+    default_date: Annotated[str, AfterValidator(check_date_or_empty)] = ""
     options: dict[str, Any] = field(default_factory=dict)
     about_probes: bool = False
     max_update_documents: Count | None = None
@@ -95,6 +101,7 @@ class ProbesConfig:
 
     Args:
         sources: Probe files. Empty: the probes that the corpus reader itself makes.
+        from_corpus: Take the corpus reader's own probes as well where there are ``sources``.
         from_documents: Make localisation probes from novel entity mentions of the update
             documents (everything before the mention is the prompt).
         localization_fraction: Share of entities whose probes choose the layers; the others judge.
@@ -104,6 +111,7 @@ class ProbesConfig:
     """
 
     sources: tuple[ProbeSource, ...] = ()
+    from_corpus: bool = False
     from_documents: bool = False
     localization_fraction: Fraction = 0.3
     max_localization: Count = 64
@@ -125,6 +133,8 @@ class MeasureConfig:
         reference_loss: ``all`` tokens (the published method) or ``random_span``, spans as long
             as the probes' answers (a control for their noisier gradients).
         max_length: Tokens a sequence at most.
+        also: What only some policies need: ``weights`` (``grad_times_weight``), ``signs``
+            (``sign_agreement`` by parameter), ``spectrum``.
     """
 
     granularity: Literal["sublayer", "block"] = "sublayer"
@@ -134,6 +144,7 @@ class MeasureConfig:
     reference: str = "background"
     reference_loss: Literal["all", "random_span"] = "all"
     max_length: Length = 128
+    also: tuple[Literal["weights", "signs", "spectrum"], ...] = ()
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -143,11 +154,14 @@ class ArmConfig:
     Args:
         policy: Selection policy.
         options: Options of the policy (``{k: 10}``).
+        methods: Training methods and their options (``{reference_kl: {weight: 0.5}}``), in the
+            order in which they act; keys of ``gradloc.methods.METHODS``.
         training: ``TrainingArguments`` that differ from the recipe's ``training``.
     """
 
     policy: str = "interference_ratio"
     options: dict[str, Any] = field(default_factory=dict)
+    methods: dict[str, dict[str, Any]] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
 
 
@@ -326,12 +340,13 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
         # These stand below recipes in the line; only names and checks are needed here.
         from gradloc.corpus import READERS
         from gradloc.injection.checks import check_injection
-        from gradloc.selection import BUDGETS, POLICIES
+        from gradloc.selection import COMMON_OPTIONS, POLICIES
 
         check_arms(source)
-        check_names(source, policies=POLICIES, budgets=BUDGETS, readers=READERS)
+        check_names(source, policies=POLICIES, common=COMMON_OPTIONS, readers=READERS)
         check_training(source)
         check_streaming(source)
+        check_arm_methods(source)
         if recipe is not None:
             check_injection(source, recipe)
         if not source.problems:

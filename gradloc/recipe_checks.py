@@ -13,6 +13,7 @@ from datetime import date
 from enum import Enum
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from gradloc.errors import MethodError
 from gradloc.schema import did_you_mean, kind_of, report_mismatch
 from gradloc.yaml_source import Source
 
@@ -58,6 +59,15 @@ def check_date(text: str) -> str:
     raise ValueError(f"'{text}' is not a date of the calendar; write it as \"2023-01-31\"")
 
 
+def check_date_or_empty(text: str) -> str:
+    """Return an ISO date or nothing as it is.
+
+    Raises:
+        ValueError: It is neither.
+    """
+    return text and check_date(text)
+
+
 def check_file_name(text: str) -> str:
     """Return a name that can stand in a path as it is.
 
@@ -86,7 +96,7 @@ def check_names(
     source: Source,
     *,
     policies: Mapping[str, Callable],
-    budgets: Iterable[str],
+    common: Iterable[str],
     readers: Iterable[str],
 ) -> None:
     """Note policies, their options and corpus readers that do not exist.
@@ -94,7 +104,7 @@ def check_names(
     Args:
         source: The recipe file.
         policies: The live table of policies; the options of one are its keyword-only parameters.
-        budgets: Options that every policy takes, since they act on what it chose.
+        common: Options that every policy takes beside its own.
         readers: Live keys of the table of corpus readers.
     """
     corpus = source.data.get("corpus")
@@ -108,13 +118,41 @@ def check_names(
         if isinstance(options, dict) and isinstance(policy, str) and policy in policies:
             parameters = inspect.signature(policies[policy]).parameters.values()
             known = [item.name for item in parameters if item.kind is item.KEYWORD_ONLY]
-            known += budgets
+            known += common
             for option in options:
                 if option not in known:
                     source.report(
                         f"arms.{name}.options.{option}",
                         f"no option of policy '{policy}'. {did_you_mean(option, known)}",
                     )
+
+
+def check_arm_methods(source: Source) -> None:
+    """Note training methods, and options of theirs, that do not exist or cannot work."""
+    for arm, data in _arms(source):
+        methods = data.get("methods")
+        if not isinstance(methods, dict) or not methods:
+            continue
+        # Imported here: it brings torch along, and most recipes have no method.
+        from gradloc.methods import METHODS, build_method
+
+        for name, options in methods.items():
+            key = f"arms.{arm}.methods.{name}"
+            if name not in METHODS:
+                source.report(key, f"unknown name '{name}'. {did_you_mean(name, METHODS)}")
+            elif not isinstance(options, dict):
+                report_mismatch(source, key, ["map"], options)
+            else:
+                fields = [item.name for item in dataclasses.fields(METHODS[name])]
+                unknown = [option for option in options if option not in fields]
+                for option in unknown:
+                    hint = did_you_mean(option, fields)
+                    source.report(f"{key}.{option}", f"no option of '{name}'. {hint}")
+                if not unknown:
+                    try:
+                        build_method(name, options)
+                    except MethodError as error:
+                        source.report(key, str(error))
 
 
 def check_training(source: Source) -> None:

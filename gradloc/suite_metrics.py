@@ -174,10 +174,7 @@ def probe_measures(
             metric = PROBE_METRICS[name]
             if metric.compares and BASELINE not in systems:
                 continue
-            values = np.array([
-                _values(metric, group.indices, columns[system], columns.get(BASELINE))
-                for system in systems
-            ])  # fmt: skip
+            values = _group_values(metric, group, columns)
             measure = _measure(metric, group, values, probes, list(systems), settings)
             if measure is not None:
                 found[f"{group.name}_{name}"] = measure
@@ -186,6 +183,17 @@ def probe_measures(
         key.removesuffix("_exact") if key == "known_facts_exact" else key: measure
         for key, measure in found.items()
     }
+
+
+def item_values(
+    metric: ProbeMetric,
+    group: ProbeGroup,
+    probes: Sequence[Probe],
+    systems: Mapping[str, CheckpointScores],
+) -> np.ndarray:
+    """A metric of every probe of a group before anything is averaged, (n_systems, n_probes)."""
+    columns = {name: _with_answers(scores, probes) for name, scores in systems.items()}
+    return _group_values(metric, group, columns)
 
 
 def general_text_measures(
@@ -299,6 +307,13 @@ def _weights(metric: ProbeMetric, probes: Sequence[Probe]) -> np.ndarray | None:
     if any(probe.case for probe in probes):
         return case_weights([p.case or p.id for p in probes], [p.kind for p in probes])
     return None
+
+
+def _group_values(
+    metric: ProbeMetric, group: ProbeGroup, columns: Mapping[str, Mapping]
+) -> np.ndarray:
+    before = columns.get(BASELINE)
+    return np.array([_values(metric, group.indices, own, before) for own in columns.values()])
 
 
 def _values(

@@ -23,9 +23,11 @@ from gradloc.batches import collate, pad_token_id, training_rows
 from gradloc.callback import GradLocCallback
 from gradloc.corpus import Corpus, read_corpus
 from gradloc.corpus.documents import Document
-from gradloc.errors import CorpusError, GradlocError
+from gradloc.errors import CorpusError, GradlocError, MethodError
 from gradloc.injection import InjectedRows, ordinary_texts, plan_injection
+from gradloc.measuring import recipe_reference
 from gradloc.memory import PeakMemory
+from gradloc.methods import Method, Setting, build_methods
 from gradloc.models import load_model, load_tokenizer
 from gradloc.plan import LayerPlan, as_plan
 from gradloc.prefix_cache import CacheConfig
@@ -36,6 +38,7 @@ from gradloc.scoring import probe_span, score_spans
 
 CHECKPOINT_DIR = "checkpoint"
 CACHE_DIR = "prefix-cache"
+METHODS_DIR = "methods"
 # With a cache, batches are as wide as a multiple of this: a row is stored once for each width of
 # a batch that it was in, since the last bits of attention depend on the width.
 CACHED_WIDTH = 32
@@ -78,8 +81,23 @@ def train(
     probes = probes if probes is not None else build_probes(recipe, corpus)
     model = load_model(recipe.model, dtype=recipe.dtype)
     tokenizer = load_tokenizer(recipe.model)
-    arguments = _arguments(recipe, recipe.arms[arm], out_dir)
-    dataset, followers = _data(recipe, arguments, tokenizer, corpus, probes)
+    methods = build_methods(recipe.arms[arm].methods)
+    arguments = _arguments(recipe, recipe.arms[arm], methods, out_dir)
+    setting = Setting(
+        model=model,
+        tokenizer=tokenizer,
+        plan=plan,
+        arguments=arguments,
+        reference=recipe_reference(recipe, corpus) if methods else (),
+        facts=tuple(probe for probe in probes if probe.split == "localization"),
+        max_length=recipe.corpus.max_length,
+        work_dir=out_dir / METHODS_DIR,
+    )
+    for method in methods:
+        method.prepare(setting)
+    dataset, followers = _data(recipe, setting, methods, corpus, probes)
+    for method in methods:
+        model = method.wrap(model, setting)
     cache = _prefix_cache(recipe, plan)
     callback = GradLocCallback(plan, cache=cache)
     curve = ProbeCurve(
@@ -87,7 +105,7 @@ def train(
         *_followed(probes, recipe.evaluation.n_curve_probes),
         n_points=recipe.evaluation.n_curve_points,
     )
-    trainer = Trainer(
+    trainer = _trainer_class(methods, setting)(
         model=model,
         args=arguments,
         train_dataset=dataset,
@@ -97,7 +115,13 @@ def train(
             pad_to_multiple_of=CACHED_WIDTH if cache else 1,
         ),
         processing_class=tokenizer,
-        callbacks=[callback, curve, *followers, Progress(arm)],
+        callbacks=[
+            callback,
+            *(added for method in methods for added in method.callbacks(setting)),
+            curve,
+            *followers,
+            Progress(arm),
+        ],
     )
     _remove_default_progress(trainer)
     last = get_last_checkpoint(str(out_dir)) if out_dir.is_dir() else None
@@ -109,6 +133,7 @@ def train(
     log = {
         "arm": arm,
         "policy": plan.policy,
+        "methods": recipe.arms[arm].methods,
         "learning_rate": trainer.args.learning_rate,
         "n_steps": trainer.state.global_step,
         "train_seconds": round(seconds, 2),
@@ -118,9 +143,33 @@ def train(
         **_cache_figures(callback),
         "curve": _curve(trainer.state.log_history),
     }
+    trained = trainer.model
+    for method in methods:
+        trained = method.finish(trained, setting)
+    trainer.model = trained
     if trainer.is_world_process_zero():
         _save(trainer, recipe, plan, log, out_dir)
     return out_dir
+
+
+def _trainer_class(methods: Sequence[Method], setting: Setting) -> type[Trainer]:
+    """The Trainer, with the loss of the method that has one."""
+    losses = [loss for method in methods if (loss := method.loss(setting)) is not None]
+    if not losses:
+        return Trainer  # as it is, so that logits are computed where a label counts and only there
+
+    class TrainerWithLoss(Trainer):
+        """A Trainer whose training loss is a method's."""
+
+        # The Trainer divides the loss by the number of micro-batches, as this one is a mean.
+        model_accepts_loss_kwargs = False
+
+        def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+            """The method's loss."""
+            loss = losses[0](model, inputs)
+            return (loss, {}) if return_outputs else loss
+
+    return TrainerWithLoss
 
 
 class Progress(ProgressCallback):
@@ -230,19 +279,23 @@ def _spread(probes: list[Probe], n: int) -> list[Probe]:
     return paraphrased[::step][:n]
 
 
-def _arguments(recipe: Recipe, arm: ArmConfig, out_dir: Path) -> TrainingArguments:
+def _arguments(
+    recipe: Recipe, arm: ArmConfig, methods: Sequence[Method], out_dir: Path
+) -> TrainingArguments:
     ours = {
         "logging_strategy": "steps",
         "logging_steps": 1,
         "save_strategy": "no",
         "report_to": "none",
-        "remove_unused_columns": True,
+        "remove_unused_columns": False,  # a row may hold weights of its tokens
         # Pinned memory speeds up copies to an accelerator; without one torch only warns.
         "dataloader_pin_memory": torch.cuda.is_available(),
     }
     if recipe.injection.n_facts:
         ours["train_sampling_strategy"] = "sequential"
     given = {**recipe.training, **arm.training}
+    for method in methods:
+        given = method.training_arguments(given)
     if "save_steps" in given:
         ours["save_strategy"] = "steps"
     try:
@@ -254,12 +307,13 @@ def _arguments(recipe: Recipe, arm: ArmConfig, out_dir: Path) -> TrainingArgumen
 
 
 def _data(
-    recipe: Recipe, arguments: TrainingArguments, tokenizer, corpus: Corpus, probes: ProbeSet
+    recipe: Recipe, setting: Setting, methods: Sequence[Method], corpus: Corpus, probes: ProbeSet
 ) -> tuple[Dataset | IterableDataset | InjectedRows, list[AcquisitionCallback]]:
     """What is trained on, and the callbacks that follow it."""
+    tokenizer = setting.tokenizer
     if not recipe.injection.n_facts:
         documents = functools.partial(training_documents, recipe, corpus, probes)
-        return _dataset(recipe, tokenizer, documents), []
+        return _dataset(recipe, setting, methods, documents), []
     injection = plan_injection(recipe.injection, corpus.update, probes)
     length = recipe.corpus.max_length
     texts = ordinary_texts(recipe.injection, corpus)
@@ -272,27 +326,38 @@ def _data(
     follower = AcquisitionCallback(
         injection.probes, recipe.injection.measure_every, exposures=injection.schedule
     )
-    return injection.schedule.inject(rows, arguments, tokenizer), [follower]
+    return injection.schedule.inject(rows, setting.arguments, tokenizer), [follower]
 
 
 def _dataset(
-    recipe: Recipe, tokenizer, documents: Callable[[], Iterator[Document]]
+    recipe: Recipe,
+    setting: Setting,
+    methods: Sequence[Method],
+    documents: Callable[[], Iterator[Document]],
 ) -> Dataset | IterableDataset:
     """Token rows of the update documents; re-read at every epoch where the corpus streams."""
+    changing = [method for method in methods if type(method).rows is not Method.rows]
 
     def rows() -> Iterator[dict]:
         return training_rows(
-            tokenizer,
+            setting.tokenizer,
             (document.text for document in documents()),
             max_length=recipe.corpus.max_length,
             packing=recipe.corpus.packing,
         )
 
     if recipe.corpus.streaming:
+        if changing:
+            raise MethodError(
+                f"{type(changing[0]).__name__} changes the rows that are trained on, which a "
+                "streamed corpus does not hold. Set corpus.streaming to false."
+            )
         return IterableDataset.from_generator(rows)
     held = list(rows())
     if not held:
         raise CorpusError("the update documents hold no text of two tokens or more to train on.")
+    for method in changing:
+        held = method.rows(held, setting)
     return Dataset.from_list(held)
 
 

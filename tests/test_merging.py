@@ -1,12 +1,23 @@
+"""Merging folders: what is written, what is refused, and in how much memory."""
+
+import json
+import re
+
+import psutil
 import pytest
 import torch
 from conftest import build_model
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-import gradloc.merging
 from gradloc import merge_checkpoints
 from gradloc.errors import ModelError, PlanMismatchError
 from gradloc.layers import find_units
+from gradloc.memory import PeakMemory
+from gradloc.merging import folders
+from gradloc.merging.folders import Checkpoint
+from gradloc.merging.shards import write_shards
 from gradloc.plan import LayerPlan
 
 
@@ -24,23 +35,33 @@ def plan_with(model, scales):
     return LayerPlan(scale={u.name: scales.get(u.name, 0.0) for u in units}, units=units)
 
 
+def merged_tensors(folder):
+    return {name: t for file in folder.glob("*.safetensors") for name, t in load_file(file).items()}
+
+
+SCALES = {"model.layers.0.mlp": 1.0, "model.layers.2.self_attn": 0.25}
+
+
 @pytest.mark.parametrize("shard_bytes", [2**31, 20_000])
 def test_each_unit_keeps_its_share_of_the_change(pair, shard_bytes, monkeypatch):
-    monkeypatch.setattr(gradloc.merging, "SHARD_BYTES", shard_bytes)
+    monkeypatch.setattr(folders, "PIECE_ELEMENTS", 100)  # several pieces a tensor
     base, tuned, folder = pair
-    scales = {"model.layers.0.mlp": 1.0, "model.layers.2.self_attn": 0.25}
-    plan = plan_with(base, scales)
-    merge_checkpoints(folder / "base", folder / "tuned", plan, folder / "out")
+    plan = plan_with(base, SCALES)
+    merge_checkpoints(
+        folder / "base", folder / "tuned", plan, folder / "out", shard_bytes=shard_bytes
+    )
     merged = AutoModelForCausalLM.from_pretrained(folder / "out")
     theirs = [dict(m.named_parameters()) for m in (base, tuned, merged)]
     for unit in find_units(base):
-        scale = scales.get(unit.name, 0.0)
+        scale = SCALES.get(unit.name, 0.0)
         for name in unit.parameters:
             old, new, got = (parameters[name] for parameters in theirs)
             torch.testing.assert_close(got, old + scale * (new - old))
             if scale in (0, 1):
                 assert torch.equal(got, new if scale else old)
     assert not (folder / "out" / "training.json").exists()
+    assert LayerPlan.load(folder / "out" / "plan.json") == plan
+    assert [path.name for path in folder.glob(".*")] == [], "nothing temporary is left"
 
 
 def test_the_norm_that_feeds_a_unit_goes_with_it(pair):
@@ -66,3 +87,218 @@ def test_what_cannot_be_merged_is_refused(pair):
         merge_checkpoints(folder / "base", folder / "tuned", plan, folder / "base")
     with pytest.raises(ModelError, match="no safetensors"):
         merge_checkpoints(folder, folder / "tuned", plan, folder / "o3")
+    for bad in (-0.1, float("nan"), float("inf")):
+        with pytest.raises(ModelError, match="finite number"):
+            merge_checkpoints(folder / "base", folder / "tuned", bad, folder / "o4")
+        with pytest.raises(ModelError, match="finite number"):
+            merge_checkpoints(
+                folder / "base", folder / "tuned", plan, folder / "o4", default_scale=bad
+            )
+    assert not any((folder / f"o{i}").exists() for i in range(1, 5))
+
+
+def test_one_number_scales_everything_and_leaves_no_plan(pair):
+    base, tuned, folder = pair
+    plan_with(base, {}).save(folder / "tuned" / "plan.json")  # the plan it was trained under
+    merge_checkpoints(folder / "base", folder / "tuned", 0.7, folder / "out")
+    merged = AutoModelForCausalLM.from_pretrained(folder / "out")
+    for old, new, got in zip(*(m.parameters() for m in (base, tuned, merged)), strict=True):
+        torch.testing.assert_close(got, 0.3 * old + 0.7 * new)
+    assert not (folder / "out" / "plan.json").exists()
+
+
+def test_what_a_short_plan_leaves_out_gets_the_default(pair):
+    base, tuned, folder = pair
+    plan = LayerPlan(scale={"model.layers.1.mlp": 0.5})
+    arguments = (folder / "base", folder / "tuned", plan)
+    with pytest.raises(PlanMismatchError, match="default scale"):
+        merge_checkpoints(*arguments, folder / "o1")
+    merge_checkpoints(*arguments, folder / "o2", default_scale=1)
+    got = merged_tensors(folder / "o2")
+    for name, new in tuned.named_parameters():
+        old = dict(base.named_parameters())[name]
+        # A plan by hand knows no members, so the norm before the MLP is not in it.
+        expected = (old + new) / 2 if name.startswith("model.layers.1.mlp.") else new
+        torch.testing.assert_close(got[name], expected.data)
+
+
+def test_a_failure_half_way_leaves_no_folder(pair, monkeypatch):
+    base, _, folder = pair
+    arguments = (folder / "base", folder / "tuned", plan_with(base, {}), folder / "out")
+    rows, calls = Checkpoint.rows, []
+
+    def breaking(self, name, *args):
+        calls.append(name)
+        if len(calls) > 5:
+            raise OSError(28, "No space left on device")
+        return rows(self, name, *args)
+
+    monkeypatch.setattr(Checkpoint, "rows", breaking)
+    with pytest.raises(OSError):
+        merge_checkpoints(*arguments)
+    assert sorted(path.name for path in folder.iterdir()) == ["base", "tuned"]
+    monkeypatch.undo()
+    (folder / ".out.partial").mkdir()  # as a killed merge leaves it
+    (folder / ".out.partial" / "model.safetensors").write_bytes(b"half")
+    merge_checkpoints(*arguments)
+    assert sorted(path.name for path in folder.iterdir()) == ["base", "out", "tuned"]
+
+
+def test_a_trainers_state_stays_behind(pair):
+    base, _, folder = pair
+    for name in ("optimizer.pt", "training_args.bin", "trainer_state.json", "chat_template.jinja"):
+        (folder / "tuned" / name).write_text("")
+    merge_checkpoints(folder / "base", folder / "tuned", 1, folder / "out")
+    assert sorted(path.name for path in (folder / "out").iterdir()) == [
+        "chat_template.jinja",
+        "config.json",
+        "generation_config.json",
+        "model.safetensors",
+    ]
+
+
+@pytest.mark.parametrize("sharded", ["base", "tuned"])
+def test_shards_are_read(pair, sharded):
+    base, tuned, folder = pair
+    merge_checkpoints(folder / "base", folder / "tuned", 0.25, folder / "whole")
+    model = base if sharded == "base" else tuned
+    model.save_pretrained(folder / "shards", max_shard_size="20KB")
+    assert len(list((folder / "shards").glob("*.safetensors"))) > 1
+    sides = {"base": folder / "base", "tuned": folder / "tuned"} | {sharded: folder / "shards"}
+    merge_checkpoints(sides["base"], sides["tuned"], 0.25, folder / "out")
+    expected, got = merged_tensors(folder / "whole"), merged_tensors(folder / "out")
+    assert expected.keys() == got.keys()
+    assert all(torch.equal(expected[name], got[name]) for name in expected)
+
+
+@pytest.mark.parametrize("stored_in", [("base",), ("tuned",), ("base", "tuned")])
+def test_a_tied_head_that_was_stored_is_left_out(pair, stored_in):
+    base, tuned, folder = pair
+    for side in stored_in:
+        file = folder / side / "model.safetensors"
+        tensors = load_file(file)
+        tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
+        save_file(tensors, file, metadata={"format": "pt"})
+    plan = plan_with(base, {"model.embed_tokens": 0.5})
+    merge_checkpoints(folder / "base", folder / "tuned", plan, folder / "out")
+    merged = AutoModelForCausalLM.from_pretrained(folder / "out")
+    assert merged.lm_head.weight is merged.model.embed_tokens.weight
+    old, new = base.lm_head.weight, tuned.lm_head.weight
+    torch.testing.assert_close(merged.lm_head.weight, (old + new) / 2)
+
+
+def test_a_head_of_its_own_is_not_taken_for_a_tied_one(pair):
+    base, _, folder = pair
+    file = folder / "tuned" / "model.safetensors"
+    tensors = load_file(file)
+    head = tensors["model.embed_tokens.weight"].clone()
+    head[-1, -1] += 1e-3
+    save_file(tensors | {"lm_head.weight": head}, file, metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=re.escape("lm_head.weight, 1 in all")):
+        merge_checkpoints(folder / "base", folder / "tuned", plan_with(base, {}), folder / "out")
+    untied = build_model("llama")
+    with torch.no_grad():
+        untied.lm_head.weight.copy_(untied.model.embed_tokens.weight)
+    untied.save_pretrained(folder / "untied")
+    merge_checkpoints(folder / "untied", folder / "untied", plan_with(untied, {}), folder / "out")
+    assert "lm_head.weight" in merged_tensors(folder / "out")
+
+
+def test_a_bfloat16_sum_is_rounded_once(pair):
+    """A float32 base under a bfloat16 tuned model is not rounded before the sum."""
+    base, tuned, folder = pair
+    tuned.bfloat16().save_pretrained(folder / "half")
+    merge_checkpoints(folder / "base", folder / "half", 0.3, folder / "out")
+    got = merged_tensors(folder / "out")
+    for (name, old), new in zip(base.named_parameters(), tuned.parameters(), strict=True):
+        exact = old.double() + 0.3 * (new.double() - old.double())
+        assert got[name].dtype == torch.bfloat16
+        # Half a unit in the last of eight places; float32's rounding shows where the two cancel.
+        room = exact.abs() * 2**-8 + 1e-6 * (old.abs() + new.abs())
+        assert ((got[name].double() - exact).abs() <= room).all()
+
+
+def test_a_base_that_is_no_folder_of_weights_is_loaded(pair):
+    from peft import LoraConfig, get_peft_model
+
+    base, _, folder = pair
+    base.config._name_or_path = base.name_or_path = str(folder / "base")
+    adapted = get_peft_model(base, LoraConfig(r=2, target_modules=["down_proj"]))
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            if "lora" in name:
+                parameter.normal_()
+    adapted.save_pretrained(folder / "adapter")
+    merge_checkpoints(folder / "adapter", folder / "tuned", 0.5, folder / "out")
+    old = adapted.merge_and_unload().state_dict()
+    new, got = merged_tensors(folder / "tuned"), merged_tensors(folder / "out")
+    for name in got:
+        torch.testing.assert_close(got[name], (old[name] + new[name]) / 2)
+    assert sorted(path.name for path in folder.iterdir()) == ["adapter", "base", "out", "tuned"]
+
+
+def test_safetensors_reads_what_is_written(tmp_path):
+    """Mixed widths, so that a tensor of eight bytes follows one of an odd number of bytes."""
+    tensors = {
+        "flags": torch.tensor([True, False, True]),
+        "half": torch.randn(5, 3).half(),
+        "scalar": torch.tensor(3.5),
+        "wide": torch.randn(2, 2, 2, dtype=torch.float64),
+        "empty": torch.zeros(0, 4),
+        "bf": torch.randn(7).bfloat16(),
+        "counts": torch.arange(3),
+    }
+    (tmp_path / "in").mkdir()
+    save_file(tensors, tmp_path / "in" / "model.safetensors")
+    read = Checkpoint(tmp_path / "in")
+    assert {name: read[name].shape for name in read} == {n: t.shape for n, t in tensors.items()}
+    in_order = {name: read.tensors[name] for name in tensors}
+    for shard_bytes, n_files in ((10**6, 1), (40, 3)):
+        folder = tmp_path / str(shard_bytes)
+        folder.mkdir()
+        write_shards(folder, in_order, lambda name: iter([read[name]]), shard_bytes)
+        assert len(list(folder.glob("*.safetensors"))) == n_files
+        back = merged_tensors(folder)
+        assert all(back[n].dtype == t.dtype and torch.equal(back[n], t) for n, t in tensors.items())
+        for file in folder.glob("*.safetensors"):
+            with safe_open(file, "pt") as opened:
+                assert opened.metadata() == {"format": "pt"}
+            # Readers that map the file need each tensor at a multiple of its width.
+            raw = file.read_bytes()
+            length = int.from_bytes(raw[:8], "little")
+            entries = json.loads(raw[8 : 8 + length])
+            assert length % 8 == 0
+            for name in entries.keys() - {"__metadata__"}:
+                assert entries[name]["data_offsets"][0] % tensors[name].element_size() == 0
+        if n_files > 1:
+            index = json.loads((folder / "model.safetensors.index.json").read_text())
+            assert index["weight_map"].keys() == tensors.keys()
+            assert index["metadata"]["total_size"] == sum(t.nbytes for t in tensors.values())
+
+
+def write_zeros(folder, rows):
+    """A checkpoint of float32 tensors (rows, 1000) that takes no disk: a hole behind a header."""
+    entries, at = {}, 0
+    for i, n in enumerate(rows):
+        end = at + 4_000 * n
+        entries[f"t{i}"] = {"dtype": "F32", "shape": [n, 1_000], "data_offsets": [at, end]}
+        at = end
+    header = json.dumps(entries).encode()
+    folder.mkdir()
+    with (folder / "model.safetensors").open("wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        file.truncate(8 + len(header) + at)
+
+
+@pytest.mark.parametrize("rows", [[7_500] * 10, [50_000, 25_000]], ids=["ten", "two"])
+def test_memory_does_not_grow_with_the_model(tmp_path, rows):
+    """Two checkpoints of 300 MB need less than three tensors of 30 MB; with one of 200 MB too."""
+    for side in ("base", "tuned"):
+        write_zeros(tmp_path / side, rows)
+        write_zeros(tmp_path / f"small_{side}", [10])
+    merge_checkpoints(tmp_path / "small_base", tmp_path / "small_tuned", 0.5, tmp_path / "warm")
+    with PeakMemory() as peak:
+        before = psutil.Process().memory_info().rss / 2**20
+        merge_checkpoints(tmp_path / "base", tmp_path / "tuned", 0.5, tmp_path / "out")
+    assert (tmp_path / "out" / "model.safetensors").stat().st_size > 300e6
+    assert peak.mib - before < 90

@@ -16,12 +16,12 @@ ORDER = [
     "errors", "artifacts", "environment", "profile", "plan", "results", "yaml_source", "schema",
     "shipped", "recipe_checks", "recipe", "layers", "probes", "benchmarks", "spans", "corpus",
     "models", "checkpoints", "batches", "logits", "memory", "sequences", "sums", "one_at_a_time",
-    "gram", "gradients", "reliability", "cost", "selection", "measuring", "freezing", "label_loss",
-    "prefix_cache", "metrics", "frontier", "scoring", "answers", "readings", "score_log",
-    "lm_harness", "injection", "preparation", "suite_metrics", "harness_measures", "suites",
-    "comparison", "acquisition", "callback", "training", "merging", "evaluation", "gates", "report",
-    "analysis", "validation", "pipeline", "terminal", "commands", "analyze", "planning", "bench",
-    "cli",
+    "gram", "weight_spectrum", "progress", "gradients", "reliability", "cost", "selection",
+    "measuring", "freezing", "label_loss", "prefix_cache", "metrics", "frontier", "scoring",
+    "answers", "readings", "score_log", "lm_harness", "injection", "preparation", "suite_metrics",
+    "harness_measures", "suites", "comparison", "acquisition", "callback", "methods", "training",
+    "evaluation", "gates", "report", "analysis", "validation", "pipeline", "terminal", "commands",
+    "merging", "analyze", "planning", "bench", "sweep", "stream", "cli",
 ]
 # fmt: on
 

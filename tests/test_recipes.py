@@ -8,8 +8,12 @@ import pytest
 from gradloc import load_recipe
 from gradloc.errors import CorpusError
 from gradloc.pipeline import STAGE_FILES, run
+from gradloc.sweep.cells import sweep_cells
+from gradloc.sweep.config import load_sweep
 
-RECIPES = sorted((Path(__file__).parents[1] / "recipes").rglob("*.yaml"))
+FOLDER = Path(__file__).parents[1] / "recipes"
+RECIPES = sorted(FOLDER.glob("*.yaml"))
+SWEEPS = sorted((FOLDER / "sweeps").glob("*.yaml"))
 DATA = Path(__file__).parents[2] / "shared" / "data"
 TINY = [
     "training.max_steps=2",
@@ -41,6 +45,16 @@ def test_every_recipe_loads_and_has_full_training_to_compare_with(path):
     full = [arm for arm in recipe.arms.values() if arm.policy == "all"]
     rates = {{**recipe.training, **arm.training}["learning_rate"] for arm in full}
     assert len(rates) >= 2, "one rate gives no line to compare with"
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
+def test_every_sweep_loads_and_compares_with_full_training_at_several_rates(path):
+    sweep = load_sweep(path)
+    assert sweep.name == path.stem
+    line = sweep.arms[sweep.line]
+    assert line.policy == "all" and not line.methods and len(line.rates) >= 3
+    cells = sweep_cells(sweep)
+    assert {cell.corpus for cell in cells} == set(sweep.corpora)
 
 
 def short_text(folder):

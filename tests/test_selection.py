@@ -35,6 +35,10 @@ def profile(seed=0, n=8, noise=0.05, **changes):
         reference_norms=rows(np.ones(n_units)),
         probe_alignment=rows(level**2),
         reference_alignment=rows(2 * np.ones(n_units)),
+        probe_norm_of_mean=0.5 * level,
+        probe_weight_alignment=rows(level),
+        reference_weight_alignment=rows(np.ones(n_units)),
+        spectrum_snr=level,
         model="tiny",
         shape={"n_blocks": N_BLOCKS, "hidden_size": 4, "vocab_size": 50, "kv_size": 4},
     )
@@ -64,6 +68,14 @@ def test_every_policy_gives_a_plan_for_every_unit(policy, tmp_path):
         assert plan.scale["embed"] == plan.scale["norm"] == 0
     if policy in SCORES:
         assert set(plan.scores) == set(plan.scale)
+    if policy in ("snr", "spectrum", "grad_times_weight"):
+        assert plan.reliability["split_half"] is None
+        assert "unknown" in plan.reliability["warning"]
+    elif policy in ("interference_rates", "sign_agreement"):
+        # In this profile all units disturb the same texts alike: which ones get a rate, and which
+        # agree best, is noise.
+        assert -1 <= plan.reliability["split_half"] <= 1
+    elif policy in SCORES:
         assert plan.reliability["split_half"] > 0.9
         for name in plan.scale:
             assert plan.reliability["low"][name] <= plan.scores[name] * 1.05

@@ -23,10 +23,14 @@ _ENTRY = re.compile(r"^ {4}((?:\w+, )*\w+): (.*(?:\n {5,}.*)*)", flags=re.MULTIL
 
 def argument_texts(thing: type) -> dict[str, str]:
     """Argument name -> its description in the Google style docstring of a class."""
-    text = inspect.getdoc(thing).split("Args:\n", 1)[-1]
     found = {}
-    for names, description in _ENTRY.findall(text):
-        found |= dict.fromkeys(names.split(", "), " ".join(description.split()))
+    # Inherited fields are described where they are defined.
+    for owner in reversed(
+        [cls for cls in thing.__mro__ if dataclasses.is_dataclass(cls)] or [thing]
+    ):
+        text = inspect.cleandoc(owner.__doc__).split("Args:\n", 1)[-1]
+        for names, description in _ENTRY.findall(text):
+            found |= dict.fromkeys(names.split(", "), " ".join(description.split()))
     return found
 
 
@@ -113,6 +117,26 @@ def policies() -> str:
         label = f"`{name}`" + (" (the default)" if name == DEFAULT_POLICY else "")
         rows.append((label, ", ".join(options), _first_line(function)))
     return _table(("policy", "options (default)", "what it trains"), rows)
+
+
+def methods() -> str:
+    """The training methods with their options."""
+    from gradloc.methods import METHODS
+
+    rows = []
+    for name, method in METHODS.items():
+        texts = argument_texts(method)
+        for place, item in enumerate(dataclasses.fields(method)):
+            label = f"`{name}`" if place == 0 else ""
+            rows.append((label, f"`{item.name}`", _default(item), _markdown(texts[item.name])))
+    return _table(("method", "option", "default", "meaning"), rows)
+
+
+def sweep_keys() -> str:
+    """The keys of a sweep file."""
+    from gradloc.sweep.config import Sweep
+
+    return "\n".join(_section("", Sweep))
 
 
 def readers() -> str:
@@ -323,6 +347,8 @@ GENERATORS: dict[str, Callable[[], str]] = {
     for function in (
         recipe_keys,
         policies,
+        methods,
+        sweep_keys,
         readers,
         probe_metrics,
         readings,

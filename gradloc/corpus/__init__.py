@@ -12,6 +12,7 @@ from gradloc.corpus.collection import (
     Corpus,
     Stream,
     check_date,
+    end_before,
     require_documents,
     split_at_cutoff,
 )
@@ -61,7 +62,8 @@ def read_corpus(config: CorpusConfig, *, seed: int) -> Corpus:
 
     Raises:
         CorpusError: Unknown reader, missing file, no cut-off date, an unreadable record, no
-            document at all, or none from the cut-off on.
+            document at all, or none from the cut-off on (and before ``until``); an ``until`` that
+            is not later than the cut-off.
     """
     if config.source not in READERS:
         close = difflib.get_close_matches(config.source, READERS, n=1)
@@ -72,5 +74,7 @@ def read_corpus(config: CorpusConfig, *, seed: int) -> Corpus:
         )
     check_date(config.cutoff, "corpus.cutoff")
     corpus = READERS[config.source](config, seed=seed)
+    if config.until:
+        corpus = end_before(corpus, config.until)
     require_documents(corpus)
     return corpus

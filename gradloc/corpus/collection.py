@@ -6,7 +6,7 @@ again without being held in memory. It opens no files itself.
 
 import datetime
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
 from gradloc.corpus.documents import Document
@@ -39,9 +39,10 @@ class Corpus:
 
     Args:
         background: Documents dated before the cut-off.
-        update: Documents dated at the cut-off or later.
+        update: Documents dated at the cut-off or later (and before ``until``).
         probes: Probes about the documents; empty for readers of the user's own files.
         cutoff: ISO date of the split.
+        until: ISO date from which on documents are left out; empty: none are.
         source: What was read, for messages: a file name or the key of the reader.
     """
 
@@ -50,6 +51,7 @@ class Corpus:
     probes: Iterable[Probe] = field(default=())
     cutoff: str = ""
     source: str = ""
+    until: str = ""
 
 
 def split_at_cutoff(
@@ -72,6 +74,24 @@ def split_at_cutoff(
         Stream(lambda: (document for document in documents if document.date < cutoff)),
         Stream(lambda: (document for document in documents if document.date >= cutoff)),
     )
+
+
+def end_before(corpus: Corpus, until: str) -> Corpus:
+    """The same corpus without the update documents dated ``until`` or later.
+
+    Background documents and the reader's own probes stay.
+
+    Raises:
+        CorpusError: ``until`` is no ISO date, or not later than the cut-off.
+    """
+    check_date(until, "corpus.until")
+    if until <= corpus.cutoff:
+        raise CorpusError(
+            f"corpus.until: {until} is not later than the cut-off {corpus.cutoff}, so no document "
+            "would be left to learn. Give a later date, or leave it out."
+        )
+    update = Stream(lambda: (document for document in corpus.update if document.date < until))
+    return replace(corpus, update=update, until=until)
 
 
 def check_date(value: object, what: str) -> datetime.date:
@@ -112,8 +132,10 @@ def require_documents(corpus: Corpus, *, background: bool = False) -> None:
         )
     if not has_update:
         raise CorpusError(
-            f"{corpus.source}: no document is dated {corpus.cutoff} (the cut-off) or later, so "
-            "there is nothing to learn. Move corpus.cutoff to an earlier date or add newer text."
+            f"{corpus.source}: no document is dated {corpus.cutoff} (the cut-off) or later"
+            + (f" and before {corpus.until} (corpus.until)" if corpus.until else "")
+            + ", so there is nothing to learn. Move corpus.cutoff to an earlier date or add newer "
+            "text."
         )
     if not has_background:
         raise CorpusError(

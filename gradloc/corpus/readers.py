@@ -80,20 +80,20 @@ def _corpus(config: CorpusConfig, paths: list[str], records: Callable[[str], Rec
 
     def documents() -> Iterator[Document]:
         for path in paths:
-            yield from _checked(records(path), config.fields)
+            yield from _checked(records(path), config.fields, config.default_date)
 
     background, update = split_at_cutoff(Stream(documents), config.cutoff)
     return Corpus(background, update, (), config.cutoff, ", ".join(paths))
 
 
-def _checked(records: Records, fields: dict[str, str]) -> Iterable[Document]:
+def _checked(records: Records, fields: dict[str, str], default_date: str) -> Iterable[Document]:
     """Documents up to the first problem; then read on and report the first problems together."""
     problems: list[str] = []
     for place, default_id, record in records:
         if isinstance(record, str):
             problems.append(f"{place}: {record}")
         else:
-            document, found = to_document(record, fields, default_id)
+            document, found = to_document(record, fields, default_id, default_date)
             problems += [f"{place}: {problem}" for problem in found]
             if document is not None and not problems:
                 yield document

@@ -34,7 +34,7 @@ def check_fields(fields: dict[str, str]) -> None:
 
 
 def to_document(
-    record: dict[str, Any], fields: dict[str, str], default_id: str
+    record: dict[str, Any], fields: dict[str, str], default_id: str, default_date: str = ""
 ) -> tuple[Document | None, list[str]]:
     """Build a document from a record.
 
@@ -42,6 +42,7 @@ def to_document(
         record: Column -> value.
         fields: Document field -> column, where they differ.
         default_id: Used when the record has no id.
+        default_date: Used when the record has no date.
 
     Returns:
         The document and no problems, or ``None`` and one line for each problem.
@@ -53,7 +54,7 @@ def to_document(
     if not isinstance(text, str) or not text.strip():
         problems.append(_wrong(column["text"], text, "text", record, fields, "text"))
         text = ""
-    day = _iso_day(record.get(column["date"]))
+    day = _iso_day(record.get(column["date"], default_date or None))
     if day is None:
         problems.append(
             _wrong(

@@ -5,11 +5,12 @@ model in sight. To add a policy, see ``gradloc.selection.policies``.
 """
 
 from gradloc.selection.budget import BUDGETS, Budget, share_of_mass
-from gradloc.selection.choosing import select_layers
+from gradloc.selection.choosing import COMMON_OPTIONS, select_layers
 from gradloc.selection.policies import DEFAULT_POLICY, POLICIES, SCORES
 
 __all__ = [
     "BUDGETS",
+    "COMMON_OPTIONS",
     "DEFAULT_POLICY",
     "POLICIES",
     "SCORES",

@@ -19,7 +19,7 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from gradloc.cost import StepSetting, StepWork, full_setting, step_memory, step_seconds, step_work
 from gradloc.errors import SelectionError
 from gradloc.profile import GradientProfile
-from gradloc.selection.policies import SCORES
+from gradloc.selection.policies import SCORES, score_of
 
 BUDGETS = ("budget", "memory_budget", "share")
 
@@ -67,10 +67,18 @@ class Budget:
         return {name: value for name, value in vars(self).items() if value is not None}
 
 
-def rule_scores(profile: GradientProfile, policy: str, scale: np.ndarray) -> np.ndarray:
+def rule_scores(
+    profile: GradientProfile, policy: str, scale: np.ndarray, options: dict | None = None
+) -> np.ndarray:
     """Scores of the units of the stack that a policy trains, 0 for all others, (n_units,).
 
     Their sum is the mass that budgets share out.
+
+    Args:
+        profile: The measured profile.
+        policy: Policy whose scores are meant.
+        scale: The scales that it gave, (n_units,).
+        options: The policy's options; those that its score takes count.
 
     Raises:
         SelectionError: The policy ranks units by no score.
@@ -80,8 +88,9 @@ def rule_scores(profile: GradientProfile, policy: str, scale: np.ndarray) -> np.
             f"policy {policy!r} ranks units by no score, so a budget cannot choose among them. "
             f"Policies with scores: {', '.join(SCORES)}."
         )
+    score = score_of(policy, options or {})(profile)
     in_stack = np.array([unit.in_stack for unit in profile.units])
-    return np.where(in_stack & (scale > 0), np.maximum(SCORES[policy][1](profile), 0.0), 0.0)
+    return np.where(in_stack & (scale > 0), np.maximum(score, 0.0), 0.0)
 
 
 def share_of_mass(scores: np.ndarray, trained: np.ndarray) -> float:

@@ -5,16 +5,28 @@ scores, reliability and predicted cost. It ranks nothing itself (``policies`` do
 """
 
 import inspect
+from dataclasses import replace
 
 import numpy as np
 
 from gradloc.cost import StepSetting, predict_cost
-from gradloc.errors import SelectionError
+from gradloc.errors import GradlocError, SelectionError
 from gradloc.plan import LayerPlan
 from gradloc.profile import GradientProfile
 from gradloc.reliability import reliability
-from gradloc.selection.budget import Budget, cheapest_best, rule_scores
-from gradloc.selection.policies import DEFAULT_POLICY, SCORES, did_you_mean, policy_named
+from gradloc.selection.budget import BUDGETS, Budget, cheapest_best, rule_scores
+from gradloc.selection.policies import (
+    DEFAULT_POLICY,
+    SCORES,
+    did_you_mean,
+    policy_named,
+    score_of,
+)
+
+# Kinds of unit to which a choice may be restricted.
+KINDS = ("attention", "mlp")
+# Options that every policy takes beside its own.
+COMMON_OPTIONS = ("only", *BUDGETS)
 
 # How GradLocCallback trains where the Trainer's own loss is in use.
 SETTING = StepSetting(label_loss=True)
@@ -24,6 +36,7 @@ def select_layers(
     profile: GradientProfile,
     policy: str = DEFAULT_POLICY,
     *,
+    only: str | None = None,
     budget: float | None = None,
     memory_budget: float | None = None,
     share: float | None = None,
@@ -44,6 +57,8 @@ def select_layers(
     Args:
         profile: The measured profile.
         policy: A key of ``POLICIES``.
+        only: ``mlp`` or ``attention``: choose among units of this kind and freeze all others.
+            Means, ranks and sizes by which the policy decides are then those of this kind.
         budget: Largest predicted step time, as a ratio to full training; the kept mass is
             maximised.
         memory_budget: Largest predicted memory above the weights, as a ratio to full training.
@@ -57,7 +72,8 @@ def select_layers(
 
     Raises:
         SelectionError: Unknown policy or option, an option out of range, a profile that lacks
-            what the policy needs, or a budget in which no unit fits.
+            what the policy needs, a kind of which no unit would be trained, or a budget in
+            which no unit fits.
 
     Example:
         >>> select_layers(profile, budget=0.5).predicted["time_ratio"] <= 0.5   # doctest: +SKIP
@@ -71,25 +87,69 @@ def select_layers(
                 f"policy {policy!r} has no option {option!r}.{did_you_mean(option, known)} "
                 f"Options: {', '.join(known) or 'none'}."
             )
+    candidates = _of_kind(profile, only)
     try:
-        scale = np.asarray(choose(profile, **options), dtype=np.float64)
-    except TypeError as error:
+        scale = np.asarray(choose(candidates, **options), dtype=np.float64)
+    except SelectionError:
+        raise
+    except (GradlocError, TypeError) as error:
         raise SelectionError(f"policy {policy!r}: {error}") from error
+    if only is not None:
+        # Such as `all`, which does not ask what is chosen among.
+        scale = np.where([unit.in_stack for unit in candidates.units], scale, 0.0)
+        if not scale.any() and choose(profile, **options).any():
+            raise SelectionError(
+                f"policy {policy!r} with only={only!r} trains no unit of this kind."
+            )
     limits = Budget(budget, memory_budget, share)
     if limits:
-        scores = rule_scores(profile, policy, scale)
+        scores = rule_scores(candidates, policy, scale, options)
         scale = np.where(cheapest_best(profile, scores, limits, setting), scale, 0.0)
     scales = {name: float(value) for name, value in zip(profile.names, scale, strict=True)}
-    score_name, score = SCORES.get(policy, ("", None))
+    score = score_of(policy, options)
+    values = [] if score is None else score(candidates).tolist()
     return LayerPlan(
         scale=scales,
         units=profile.units,
         policy=policy,
-        options={**options, **limits.given},
+        options={**options, **({} if only is None else {"only": only}), **limits.given},
         granularity=profile.granularity,
         model=profile.model,
-        score_name=score_name,
-        scores=dict(zip(profile.names, score(profile).tolist(), strict=True)) if score else {},
-        reliability=reliability(profile, score) if score else {},
+        score_name="" if score is None else SCORES[policy].name,
+        scores={} if score is None else dict(zip(profile.names, values, strict=True)),
+        reliability={} if score is None else _trusted(candidates, policy, options),
         predicted=predict_cost(profile.units, scales, profile.shape, **vars(setting)),
     )
+
+
+def _of_kind(profile: GradientProfile, only: str | None) -> GradientProfile:
+    """The profile with all units but those of one kind outside the stack, so not chosen among."""
+    if only is None:
+        return profile
+    if only not in KINDS:
+        raise SelectionError(
+            f"only={only!r} is no kind of unit.{did_you_mean(only, KINDS)} "
+            f"Choose one of {', '.join(KINDS)}."
+        )
+    units = tuple(
+        unit if unit.kind == only else replace(unit, block=None) for unit in profile.units
+    )
+    if not any(unit.in_stack for unit in units):
+        raise SelectionError(
+            f"only={only!r}: this profile has no unit of this kind; its granularity is "
+            f"{profile.granularity!r}. Measure with granularity 'sublayer'."
+        )
+    return replace(profile, units=units)
+
+
+def _trusted(profile: GradientProfile, policy: str, options: dict) -> dict:
+    """How far the policy's ranking can be trusted, or why that is unknown."""
+    reason = SCORES[policy].unsplit(profile, options)
+    if not reason:
+        return reliability(profile, score_of(policy, options))
+    return {
+        "split_half": None,
+        "low": {},
+        "high": {},
+        "warning": f"how far this ranking can be trusted is unknown: {reason}.",
+    }

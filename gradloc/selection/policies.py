@@ -1,67 +1,49 @@
-"""Policies: from a gradient profile to a scale for each unit.
+"""The table of policies: from a gradient profile to a scale for each unit.
 
 Comes in: a ``GradientProfile``. Goes out: scales, (n_units,). There is no model in sight. To add
 a policy, write a function of a profile and enter it in ``POLICIES``; if it ranks units by a score,
-enter that in ``SCORES``.
+enter that in ``SCORES``. The controls stand here, the others in modules by theme.
 """
 
 import difflib
+import functools
+import inspect
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
 from gradloc.errors import SelectionError
 from gradloc.profile import GradientProfile
+from gradloc.selection.interference import (
+    contribution_score,
+    interference_rates,
+    interference_scaled,
+    interference_set,
+)
+from gradloc.selection.published import (
+    raw_norm,
+    rgn_above_mean,
+    rgn_scaled,
+    spectrum,
+    top_rgn_k,
+)
+from gradloc.selection.ranking import checked_k, in_stack, n_blocks, sizes
+from gradloc.selection.ratios import (
+    agreement_level,
+    agreement_score,
+    fisher_ratio,
+    fisher_score,
+    grad_times_weight,
+    interference_ratio,
+    ratio_score,
+    sign_agreement,
+    snr,
+    snr_score,
+    taylor_score,
+)
 
 DEFAULT_POLICY = "interference_ratio"
-
-
-def interference_ratio(
-    profile: GradientProfile, *, k: int | None = None, parameter_fraction: float | None = None
-) -> np.ndarray:
-    """Train the units whose step buys much and disturbs the reference text little.
-
-    Score: benefit / interference (see ``GradientProfile``). Minimising forgetting C over squared
-    uptake B^2 for a set of units stepped together, including u pays exactly when
-    b_u / c_u > B / (2C). Taken are the units above the mean score; or the best ``k``; or the best
-    whose parameters stay within ``parameter_fraction`` of the model's.
-    """
-    score = _ratio_score(profile)
-    if k is not None and parameter_fraction is not None:
-        raise SelectionError("give k or parameter_fraction, not both.")
-    if k is not None:
-        return _best(profile, score, k)
-    if parameter_fraction is not None:
-        return _best_within(profile, score, parameter_fraction)
-    return _above_mean(profile, score)
-
-
-def rgn_above_mean(profile: GradientProfile) -> np.ndarray:
-    """Train the units whose relative gradient norm exceeds the mean.
-
-    The published "frozen parameters" rule of arXiv:2411.04448.
-    """
-    return _above_mean(profile, profile.rgn)
-
-
-def rgn_scaled(profile: GradientProfile) -> np.ndarray:
-    """Train every unit of the stack at the learning rate times RGN / mean RGN.
-
-    The published learning-rate rule of arXiv:2411.04448. It acts on the optimizer's rates:
-    under Adam, scaling gradients does nothing.
-    """
-    stack = _in_stack(profile)
-    return np.where(stack, profile.rgn / profile.rgn[stack].mean(), 0.0)
-
-
-def top_rgn_k(profile: GradientProfile, *, k: int = 10) -> np.ndarray:
-    """Train the ``k`` units of the highest relative gradient norm."""
-    return _best(profile, profile.rgn, k)
-
-
-def raw_norm(profile: GradientProfile, *, k: int = 10) -> np.ndarray:
-    """Train the ``k`` units of the highest probe gradient norm, without reference text."""
-    return _best(profile, profile.probe_norm, k)
 
 
 def random_k(
@@ -71,16 +53,16 @@ def random_k(
 
     A control: what a selection of this size does by chance.
     """
-    order = np.random.default_rng(seed).permutation(np.flatnonzero(_in_stack(profile)))
-    sizes = _sizes(profile)
-    scale = np.zeros(len(sizes))
+    order = np.random.default_rng(seed).permutation(np.flatnonzero(in_stack(profile)))
+    size = sizes(profile)
+    scale = np.zeros(len(size))
     if k is not None:
-        scale[order[: _checked_k(profile, k)]] = 1.0
+        scale[order[: checked_k(profile, k)]] = 1.0
         return scale
-    budget = sizes[policy_named(like)(profile) > 0].sum()
+    budget = size[policy_named(like)(profile) > 0].sum()
     for index in order:
         # The last unit may overshoot by less than what leaving it out would lack.
-        if sizes[scale > 0].sum() + sizes[index] / 2 <= budget:
+        if size[scale > 0].sum() + size[index] / 2 <= budget:
             scale[index] = 1.0
     return scale
 
@@ -89,7 +71,7 @@ def last_third_mlp(profile: GradientProfile) -> np.ndarray:
     """Train the MLPs of the last third of the blocks: the heuristic to beat."""
     if profile.granularity != "sublayer":
         raise SelectionError("last_third_mlp needs a profile of granularity 'sublayer'.")
-    first = 2 * _n_blocks(profile) / 3
+    first = 2 * n_blocks(profile) / 3
     return np.array(
         [
             float(unit.kind == "mlp" and unit.in_stack and unit.block >= first)
@@ -100,7 +82,7 @@ def last_third_mlp(profile: GradientProfile) -> np.ndarray:
 
 def top_k(profile: GradientProfile, *, k: int = 4) -> np.ndarray:
     """Train the last ``k`` blocks, those next to the head."""
-    return _blocks(profile, range(_n_blocks(profile) - _checked_blocks(profile, k), 10**9))
+    return _blocks(profile, range(n_blocks(profile) - _checked_blocks(profile, k), 10**9))
 
 
 def bottom_k(profile: GradientProfile, *, k: int = 4) -> np.ndarray:
@@ -110,7 +92,7 @@ def bottom_k(profile: GradientProfile, *, k: int = 4) -> np.ndarray:
 
 def inverse(profile: GradientProfile, *, of: str = DEFAULT_POLICY) -> np.ndarray:
     """Train the units of the stack that policy ``of`` would freeze."""
-    return np.where(_in_stack(profile), (policy_named(of)(profile) == 0).astype(float), 0.0)
+    return np.where(in_stack(profile), (policy_named(of)(profile) == 0).astype(float), 0.0)
 
 
 def train_all(profile: GradientProfile) -> np.ndarray:
@@ -127,10 +109,18 @@ Policy = Callable[..., np.ndarray]
 
 POLICIES: dict[str, Policy] = {
     "interference_ratio": interference_ratio,
+    "interference_set": interference_set,
+    "interference_rates": interference_rates,
+    "interference_scaled": interference_scaled,
+    "fisher_ratio": fisher_ratio,
+    "sign_agreement": sign_agreement,
+    "grad_times_weight": grad_times_weight,
+    "snr": snr,
     "rgn_above_mean": rgn_above_mean,
     "rgn_scaled": rgn_scaled,
     "top_rgn_k": top_rgn_k,
     "raw_norm": raw_norm,
+    "spectrum": spectrum,
     "random_k": random_k,
     "last_third_mlp": last_third_mlp,
     "top_k": top_k,
@@ -141,21 +131,57 @@ POLICIES: dict[str, Policy] = {
 }
 
 
-def _ratio_score(profile: GradientProfile) -> np.ndarray:
-    """Benefit / interference; 0 where the probes have no gradient at all."""
-    benefit, interference = profile.benefit, profile.interference
-    # A unit without interference is free; the tiny floor keeps its score finite and highest.
-    floor = np.finfo(np.float64).tiny ** 0.5
-    return np.where(benefit > 0, benefit / np.maximum(interference, floor), 0.0)
+class Score(NamedTuple):
+    """What a policy ranks units by, shown beside every selection with its reliability.
+
+    Args:
+        name: Its name in tables.
+        values: Profile, and those of the policy's options that it takes -> (n_units,).
+        unsplit: Profile and options -> why halves of the sequences cannot show how far the
+            ranking is to be trusted; empty where they can.
+    """
+
+    name: str
+    values: Callable[..., np.ndarray]
+    unsplit: Callable[[GradientProfile, dict], str] = lambda profile, options: ""
 
 
-# Policy -> what it ranks units by, shown beside every selection with its reliability.
-SCORES: dict[str, tuple[str, Callable[[GradientProfile], np.ndarray]]] = {
-    "interference_ratio": ("interference ratio", _ratio_score),
-    "rgn_above_mean": ("relative gradient norm", lambda profile: profile.rgn),
-    "rgn_scaled": ("relative gradient norm", lambda profile: profile.rgn),
-    "top_rgn_k": ("relative gradient norm", lambda profile: profile.rgn),
-    "raw_norm": ("probe gradient norm", lambda profile: profile.probe_norm),
+def _of_mean(profile: GradientProfile, options: dict) -> str:
+    return "the norm of a mean gradient cannot be split by sequence"
+
+
+def _of_weights(profile: GradientProfile, options: dict) -> str:
+    return "it is read off the weights, so no sequence can speak for or against it"
+
+
+def _along_weights(profile: GradientProfile, options: dict) -> str:
+    return "inner products with the weights are not split by sequence"
+
+
+def _of_signs(profile: GradientProfile, options: dict) -> str:
+    if agreement_level(profile, options.get("level")) == "unit":
+        return ""
+    return "signs of a mean gradient cannot be split by sequence"
+
+
+_RATIO = Score("interference ratio", ratio_score)
+_RGN = Score("relative gradient norm", lambda profile: profile.rgn)
+
+SCORES: dict[str, Score] = {
+    "interference_ratio": _RATIO,
+    # The set is searched for; how each unit does alone says what there was to choose from.
+    "interference_set": _RATIO,
+    "interference_rates": Score("share of benefit² / interference", contribution_score),
+    "interference_scaled": _RATIO,
+    "fisher_ratio": Score("Fisher ratio", fisher_score),
+    "sign_agreement": Score("sign agreement", agreement_score, _of_signs),
+    "grad_times_weight": Score("ratio of gradient times weight", taylor_score, _along_weights),
+    "snr": Score("gradient signal-to-noise ratio", snr_score, _of_mean),
+    "rgn_above_mean": _RGN,
+    "rgn_scaled": _RGN,
+    "top_rgn_k": _RGN,
+    "raw_norm": Score("probe gradient norm", lambda profile: profile.probe_norm),
+    "spectrum": Score("Spectrum SNR", lambda profile: profile.need("spectrum_snr"), _of_weights),
 }
 
 
@@ -173,68 +199,28 @@ def policy_named(name: str) -> Policy:
     return POLICIES[name]
 
 
+def score_of(policy: str, options: dict) -> Callable[[GradientProfile], np.ndarray] | None:
+    """What a policy under its options ranks by; ``None`` for policies without a score."""
+    if policy not in SCORES:
+        return None
+    values = SCORES[policy].values
+    taken = {
+        name: value
+        for name, value in options.items()
+        if name in inspect.signature(values).parameters
+    }
+    return functools.partial(values, **taken)
+
+
 def did_you_mean(word: str, choices) -> str:
     """The closest choice as a question, with a blank before it, or nothing."""
     close = difflib.get_close_matches(str(word), list(choices), n=1)
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
-def _in_stack(profile: GradientProfile) -> np.ndarray:
-    return np.array([unit.in_stack for unit in profile.units])
-
-
-def _sizes(profile: GradientProfile) -> np.ndarray:
-    return np.array([unit.n_parameters for unit in profile.units])
-
-
-def _n_blocks(profile: GradientProfile) -> int:
-    return 1 + max(unit.block for unit in profile.units if unit.in_stack)
-
-
 def _blocks(profile: GradientProfile, blocks: range) -> np.ndarray:
     return np.array([float(unit.in_stack and unit.block in blocks) for unit in profile.units])
 
 
-def _above_mean(profile: GradientProfile, score: np.ndarray) -> np.ndarray:
-    stack = _in_stack(profile)
-    return (stack & (score > score[stack].mean())).astype(float)
-
-
-def _best(profile: GradientProfile, score: np.ndarray, k: int) -> np.ndarray:
-    ranked = _ranked(profile, score)
-    scale = np.zeros(len(score))
-    scale[ranked[: _checked_k(profile, k)]] = 1.0
-    return scale
-
-
-def _best_within(profile: GradientProfile, score: np.ndarray, fraction: float) -> np.ndarray:
-    if not 0 < fraction <= 1:
-        raise SelectionError(f"parameter_fraction must lie in (0, 1]; found {fraction!r}.")
-    sizes = _sizes(profile)
-    scale = np.zeros(len(score))
-    for index in _ranked(profile, score):
-        if (sizes[scale > 0].sum() + sizes[index]) / sizes.sum() <= fraction:
-            scale[index] = 1.0
-    if not scale.any():
-        raise SelectionError(
-            f"no unit fits within parameter_fraction {fraction}; the smallest is "
-            f"{sizes[_in_stack(profile)].min() / sizes.sum():.4f} of the model."
-        )
-    return scale
-
-
-def _ranked(profile: GradientProfile, score: np.ndarray) -> np.ndarray:
-    """Indices of the stack's units, best first; ties in the model's order."""
-    stack = np.flatnonzero(_in_stack(profile))
-    return stack[np.argsort(-score[stack], kind="stable")]
-
-
-def _checked_k(profile: GradientProfile, k: int, n: int | None = None, what: str = "units") -> int:
-    n = int(_in_stack(profile).sum()) if n is None else n
-    if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= n:
-        raise SelectionError(f"k must be a whole number from 1 to {n} ({what}); found {k!r}.")
-    return k
-
-
 def _checked_blocks(profile: GradientProfile, k: int) -> int:
-    return _checked_k(profile, k, _n_blocks(profile), "blocks")
+    return checked_k(profile, k, n_blocks(profile), "blocks")

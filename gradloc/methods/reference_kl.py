@@ -1,0 +1,175 @@
+"""Stay near the base model's behaviour: a KL penalty on reference text.
+
+Comes in: what the base model predicts on reference texts, recorded before training. Goes out: a
+callback that adds the gradient of ``weight`` x KL(base || model) at each step. No copy of the
+base model is kept while training.
+"""
+
+import functools
+import random
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from gradloc.errors import MethodError
+from gradloc.layers import evaluation_mode
+from gradloc.methods.base import Method, Setting
+from gradloc.methods.base_targets import (
+    BaseTargets,
+    base_targets,
+    parts_within_memory,
+    position_logits,
+)
+from gradloc.methods.coarse_kl import coarse_kl
+from gradloc.methods.extra_loss import ExtraLoss, add_to_gradients
+from gradloc.methods.kept_texts import check_texts, describe_texts, kept_rows
+from gradloc.methods.stored import digest_of, load_or_compute
+
+TARGETS_FILE = "reference_kl.safetensors"
+
+
+class ReferenceKLCallback(ExtraLoss):
+    """Train on loss + ``weight`` x KL(base || model), in nats per token of reference text.
+
+    The model runs without dropout, as the base did, so the penalty and its gradient are zero (but
+    for rounding) until the weights move. Texts are taken in an order that depends on ``seed`` and
+    the step alone: each is seen once before any is seen again, and a resumed training equals an
+    uninterrupted one. Under DDP each process takes other texts.
+
+    Args:
+        targets: What the base model predicts, from ``base_targets``.
+        weight: Factor of the penalty.
+        batch_size: Texts a step, on each process.
+        every: Only at every n-th step, n times as strong.
+        seed: Seed of the order.
+
+    Raises:
+        MethodError: An option is out of range, or parameters are sharded (DeepSpeed, FSDP).
+
+    Example:
+        >>> rows = [ids[:128] for ids in tokenizer(texts)["input_ids"]]   # doctest: +SKIP
+        >>> targets = base_targets(model, rows, top_k=64)   # doctest: +SKIP
+        >>> Trainer(model, callbacks=[   # doctest: +SKIP
+        ...     GradLocCallback(plan), ReferenceKLCallback(targets)])
+
+    References:
+        Li and Hoiem 2016, arXiv:1606.09282 section 3 (distillation from the model before
+        training keeps what it did). Theirs is on the new data, with a temperature; this is on
+        reference text, without.
+    """
+
+    log_key = "reference_kl_nats"
+
+    def __init__(
+        self,
+        targets: BaseTargets,
+        *,
+        weight: float = 1.0,
+        batch_size: int = 8,
+        every: int = 1,
+        seed: int = 0,
+    ):
+        super().__init__(weight, every)
+        if batch_size < 1:
+            raise MethodError(f"reference_kl: batch_size must be 1 or more; found {batch_size!r}.")
+        self.targets, self.batch_size, self.seed = targets, batch_size, seed
+
+    def add_gradients(
+        self,
+        model: nn.Module,
+        parameters: dict[str, nn.Parameter],
+        turn: int,
+        factor: float,
+        args,
+    ) -> Tensor:
+        """Add the gradient on this turn's texts; see ``ExtraLoss.add_gradients``."""
+        rows = self.targets.rows
+        size = min(self.batch_size, len(rows))
+        first = (turn * args.world_size + args.process_index) * size
+        indices = shuffled(len(rows), first, size, self.seed)
+        trained = list(parameters.values())
+        n_positions = sum(len(rows[index]) - 1 for index in indices)
+        total = torch.zeros((), device=trained[0].device)
+        with evaluation_mode(model), torch.enable_grad():
+            for part in parts_within_memory(model, rows, indices, len(indices)):
+                logits = position_logits(model, [rows[index] for index in part])
+                kl = coarse_kl(logits, self.targets.of_rows(part)) / n_positions
+                extras = torch.autograd.grad(kl * factor, trained, allow_unused=True)
+                add_to_gradients(trained, extras)
+                total += kl.detach()
+        return total
+
+
+def shuffled(n: int, first: int, count: int, seed: int) -> list[int]:
+    """Entries ``first`` to ``first + count`` of one random order of ``range(n)`` after another.
+
+    Example:
+        >>> sorted(shuffled(4, 0, 4, seed=0)) == sorted(shuffled(4, 4, 4, seed=0)) == [0, 1, 2, 3]
+        True
+    """
+    return [_order(n, place // n, seed)[place % n] for place in range(first, first + count)]
+
+
+@functools.lru_cache(maxsize=8)
+def _order(n: int, epoch: int, seed: int) -> list[int]:
+    return random.Random(f"{seed} {epoch}").sample(range(n), n)
+
+
+@dataclass(frozen=True)
+class ReferenceKL(Method):
+    """KL penalty on reference texts, or on texts that the base model writes.
+
+    Args:
+        weight: Factor of the penalty, in nats per token as the loss is.
+        batch_size: Texts a step.
+        source: ``reference``: the setting's reference texts; ``generated``: texts sampled once
+            from the base model.
+        n_texts: How many texts at most.
+        top_k: Tokens kept of each position's distribution; the rest counts as one event. 0: all.
+        every: Only at every n-th step, n times as strong.
+    """
+
+    weight: float = 1.0
+    batch_size: int = 8
+    source: Literal["reference", "generated"] = "reference"
+    n_texts: int = 256
+    top_k: int = 64
+    every: int = 1
+
+    def check(self) -> None:
+        """Refuse options out of range."""
+        check_texts("reference_kl", self.source, self.n_texts)
+        for name, least in {"batch_size": 1, "top_k": 0, "every": 1}.items():
+            if getattr(self, name) < least:
+                raise MethodError(
+                    f"reference_kl: {name} must be {least} or more; found {getattr(self, name)!r}."
+                )
+        if not self.weight > 0:
+            raise MethodError(f"reference_kl: weight must be above 0; found {self.weight!r}.")
+
+    def prepare(self, setting: Setting) -> None:
+        """Record what the base model predicts, in the setting's folder."""
+        request = describe_texts(setting, self.source, self.n_texts) | {"top_k": self.top_k}
+
+        def compute() -> dict[str, Tensor]:
+            rows = kept_rows(setting, self.source, self.n_texts)
+            return base_targets(setting.model, rows, top_k=self.top_k).to_tensors()
+
+        digest = digest_of(setting.model, request)
+        load_or_compute(setting.work_dir / TARGETS_FILE, digest, compute)
+
+    def callbacks(self, setting: Setting) -> list[ReferenceKLCallback]:
+        """The penalty, on what ``prepare`` recorded."""
+        targets = BaseTargets.from_tensors(load_file(setting.work_dir / TARGETS_FILE))
+        return [
+            ReferenceKLCallback(
+                targets,
+                weight=self.weight,
+                batch_size=self.batch_size,
+                every=self.every,
+                seed=setting.arguments.seed,
+            )
+        ]

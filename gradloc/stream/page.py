@@ -1,0 +1,105 @@
+"""The page of a stream.
+
+Comes in: ``StreamFigures``. Goes out: ``stream.html``, one file that opens without network, in the
+look of the report. It computes no figure.
+"""
+
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import vl_convert
+from markupsafe import Markup
+
+from gradloc.artifacts import write_text
+from gradloc.report import style
+from gradloc.report.formatting import number
+from gradloc.stream import pictures, table
+from gradloc.stream.figures import StreamFigures, stream_figures
+from gradloc.stream.records import StreamRecord
+
+PAGE_FILE = "stream.html"
+
+
+def write_stream_page(
+    record: StreamRecord, path: str | Path, *, figures: StreamFigures | None = None
+) -> Path:
+    """Write the page.
+
+    Args:
+        record: The stream's record; it may be unfinished.
+        path: The file.
+        figures: The figures, where they have been found from this record already.
+
+    Returns:
+        Path of the page.
+
+    Raises:
+        GradlocError: The record has no finished stage, or the page cannot be written.
+    """
+    return write_text(path, render(record, figures or stream_figures(record)))
+
+
+def render(record: StreamRecord, figures: StreamFigures) -> str:
+    """Make the page."""
+    maps, curves = pictures.heat_maps(figures), pictures.curve_pictures(figures)
+    return _environment().get_template("stream.html.j2").render(
+        record=record,
+        figures=figures,
+        looks=pictures.arm_looks(figures),
+        words=table.WORDS,
+        summary_rows=table.summary_rows(figures),
+        training_columns=table.TRAINING_COLUMNS,
+        training_rows=table.training_rows(figures),
+        maps=maps,
+        curves=curves,
+        top=number(pictures.largest_change(figures), 2),
+        shades=pictures.SHADES,
+        heat_colors=Markup(_heat_colors()),
+        environment_rows=_environment_rows(record.environment),
+        specs={picture.key: picture.spec for picture in (*maps, *curves)},
+        css=Markup(_of_report("page.css")),
+        colors={"light": Markup(style.css_variables(False)),
+                "dark": Markup(style.css_variables(True)), "font": Markup(style.FONT)},
+        script=Markup(_of_report("page.js")),
+        library=Markup(vl_convert.javascript_bundle().replace("</script", "<\\/script")),
+    )  # fmt: skip
+
+
+def _heat_colors() -> str:
+    """CSS variables of the shades: from the paper to blue for gains and to orange for losses.
+
+    The strongest keep a third of the paper, so that numbers stay readable on them.
+    """
+    return "".join(
+        f"--heat-{shade}:color-mix(in srgb, var(--arm-{0 if shade > 0 else 1}) "
+        f"{round(66 * abs(shade) / pictures.N_SHADES)}%, var(--panel));"
+        for shade in pictures.SHADES
+    )
+
+
+def _environment_rows(environment: dict[str, Any]) -> list[tuple[str, str]]:
+    """Versions and machine, one a row."""
+    rows = []
+    for key, value in environment.items():
+        if isinstance(value, dict):
+            rows += [(str(name), str(own)) for name, own in value.items()]
+        else:
+            rows.append((str(key).replace("_", " "), str(value)))
+    return rows
+
+
+def _environment() -> jinja2.Environment:
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader("gradloc.stream"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def _of_report(name: str) -> str:
+    """A file of the report's page, whose look this page shares."""
+    return files("gradloc.report").joinpath("templates", name).read_text(encoding="utf-8")

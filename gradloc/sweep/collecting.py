@@ -1,0 +1,117 @@
+"""From finished cells to the record of a sweep.
+
+Comes in: run folders. Goes out: ``SweepRecord``, every item's change against the base model. It
+averages nothing and runs no model.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from gradloc.artifacts import PLAN_FILE, SCORES_FILE, TRAINING_FILE, read_json
+from gradloc.environment import current_environment
+from gradloc.metrics import PROBE_METRICS
+from gradloc.pipeline import BASELINE_SCORES
+from gradloc.plan import LayerPlan
+from gradloc.probes import load_probes
+from gradloc.suite_metrics import BASELINE, CheckpointScores, item_values, probe_groups
+from gradloc.suites import Suite, recipe_suite
+from gradloc.sweep.cells import Cell
+from gradloc.sweep.config import Sweep
+from gradloc.sweep.records import CellRecord, MeasureRecord, SweepRecord
+
+# What is kept of every item: likelihood and greedy match. Other metrics can be had from the run
+# folders.
+METRICS = ("nll", "exact")
+
+
+def collect(sweep: Sweep, cells: Sequence[Cell], command: str = "") -> SweepRecord:
+    """The record of those cells that are finished.
+
+    Args:
+        sweep: The sweep.
+        cells: Its cells.
+        command: The command that runs it, for the record.
+    """
+    finished = tuple(_cell_record(cell) for cell in cells if cell.is_done)
+    environment = current_environment()
+    return SweepRecord(sweep.name, sweep.line, sweep.axis, finished, command, environment)
+
+
+def _cell_record(cell: Cell) -> CellRecord:
+    run_dir = cell.recipe.run_dir
+    checkpoint = run_dir / "checkpoint"
+    base = CheckpointScores.load(run_dir / BASELINE_SCORES)
+    arm = CheckpointScores.load(checkpoint / SCORES_FILE)
+    suite = recipe_suite(cell.recipe, load_probes(run_dir / "probes.jsonl")).screened(base)
+    plan = LayerPlan.load(checkpoint / PLAN_FILE)
+    log = read_json(checkpoint / TRAINING_FILE, "training log")
+    config = cell.recipe.arms[cell.arm]
+    return CellRecord(
+        corpus=cell.corpus,
+        arm=cell.arm,
+        policy=config.policy,
+        methods=config.methods,
+        learning_rate=cell.rate,
+        seed=cell.seed,
+        train_seconds=log["train_seconds"],
+        peak_rss_mib=log["peak_rss_mib"],
+        trainable_fraction=log["trainable_fraction"],
+        n_trained=len(plan.trained),
+        n_units=len(plan.scale),
+        measures={**_probe_measures(suite, base, arm), **_text_measures(base, arm)},
+    )
+
+
+def _probe_measures(
+    suite: Suite, base: CheckpointScores, arm: CheckpointScores
+) -> dict[str, MeasureRecord]:
+    wanted = [probe.id for probe in suite.probes]
+    systems = {BASELINE: base.only(wanted), "arm": arm.only(wanted)}
+    entities = {
+        name: number
+        for number, name in enumerate(dict.fromkeys(p.entity or p.id for p in suite.probes))
+    }
+    found = {}
+    for group in probe_groups(suite.probes, suite.metrics_of, suite.screen_invariant):
+        members = [suite.probes[index] for index in group.indices]
+        kind = "forgetting" if all(p.group == "invariant" for p in members) else "uptake"
+        for name in METRICS:
+            if name not in group.metrics:
+                continue
+            metric = PROBE_METRICS[name]
+            before, after = item_values(metric, group, suite.probes, systems)
+            rising = (kind == "uptake") == metric.higher_is_better
+            change = after - before if rising else before - after
+            key = f"{group.name}_{name}".removesuffix("_exact" if kind == "forgetting" else "")
+            found[key] = MeasureRecord(
+                kind,
+                "share" if metric.unit == "fraction" else metric.unit,
+                tuple(np.nan_to_num(change, nan=np.inf).tolist()),
+                tuple(entities[p.entity or p.id] for p in members),
+            )
+    return found
+
+
+def _text_measures(base: CheckpointScores, arm: CheckpointScores) -> dict[str, MeasureRecord]:
+    """Nats per token lost on each text, over all domains and, where there are several, in each."""
+    domains = {"general_text": list(base.texts)}
+    if len(base.texts) > 1:
+        domains |= {f"general_text_{domain}": [domain] for domain in base.texts}
+    found = {}
+    for name, members in domains.items():
+        tokens = _column(base, members, "tokens")
+        rise = _column(arm, members, "nats") - _column(base, members, "nats")
+        scored = tokens > 0
+        found[name] = MeasureRecord(
+            "forgetting",
+            "nats/token",
+            tuple((rise[scored] / tokens[scored]).tolist()),
+            None,
+            tuple(tokens[scored].tolist()),
+        )
+    return found
+
+
+def _column(scores: CheckpointScores, domains: Sequence[str], name: str) -> np.ndarray:
+    return np.array([x for domain in domains for x in scores.texts[domain][name]], float)

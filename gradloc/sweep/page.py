@@ -1,0 +1,190 @@
+"""The page of a sweep.
+
+Comes in: a sweep's record. Goes out: ``frontier.html``, one file that opens without network, in the
+look of the report. It computes no figure (``frontiers`` does).
+"""
+
+import functools
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import vl_convert
+from markupsafe import Markup, escape
+
+from gradloc.artifacts import write_text
+from gradloc.report import formatting, style
+from gradloc.report.pictures import Picture
+from gradloc.sweep import looks, page_tables, pictures, ratio_picture
+from gradloc.sweep.frontiers import find_frontier, read_record
+from gradloc.sweep.records import SweepRecord
+from gradloc.sweep.values import CorpusFrontier, Frontier
+
+
+def write_frontier(
+    record: SweepRecord | str | Path, out: str | Path, *, frontier: Frontier | None = None
+) -> Path:
+    """Write the page of a sweep.
+
+    Args:
+        record: The sweep's record, or its ``sweep.json``; it may be unfinished.
+        out: The file to write.
+        frontier: The figures, where they have been found from this record already.
+
+    Returns:
+        Path of the page.
+
+    Raises:
+        GradlocError: The record cannot be read or compared (see ``find_frontier``), or the page
+            cannot be written.
+    """
+    record = read_record(record)
+    return write_text(out, render(record, frontier or find_frontier(record)))
+
+
+def render(record: SweepRecord, frontier: Frontier) -> str:
+    """Make the page."""
+    shown = [_corpus(place, name, frontier) for place, name in enumerate(frontier.corpora)]
+    everything = [p for corpus in shown for part in corpus["measures"] for p in part["pictures"]]
+    return _environment().get_template("frontier.html.j2").render(
+        frontier=frontier,
+        corpora=shown,
+        styles=looks.arm_looks(frontier),
+        is_quiet=looks.is_quiet,
+        n_strong=looks.N_STRONG,
+        controls=looks.CONTROLS,
+        signs={looks.share_text(share): style.SHAPES[sign]
+               for share, sign in ratio_picture.SIGNS.items()},
+        counts=_counts(record),
+        axis=formatting.metric_label(frontier.axis),
+        arm_rows=_arm_rows(frontier),
+        cell_columns=page_tables.cell_columns(record),
+        cell_rows=page_tables.cell_rows(record),
+        point_columns=page_tables.POINT_COLUMNS,
+        level_columns=page_tables.level_columns(frontier.line),
+        environment_rows=_environment_rows(record.environment),
+        specs={picture.key: picture.spec for picture in everything},
+        css=Markup(_of_report("page.css")),
+        colors={"light": Markup(style.css_variables(False)),
+                "dark": Markup(style.css_variables(True)), "font": Markup(style.FONT)},
+        script=Markup(_of_report("page.js")),
+        library=Markup(_library()),
+    )  # fmt: skip
+
+
+def _corpus(place: int, name: str, frontier: Frontier) -> dict[str, Any]:
+    """What the template needs of one corpus."""
+    corpus = frontier.corpora[name]
+    losses = next(iter(corpus.arms.values())).forgetting
+    return {
+        "name": name,
+        "verdict": page_tables.verdict(corpus, frontier.line),
+        "notes": corpus.notes,
+        "point_rows": page_tables.point_rows(corpus),
+        "measures": [
+            _measure(f"{place}-{number}", corpus, frontier, loss)
+            for number, loss in enumerate(losses)
+        ],
+    }
+
+
+def _measure(key: str, corpus: CorpusFrontier, frontier: Frontier, loss: str) -> dict[str, Any]:
+    """What the template needs of one measure of forgetting on one corpus."""
+    styles, line = looks.arm_looks(frontier), frontier.line
+    heads = page_tables.quantity_heads(corpus, line, loss)
+    groups = list(dict.fromkeys(head.group for head in heads))
+    drawn: list[Picture | None] = [
+        pictures.frontier_picture(f"frontier-{key}", corpus, styles, frontier.axis, loss),
+        ratio_picture.ratio_picture(f"ratios-{key}", corpus, styles, line, loss),
+    ]
+    return {
+        "label": formatting.metric_label(loss),
+        "pictures": [picture for picture in drawn if picture is not None],
+        "heads": heads,
+        "groups": [(group, sum(head.group == group for head in heads)) for group in groups],
+        "rows": [
+            (styles[name], page_tables.quantity_row(arm, loss, is_line=name == line))
+            for name, arm in corpus.arms.items()
+        ],
+        "level_rows": page_tables.level_rows(corpus, loss),
+        "matrix": page_tables.matrix_rows(corpus, loss),
+    }
+
+
+def _counts(record: SweepRecord) -> str:
+    """What the sweep is made of, in words."""
+    cells = record.cells
+    parts = [
+        (len({cell.corpus for cell in cells}), "corpus", "corpora"),
+        (len({cell.arm for cell in cells}), "arm", "arms"),
+        (len({cell.learning_rate for cell in cells}), "learning rate", "learning rates"),
+        (len({cell.seed for cell in cells}), "seed", "seeds"),
+    ]
+    words = ", ".join(f"{n} {one if n == 1 else many}" for n, one, many in parts)
+    return f"{words}: {len(cells):,} trained models"
+
+
+def _arm_rows(frontier: Frontier) -> list[tuple[str, ...]]:
+    """What each arm is: policy, methods, size."""
+    rows = {}
+    for corpus in frontier.corpora.values():
+        for name, arm in corpus.arms.items():
+            if name in rows:
+                continue
+            methods = "; ".join(
+                f"{method} ({', '.join(f'{k} {v}' for k, v in options.items())})"
+                if options
+                else method
+                for method, options in arm.methods.items()
+            )
+            trained = formatting.MISSING
+            if arm.n_trained is not None:
+                low, high = arm.n_trained
+                trained = f"{low}" if low == high else f"{low}{formatting.DASH}{high}"
+                trained += f" of {arm.n_units}"
+            rates = ", ".join(formatting.learning_rate(p.learning_rate) for p in arm.points)
+            rows[name] = (
+                name, arm.policy, methods or "none", trained,
+                formatting.percent(arm.trainable_fraction), rates,
+            )  # fmt: skip
+    return list(rows.values())
+
+
+def _environment_rows(environment: dict[str, Any]) -> list[tuple[str, str]]:
+    """Versions and machine, one a row."""
+    rows = []
+    for key, value in environment.items():
+        if isinstance(value, dict):
+            rows += [(str(name), str(own)) for name, own in value.items()]
+        else:
+            rows.append((str(key).replace("_", " "), str(value)))
+    return rows
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("gradloc.sweep"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["breakable"] = _breakable
+    return environment
+
+
+def _breakable(text: str) -> Markup:
+    """Let a long name break after its underscores."""
+    return escape(text).replace("_", Markup("_<wbr>"))
+
+
+@functools.cache
+def _library() -> str:
+    """The drawing library as one script without network addresses that it would load."""
+    return vl_convert.javascript_bundle().replace("</script", "<\\/script")
+
+
+def _of_report(name: str) -> str:
+    """A file of the report's page, whose look this page shares."""
+    return files("gradloc.report").joinpath("templates", name).read_text(encoding="utf-8")

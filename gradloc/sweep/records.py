@@ -1,0 +1,140 @@
+"""What is kept of a sweep: every item's change in every cell, and nothing as large as weights.
+
+Comes in: values of finished cells. Goes out: ``SweepRecord``, which ``sweep.json`` holds. It
+computes no figure (``frontiers`` does) and runs nothing.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gradloc.artifacts import read_json, write_json
+from gradloc.errors import GradlocError
+
+FORMAT = 1
+# Nats to four digits: rounding is far below any interval, and the file stays small.
+_DIGITS = 4
+
+
+@dataclass(frozen=True)
+class MeasureRecord:
+    """One metric of one cell, item by item, as changes against the base model.
+
+    Args:
+        kind: ``uptake`` (gain over the base, positive is good) or ``forgetting`` (loss, positive
+            is bad).
+        unit: ``nats``, ``share`` or ``nats/token``.
+        values: The change of each item.
+        clusters: Which entity each item belongs to; ``None``: each stands for itself.
+        weights: What each item counts (tokens of a text); ``None``: all the same.
+    """
+
+    kind: str
+    unit: str
+    values: tuple[float, ...]
+    clusters: tuple[int, ...] | None = None
+    weights: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True)
+class CellRecord:
+    """One arm at one learning rate with one seed on one corpus.
+
+    Args:
+        corpus: Name of the corpus in the sweep.
+        arm: Name of the arm.
+        policy: Its selection policy.
+        methods: Its training methods with their options.
+        learning_rate: Peak learning rate.
+        seed: Seed of corpus, splits, measurement and training.
+        train_seconds: Wall-clock of the training alone.
+        peak_rss_mib: Peak memory of the training.
+        trainable_fraction: Parameters that trained / all parameters, 0-1.
+        n_trained: Units that trained.
+        n_units: Units of the model.
+        measures: Metric -> its items.
+    """
+
+    corpus: str
+    arm: str
+    policy: str
+    methods: dict[str, dict[str, Any]]
+    learning_rate: float
+    seed: int
+    train_seconds: float | None = None
+    peak_rss_mib: float | None = None
+    trainable_fraction: float | None = None
+    n_trained: int | None = None
+    n_units: int | None = None
+    measures: dict[str, MeasureRecord] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SweepRecord:
+    """A sweep as far as it has come.
+
+    Args:
+        name: Name of the sweep.
+        line: The arm that the others are compared with, full training at several rates.
+        axis: The metric of uptake that arms are matched by.
+        cells: The finished cells.
+        command: The command that made it.
+        environment: Versions, machine.
+    """
+
+    name: str
+    line: str
+    axis: str
+    cells: tuple[CellRecord, ...] = ()
+    command: str = ""
+    environment: dict[str, Any] = field(default_factory=dict)
+
+    def save(self, path: str | Path) -> Path:
+        """Write ``sweep.json``."""
+        data = {"format": FORMAT, "kind": "sweep", **vars(self)}
+        data["cells"] = [_plain(cell) for cell in self.cells]
+        return write_json(path, data)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "SweepRecord":
+        """Read ``sweep.json``.
+
+        Raises:
+            GradlocError: The file is missing, or holds something else.
+        """
+        data = read_json(path, "record of a sweep")
+        if not isinstance(data, dict) or data.get("kind") != "sweep":
+            raise GradlocError(f"{path}: not the record of a sweep; `gradloc sweep` writes one.")
+        if data["format"] != FORMAT:
+            raise GradlocError(
+                f"{path}: sweep format {data['format']}, this version reads {FORMAT}."
+            )
+        cells = tuple(_cell(cell) for cell in data["cells"])
+        known = {name: data[name] for name in ("name", "line", "axis", "command", "environment")}
+        return cls(cells=cells, **known)
+
+
+def _plain(cell: CellRecord) -> dict[str, Any]:
+    measures = {
+        name: {**vars(measure), "values": [round(value, _DIGITS) for value in measure.values]}
+        for name, measure in cell.measures.items()
+    }
+    return {**vars(cell), "measures": measures}
+
+
+def _cell(data: dict[str, Any]) -> CellRecord:
+    measures = {
+        name: MeasureRecord(
+            measure["kind"],
+            measure["unit"],
+            tuple(measure["values"]),
+            _tuple(measure["clusters"]),
+            _tuple(measure["weights"]),
+        )
+        for name, measure in data["measures"].items()
+    }
+    return CellRecord(**{**data, "measures": measures})
+
+
+def _tuple(values: list | None) -> tuple | None:
+    return None if values is None else tuple(values)

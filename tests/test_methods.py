@@ -1,0 +1,157 @@
+"""The table of methods, and each of them in a recipe from its corpus to an ordinary checkpoint."""
+
+import dataclasses
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from gradloc import LayerPlan, load_recipe
+from gradloc.artifacts import read_json
+from gradloc.errors import MethodError, RecipeError
+from gradloc.methods import METHODS, Method, build_method, build_methods
+from gradloc.pipeline import make_probes, make_profile
+from gradloc.selection import select_layers
+from gradloc.training import train
+
+# Options that let a method act within four steps on a tiny model.
+SMALL = {
+    "reference_kl": {"n_texts": 4, "batch_size": 2, "weight": 5.0},
+    "replay": {"n_texts": 4},
+    "mix_review": {"n_texts": 4, "mix_ratio": 1.0},
+    "l2_to_start": {"weight": 50.0},
+    "ewc": {"n_texts": 4, "weight": 100.0},
+    "recadam": {"gamma": 50.0},
+    "weight_averaging": {"start": 0.0},
+    "lisa": {"n_blocks": 1, "period": 1},
+    "badam": {"period": 1},
+    "f_learning": {"old_steps": 2},
+    "context_distillation": {"n_sentences": 1, "n_tokens": 6},
+}
+
+
+def test_every_method_is_a_frozen_dataclass_with_sound_defaults():
+    for name, method in METHODS.items():
+        assert issubclass(method, Method), name
+        assert dataclasses.is_dataclass(method) and method.__dataclass_params__.frozen, name
+        build_method(name)
+
+
+def test_unknown_names_and_options_are_refused_with_the_nearest_one():
+    with pytest.raises(MethodError, match="Did you mean 'replay'"):
+        build_method("reply")
+    with pytest.raises(MethodError, match="Did you mean 'ratio'"):
+        build_method("replay", {"ration": 0.5})
+    with pytest.raises(MethodError):
+        build_method("replay", {"ratio": "half"})
+    with pytest.raises(MethodError, match="each replace the training loss"):
+        build_methods({"token_weights": {}, "context_distillation": {}})
+
+
+@pytest.fixture
+def recipe_file(tmp_path, tiny_checkpoint):
+    data = {
+        "name": "tiny",
+        "model": str(tiny_checkpoint),
+        "output_dir": str(tmp_path / "runs"),
+        "corpus": {
+            "cutoff": "2010-12-31",
+            "max_length": 48,
+            "options": {"n_entities": 12, "n_phrasings": 2},
+        },
+        "probes": {"max_evaluation": 8},
+        "measure": {"n_probes": 4, "n_reference": 4, "max_length": 48, "reference": "general"},
+        "training": {
+            "max_steps": 4,
+            "learning_rate": 0.01,
+            "per_device_train_batch_size": 2,
+            "use_cpu": True,
+            "disable_tqdm": True,
+        },
+        "arms": {"plain": {"options": {"k": 2}}},
+        "evaluation": {"n_curve_points": 0},
+    }
+    data["arms"] |= {
+        name: {"options": {"k": 2}, "methods": {name: SMALL.get(name, {})}} for name in METHODS
+    }
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(data, sort_keys=False))
+    return path
+
+
+@pytest.fixture
+def prepared(recipe_file):
+    recipe = load_recipe(recipe_file)
+    probes = make_probes(recipe, recipe.run_dir)
+    profile = make_profile(recipe, recipe.run_dir, probes)
+    return recipe, probes, select_layers(profile, "interference_ratio", k=2)
+
+
+@pytest.fixture
+def plain(prepared, tmp_path):
+    recipe, probes, plan = prepared
+    return load_file(
+        train(recipe, plan, arm="plain", out_dir=tmp_path / "plain", probes=probes)
+        / "model.safetensors"
+    )
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_trains_the_plan_alone_and_leaves_an_ordinary_checkpoint(
+    name, prepared, plain, tmp_path
+):
+    """Frozen tensors are those of the base bit for bit, and the method did something."""
+    recipe, probes, plan = prepared
+    folder = train(recipe, plan, arm=name, out_dir=tmp_path / name, probes=probes)
+    saved = load_file(folder / "model.safetensors")
+    base = AutoModelForCausalLM.from_pretrained(recipe.model).state_dict()
+    assert saved.keys() == plain.keys()
+    trained = [
+        member for unit in plan.units if unit.name in plan.trained for member in unit.members
+    ]
+    changed = 0
+    for tensor, value in saved.items():
+        inside = any(tensor.startswith(f"{member}.") for member in trained)
+        if inside:
+            changed += not torch.equal(value, base[tensor])
+        else:
+            assert torch.equal(value, base[tensor]), tensor
+    assert changed, "nothing was trained"
+    differs = any(not torch.equal(saved[tensor], plain[tensor]) for tensor in saved)
+    assert differs, "the method changed nothing of plain training"
+    log = read_json(folder / "training.json", "log")
+    assert log["methods"] == recipe.arms[name].methods
+    assert LayerPlan.load(folder / "plan.json").scale == plan.scale
+
+
+def test_methods_compose(prepared, plain, tmp_path, recipe_file):
+    recipe, probes, plan = prepared
+    methods = (
+        "arms.plain.methods={replay: {ratio: 0.5}, reference_kl: {n_texts: 4, batch_size: 2}, "
+        "lora: {r: 4}, weight_averaging: {start: 0.0}}"
+    )
+    recipe = load_recipe(recipe_file, [methods])
+    folder = train(recipe, plan, arm="plain", out_dir=tmp_path / "all", probes=probes)
+    assert load_file(folder / "model.safetensors").keys() == plain.keys()
+
+
+def test_a_recipe_says_what_is_wrong_with_its_methods(recipe_file):
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(
+            recipe_file,
+            [
+                "arms.plain.methods={reply: {}, replay: {ration: 0.5}, ewc: {weight: -1.0}}",
+            ],
+        )
+    text = str(caught.value)
+    for word in ("Did you mean 'replay'", "Did you mean 'ratio'", "arms.plain.methods.ewc"):
+        assert word in text
+
+
+def test_a_streamed_corpus_refuses_methods_that_change_its_rows(prepared, recipe_file, tmp_path):
+    _, probes, plan = prepared
+    recipe = load_recipe(recipe_file, ["corpus.streaming=true"])
+    with pytest.raises(MethodError, match="streaming"):
+        train(recipe, plan, arm="replay", out_dir=tmp_path / "x", probes=probes)

@@ -1,0 +1,257 @@
+from collections import Counter
+
+import pytest
+import torch
+from conftest import build_model
+from reference_checks import PATH, read_vectors
+from transformers import Trainer, TrainingArguments
+
+from gradloc import LayerPlan
+from gradloc.batches import collate, training_rows
+from gradloc.errors import MethodError
+from gradloc.layers import find_units
+from gradloc.methods.base import Setting
+from gradloc.methods.generation import generate_texts
+from gradloc.methods.mix_review import MixReview, review_counts
+from gradloc.methods.replay import Replay
+
+REFERENCE = [f"Old text number {i}." for i in range(7)]
+
+
+def arguments(folder, **changes):
+    defaults = dict(
+        output_dir=str(folder),
+        per_device_train_batch_size=4,
+        max_steps=6,
+        learning_rate=1e-3,
+        save_strategy="no",
+        report_to="none",
+        use_cpu=True,
+        disable_tqdm=True,
+        seed=5,
+    )
+    return TrainingArguments(**defaults | changes)
+
+
+@pytest.fixture
+def setting(tmp_path, character_tokenizer):
+    model = build_model("llama")
+    units = tuple(unit.info for unit in find_units(model))
+    plan = LayerPlan(scale={u.name: 1.0 for u in units}, units=units)
+    return Setting(model, character_tokenizer, plan, arguments(tmp_path), REFERENCE, max_length=24)
+
+
+def new_rows(tokenizer, n):
+    texts = [f"New fact {i}." for i in range(n)]
+    return list(training_rows(tokenizer, texts, max_length=24, packing=False))
+
+
+def texts_of(tokenizer, rows):
+    return [tokenizer.decode(row["input_ids"]).removesuffix("~") for row in rows]
+
+
+def is_old(text):
+    return text.startswith("Old")
+
+
+@pytest.mark.parametrize(("ratio", "n_old"), [(0.5, 12), (0.25, 4), (0.8, 48), (0.0, 0)])
+def test_the_ratio_is_the_share_of_replayed_rows(setting, ratio, n_old):
+    rows = new_rows(setting.tokenizer, 12)
+    mixed = Replay(ratio=ratio).rows(rows, setting)
+    found = texts_of(setting.tokenizer, mixed)
+    old = [text for text in found if is_old(text)]
+    assert len(old) == n_old
+    assert Counter(t for t in found if not is_old(t)) == Counter(texts_of(setting.tokenizer, rows))
+    # Each old text comes as often as any other, but for one.
+    counts = [old.count(text) for text in REFERENCE]
+    assert sum(counts) == n_old
+    assert max(counts) - min(counts) <= 1
+    assert all(row["labels"] == row["input_ids"] for row in mixed)
+
+
+def test_old_and_new_rows_are_shuffled_by_the_seed(setting, tmp_path):
+    rows = new_rows(setting.tokenizer, 12)
+    first, again = (Replay().rows(rows, setting) for _ in range(2))
+    assert first == again
+    setting.arguments = arguments(tmp_path, seed=6)
+    assert Replay().rows(rows, setting) != first
+    places = [i for i, text in enumerate(texts_of(setting.tokenizer, first)) if is_old(text)]
+    assert places != list(range(12)) and places != list(range(12, 24))
+
+
+def test_generated_replay_needs_no_old_text_and_ends_no_document(setting):
+    setting.reference = ()
+    rows = new_rows(setting.tokenizer, 6)
+    mixed = Replay(source="generated", n_texts=4).rows(rows, setting)
+    written = generate_texts(setting.model, setting.tokenizer, n=4, n_tokens=24, seed=5)
+    counts = Counter(
+        tuple(row["input_ids"]) for row in mixed if tuple(row["input_ids"]) not in
+        {tuple(new["input_ids"]) for new in rows}
+    )  # fmt: skip
+    expected = [tuple(setting.tokenizer(text)["input_ids"]) for text in written]
+    assert set(counts) == set(expected)
+    assert sorted(counts.values()) == [1, 1, 2, 2]
+
+
+@pytest.mark.parametrize("packing", [False, True])
+def test_sampled_texts_end_only_where_the_next_one_begins(setting, monkeypatch, packing):
+    monkeypatch.setattr("gradloc.methods.replay.generate_texts", lambda *args, **kw: ["abcd"] * 4)
+    rows = new_rows(setting.tokenizer, 4)
+    mixed = Replay(source="generated", packing=packing).rows(rows, setting)
+    old = {setting.tokenizer.decode(row["input_ids"]) for row in mixed if row not in rows}
+    assert old == ({"abcd~abcd~abcd~abcd~"} if packing else {"abcd"})
+
+
+def test_packed_replay_fills_its_rows(setting):
+    rows = new_rows(setting.tokenizer, 6)
+    mixed = Replay(packing=True).rows(rows, setting)
+    old = [row for row in mixed if row not in rows]
+    assert len(old) == 6
+    assert sum(len(row["input_ids"]) == 24 for row in old) >= 4
+
+
+@pytest.mark.parametrize(
+    ("ratio", "extra", "given", "expected"),
+    [
+        (0.5, True, {"max_steps": 60}, 120),
+        (0.8, True, {"max_steps": 60}, 300),  # 60 / (1 - 0.8) is a little above in floating point
+        (0.3, True, {"max_steps": 10}, 15),  # 14.3, rounded up
+        (0.5, False, {"max_steps": 60}, 60),
+        (0.5, True, {"num_train_epochs": 2}, None),
+        (0.5, True, {"max_steps": -1}, -1),
+    ],
+)
+def test_extra_makes_training_longer_by_the_rows_it_adds(ratio, extra, given, expected):
+    kept = dict(given)
+    found = Replay(ratio=ratio, extra=extra).training_arguments(given)
+    assert found.get("max_steps") == expected
+    assert given == kept
+
+
+def rows_read(setting, rows):
+    """The texts that a Trainer reads, in order, with the arguments that the method asks for."""
+    read = []
+
+    def collect(batch):
+        read.extend(texts_of(setting.tokenizer, batch))
+        return collate(batch, 96)
+
+    Trainer(
+        model=setting.model.train(),
+        args=setting.arguments,
+        train_dataset=rows,
+        data_collator=collect,
+    ).train()
+    return read
+
+
+def test_with_extra_new_rows_are_visited_as_often_as_without_replay(setting, tmp_path):
+    rows = new_rows(setting.tokenizer, 12)
+    method = Replay(ratio=0.5)
+    setting.arguments = arguments(tmp_path, **method.training_arguments({"max_steps": 6}))
+    read = rows_read(setting, method.rows(rows, setting))
+    # 6 steps of 4 rows are 2 visits of 12 rows.
+    assert Counter(Counter(t for t in read if not is_old(t)).values()) == {2: 12}
+
+
+@pytest.mark.parametrize("method", [Replay(), MixReview()])
+def test_without_text_to_replay_the_method_says_so(setting, method):
+    setting.reference = ()
+    with pytest.raises(MethodError, match="no text of two tokens"):
+        method.rows(new_rows(setting.tokenizer, 3), setting)
+
+
+def test_columns_that_old_rows_lack_are_refused_and_masks_are_made(setting):
+    rows = new_rows(setting.tokenizer, 3)
+    masked = [{**row, "attention_mask": [1] * len(row["input_ids"])} for row in rows]
+    mixed = Replay().rows(masked, setting)
+    assert all(len(row["attention_mask"]) == len(row["input_ids"]) for row in mixed)
+    weighted = [{**row, "weights": [1.0]} for row in rows]
+    with pytest.raises(MethodError, match="Put replay before the method that adds them"):
+        Replay().rows(weighted, setting)
+
+
+def test_review_counts_are_those_of_the_published_code():
+    vectors = [v for v in read_vectors(PATH) if v["id"] == "ckl.mixreview"]
+    if not vectors:
+        pytest.skip(f"no vectors at {PATH}")
+    (vector,) = vectors
+    n, epochs = vector["input"]["len_train"], vector["input"]["epochs"]
+    found = review_counts(n, n * len(epochs), 4.0, 0.7)
+    assert [old for _, old in found] == vector["output"]
+    assert all(new == n for new, _ in found)
+
+
+def test_each_epoch_of_mix_review_holds_all_new_rows_and_fewer_old_ones(setting, tmp_path):
+    setting.arguments = arguments(tmp_path, max_steps=-1, num_train_epochs=2.5)
+    rows = new_rows(setting.tokenizer, 8)
+    found = texts_of(setting.tokenizer, MixReview(mix_ratio=2, decay=0.5).rows(rows, setting))
+    new = Counter(texts_of(setting.tokenizer, rows))
+    first, second, third = found[:24], found[24:40], found[40:]
+    assert [sum(map(is_old, part)) for part in (first, second, third)] == [16, 8, 2]
+    for part in (first, second):
+        assert Counter(text for text in part if not is_old(text)) == new
+        assert [is_old(text) for text in part] != sorted(is_old(text) for text in part)
+    assert len(third) == 6
+    assert {text for text in third if not is_old(text)} <= set(new)
+    # Old rows are drawn anew: the same seven texts, in another order.
+    assert [t for t in first if is_old(t)][:7] != [t for t in second if is_old(t)][:7]
+    assert setting.arguments.max_steps == 12  # 46 rows, 4 a step
+
+
+@pytest.mark.parametrize("given", [{"max_steps": 6}, {"max_steps": -1, "num_train_epochs": 2}])
+def test_the_trainer_reads_the_epochs_in_order(setting, tmp_path, given):
+    method = MixReview(mix_ratio=1, decay=0.5)
+    setting.arguments = arguments(tmp_path, **method.training_arguments(given))
+    rows = new_rows(setting.tokenizer, 12)
+    laid_out = method.rows(rows, setting)
+    read = rows_read(setting, laid_out)
+    # 2 visits of 12 new rows, with 12 and 6 old ones beside them.
+    assert read[: len(laid_out)] == texts_of(setting.tokenizer, laid_out)
+    assert Counter(Counter(t for t in read[:42] if not is_old(t)).values()) == {2: 12}
+    assert [sum(map(is_old, part)) for part in (read[:24], read[24:42])] == [12, 6]
+
+
+def test_without_extra_mix_review_costs_the_same_number_of_steps(setting):
+    rows = new_rows(setting.tokenizer, 8)
+    found = MixReview(mix_ratio=2, decay=0.5, extra=False).rows(rows, setting)
+    assert len(found) == 6 * 4
+    assert setting.arguments.max_steps == 6
+
+
+def test_a_ratio_of_zero_reviews_nothing(setting):
+    setting.reference = ()
+    rows = new_rows(setting.tokenizer, 8)
+    found = MixReview(mix_ratio=0).rows(rows, setting)
+    assert Counter(Counter(texts_of(setting.tokenizer, found)).values()) == {3: 8}
+
+
+def test_mix_review_refuses_another_order_of_rows():
+    with pytest.raises(MethodError, match="train_sampling_strategy is 'random'"):
+        MixReview().training_arguments({"train_sampling_strategy": "random"})
+
+
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        (Replay(ratio=1.0), "ratio is 1.0"),
+        (Replay(ratio=-0.1), "ratio is -0.1"),
+        (Replay(source="books"), "'books'"),
+        (Replay(n_texts=0), "n_texts"),
+        (MixReview(mix_ratio=-1), "mix_ratio is -1"),
+        (MixReview(decay=1.5), "decay 1.5"),
+        (MixReview(source="books"), "mix_review: .*'books'"),
+    ],
+)
+def test_options_out_of_range_are_refused(method, message):
+    type(method)().check()
+    with pytest.raises(MethodError, match=message):
+        method.check()
+
+
+def test_the_model_is_left_as_found(setting):
+    before = [p.clone() for p in setting.model.parameters()]
+    setting.model.train()
+    Replay(source="generated", n_texts=2).rows(new_rows(setting.tokenizer, 2), setting)
+    assert setting.model.training
+    assert all(torch.equal(a, b) for a, b in zip(before, setting.model.parameters(), strict=True))

@@ -1,0 +1,207 @@
+"""The input shield against a loop by hand: C from the inputs, each step times its shield."""
+
+import pytest
+import torch
+from conftest import build_model
+from hand_training import CHOSEN, Rows, arguments, by_trainer, plan_for, setting_for, token_rows
+
+from gradloc.errors import MethodError
+from gradloc.layers import find_units
+from gradloc.methods import build_method
+from gradloc.methods.input_shield import (
+    InputShieldCallback,
+    input_moments,
+    input_shields,
+    linear_modules,
+)
+
+
+def without_dropout(kind):
+    model = build_model(kind)
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    return model
+
+
+def chosen_weights(model):
+    trained = {
+        name for unit in find_units(model) if unit.name in CHOSEN for name in unit.parameters
+    }
+    return [name for name in linear_modules(model) if name in trained]
+
+
+def moments_by_hand(model, rows, names):
+    """One row at a time, so that there is no padding at all."""
+    kept = {name: [] for name in names}
+    modules = linear_modules(model)
+    hooks = [
+        modules[name].register_forward_hook(
+            lambda module, inputs, output, name=name: kept[name].append(inputs[0][0])
+        )
+        for name in names
+    ]
+    with torch.no_grad():
+        for row in rows:
+            model.eval()(input_ids=torch.tensor([row]))
+    for hook in hooks:
+        hook.remove()
+    inputs = {name: torch.cat(parts) for name, parts in kept.items()}
+    return {name: sum(torch.outer(x, x) for x in xs) / len(xs) for name, xs in inputs.items()}
+
+
+@pytest.mark.parametrize("kind", ["llama_tied", "gpt2"])
+def test_moments_are_those_of_single_rows_whatever_the_padding(kind):
+    model = build_model(kind).eval()
+    names = list(linear_modules(model))[:4]
+    rows = token_rows(9, 3, 7, 2, 12, 5, 6, 8, 4, 11)
+    expected = moments_by_hand(model, rows, names)
+    for name, moment in input_moments(model, rows, names).items():
+        assert torch.allclose(moment, expected[name], rtol=1e-4, atol=1e-6), name
+
+
+def test_measuring_leaves_the_model_as_it_was():
+    model = build_model("llama_tied").train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    input_moments(model, token_rows(5, 6), chosen_weights(model))
+    assert model.training
+    assert not any(module._forward_pre_hooks for module in model.modules())
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_a_shield_slows_each_direction_by_its_share():
+    """On C = V diag(l) V' it divides direction i by 1 + strength l_i / mean l."""
+    generator = torch.Generator().manual_seed(0)
+    basis = torch.linalg.qr(torch.randn(5, 5, generator=generator)).Q
+    values = torch.tensor([8.0, 4.0, 2.0, 1.0, 0.0])
+    moment = basis @ torch.diag(values) @ basis.T
+    shield = input_shields({"w": moment}, strength=3.0)["w"]
+    expected = basis @ torch.diag(1 / (1 + 3.0 * values / 3.0)) @ basis.T
+    assert torch.allclose(shield, expected, atol=1e-5)
+    assert torch.allclose(input_shields({"w": moment}, strength=0.0)["w"], torch.eye(5))
+
+
+def test_the_shielded_step_gains_most_for_its_cost():
+    """Among steps D of equal gain, G (I + s C)^-1 has the least |D|^2 + s tr(D C D')."""
+    generator = torch.Generator().manual_seed(1)
+    gradient = torch.randn(4, 6, generator=generator)
+    inputs = torch.randn(50, 6, generator=generator) * torch.tensor([5.0, 3.0, 1.0, 1.0, 0.5, 0.1])
+    moment = inputs.T @ inputs / 50
+    strength = 4.0
+    best = gradient @ input_shields({"w": moment}, strength)["w"]
+
+    def cost(step):
+        scale = strength / moment.diagonal().mean()
+        return (step**2).sum() + scale * torch.trace(step @ moment @ step.T)
+
+    best = best / (best * gradient).sum()
+    for _ in range(200):
+        other = torch.randn(4, 6, generator=generator) + gradient
+        other = other / (other * gradient).sum()
+        assert cost(best) <= cost(other)
+
+
+@pytest.mark.parametrize("kind", ["llama_tied", "gpt2"])
+@pytest.mark.parametrize("optim", ["adamw_torch", "sgd"])
+def test_training_is_a_plain_loop_whose_updates_are_multiplied(tmp_path, kind, optim):
+    model = without_dropout(kind)
+    units = [unit.name for unit in find_units(model) if unit.info.in_stack][2:4]
+    plan = plan_for(model, units)
+    trained = {
+        name: p
+        for unit in find_units(model)
+        if unit.name in units
+        for name, p in unit.parameters.items()
+    }
+    names = [name for name in linear_modules(model) if name in trained]
+    rows = token_rows(9, 3, 7, 12, 6)
+    shields = input_shields(input_moments(model, rows, names), 5.0)
+    trainer = by_trainer(
+        tmp_path, model, [InputShieldCallback(shields)], plan, optim=optim, weight_decay=0.0
+    )
+
+    hand = without_dropout(kind).train()
+    own = dict(hand.named_parameters())
+    parameters = [own[name] for name in trained]
+    args = arguments(tmp_path, optim=optim)
+    optimizer = (
+        torch.optim.SGD(parameters, lr=args.learning_rate)
+        if optim == "sgd"
+        else torch.optim.AdamW(
+            parameters, lr=args.learning_rate, eps=args.adam_epsilon, weight_decay=0.0
+        )
+    )
+    data = Rows()
+    for step in range(4):
+        batch = [data[i] for i in range(step * 4, step * 4 + 4)]
+        ids = torch.stack([row["input_ids"] for row in batch])
+        labels = torch.stack([row["labels"] for row in batch])
+        gradients = torch.autograd.grad(hand(input_ids=ids, labels=labels).loss, parameters)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient
+        before = {name: own[name].detach().clone() for name in names}
+        optimizer.step()
+        with torch.no_grad():
+            for name in names:
+                update = own[name] - before[name]
+                if kind == "gpt2":  # (in, out)
+                    own[name].copy_(before[name] + (update.T @ shields[name]).T)
+                else:
+                    own[name].copy_(before[name] + update @ shields[name])
+    for name, value in trainer.model.state_dict().items():
+        assert torch.allclose(value, hand.state_dict()[name], atol=2e-5), name
+
+
+def test_answers_on_shielded_inputs_stay_where_plain_training_moves_them(tmp_path):
+    """What the method is for: reference rows are answered nearly as before, to equal steps."""
+    rows = [row[:8] for row in token_rows(*[10] * 6)]
+    base = build_model("llama_tied").eval()
+    names = chosen_weights(base)
+    shields = input_shields(input_moments(base, rows, names), 1000.0)
+
+    def drift(callbacks):
+        model = build_model("llama_tied")
+        by_trainer(tmp_path, model, callbacks, plan_for(model), max_steps=6)
+        ids = torch.tensor(rows)
+        with torch.no_grad():
+            return (model.eval()(input_ids=ids).logits - base(input_ids=ids).logits).norm()
+
+    assert drift([InputShieldCallback(shields)]) < 0.5 * drift([])
+
+
+def test_a_resumed_training_equals_an_uninterrupted_one(tmp_path, character_tokenizer):
+    def callbacks():
+        setting = setting_for(tmp_path, character_tokenizer)
+        return build_method("input_shield").callbacks(setting)
+
+    whole, broken = build_model("llama_tied"), build_model("llama_tied")
+    plan = plan_for(whole)
+    by_trainer(tmp_path / "a", whole, callbacks(), plan, max_steps=6)
+    by_trainer(
+        tmp_path / "b", broken, callbacks(), plan, max_steps=3, save_strategy="steps", save_steps=3
+    )
+    again = build_model("llama_tied")
+    by_trainer(
+        tmp_path / "b", again, callbacks(), plan, str(tmp_path / "b" / "checkpoint-3"), max_steps=6
+    )
+    for name, value in again.state_dict().items():
+        assert torch.equal(value, whole.state_dict()[name]), name
+
+
+def test_only_the_plans_linear_layers_get_a_shield(tmp_path, character_tokenizer):
+    setting = setting_for(tmp_path, character_tokenizer)
+    (callback,) = build_method("input_shield", {"strength": 2.0}).callbacks(setting)
+    assert sorted(callback.shields) == sorted(chosen_weights(setting.model))
+
+
+def test_what_cannot_be_shielded_is_refused(tmp_path, character_tokenizer):
+    for options in ({"strength": 0.0}, {"source": "old"}, {"n_texts": 0}):
+        with pytest.raises(MethodError):
+            build_method("input_shield", options)
+    model = build_model("llama_tied")
+    shields = {"model.layers.0.mlp.up_proj.weight": torch.eye(3)}
+    with pytest.raises(MethodError, match="no weight of a linear layer that trains"):
+        by_trainer(tmp_path, model, [InputShieldCallback(shields)], plan_for(model))
+    shields = {chosen_weights(model)[0]: torch.eye(3)}
+    with pytest.raises(MethodError, match="inputs"):
+        by_trainer(tmp_path, model, [InputShieldCallback(shields)], plan_for(model))

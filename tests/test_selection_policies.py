@@ -1,0 +1,247 @@
+"""The policies that score units one by one, against tables worked out by hand."""
+
+import numpy as np
+import pytest
+from test_selection import profile, units
+
+from gradloc import select_layers
+from gradloc.errors import SelectionError
+from gradloc.profile import GradientProfile, UnitInfo
+from gradloc.selection import COMMON_OPTIONS, POLICIES
+
+NAMES = ("a", "b", "c")
+
+
+def small(**fields):
+    """Three MLPs of four parameters; two probes and two reference sequences."""
+    ones = np.ones((2, 3))
+    values = dict(probe_norms=ones, reference_norms=ones, probe_alignment=ones)
+    values |= dict(reference_alignment=ones) | fields
+    return GradientProfile(
+        units=tuple(UnitInfo(name, "mlp", block, 4) for block, name in enumerate(NAMES)), **values
+    )
+
+
+def scores(p, policy, **options):
+    plan = select_layers(p, policy, **options)
+    return [plan.scores[name] for name in NAMES], "".join(plan.trained)
+
+
+def test_fisher_ratio_is_a_ratio_of_mean_squares():
+    p = small(
+        probe_norms=np.array([[1.0, 3.0, 0.0], [3.0, 3.0, 0.0]]),
+        reference_norms=np.array([[1.0, 1.0, 1.0], [2.0, 1.0, 1.0]]),
+    )
+    # (1 + 9) / (1 + 4), (9 + 9) / (1 + 1), 0; the squared mean norms would give 1.78 and 9.
+    assert scores(p, "fisher_ratio") == (pytest.approx([2.0, 9.0, 0.0]), "b")
+
+
+def test_grad_times_weight_takes_sizes_before_the_mean():
+    p = small(
+        probe_weight_alignment=np.array([[2.0, 1.0, -4.0], [-2.0, 1.0, 4.0]]),
+        reference_weight_alignment=np.array([[1.0, -2.0, 1.0], [-1.0, -2.0, 3.0]]),
+    )
+    # Signs cancel in none of them: 2 / 1, 1 / 2, 4 / 2.
+    assert scores(p, "grad_times_weight", k=2) == (pytest.approx([2.0, 0.5, 2.0]), "ac")
+
+
+def test_snr_is_the_mean_over_the_spread():
+    # Unit a: gradients 1 and 3 on a line: mean 2, variance 1. Unit b: 3 along x, 4 along y:
+    # mean (1.5, 2) of length 2.5, variance 12.5 - 6.25. Unit c: opposite, mean 0.
+    p = small(
+        probe_norms=np.array([[1.0, 3.0, 1.0], [3.0, 4.0, 1.0]]),
+        probe_norm_of_mean=np.array([2.0, 2.5, 0.0]),
+    )
+    assert scores(p, "snr") == (pytest.approx([2.0, 1.0, 0.0]), "a")
+
+
+def test_snr_of_equal_gradients_is_finite_and_highest():
+    norms = np.full((2, 3), 0.1)
+    p = small(probe_norms=norms, probe_norm_of_mean=np.array([0.1 + 1e-15, 0.02, 0.01]))
+    values, trained = scores(p, "snr", k=1)
+    assert np.isfinite(values).all()
+    assert trained == "a"
+
+
+def test_sign_agreement_of_units_is_a_mean_of_cosines():
+    p = small(
+        reference_norms=np.array([[1.0, 2.0, 0.0], [4.0, 1.0, 1.0]]),
+        reference_alignment=np.array([[2.0, 2.0, 0.0], [8.0, -1.0, -2.0]]),
+    )
+    # Signs of four parameters have length 2: (1 + 1) / 2, (.5 - .5) / 2, (0 - 1) / 2. The mean of
+    # the products over the product of the means would make b 1/6.
+    assert scores(p, "sign_agreement") == (pytest.approx([1.0, 0.0, -0.5]), "a")
+
+
+def test_sign_agreement_of_parameters_is_taken_where_measured():
+    p = small(
+        reference_alignment=np.array([[2.0, 1.0, 0.0], [2.0, 1.0, 0.0]]),
+        sign_agreement=np.array([0.4, 0.5, 0.7]),
+    )
+    assert scores(p, "sign_agreement") == ([0.4, 0.5, 0.7], "c")
+    assert scores(p, "sign_agreement", level="parameter")[1] == "c"
+    assert scores(p, "sign_agreement", level="unit") == (pytest.approx([1, 0.5, 0]), "a")
+    plan = select_layers(p, "sign_agreement")
+    assert "signs of a mean gradient" in plan.reliability["warning"]
+    plan = select_layers(p, "sign_agreement", level="unit")
+    assert "fewer than" in plan.reliability["warning"]
+
+
+def test_a_budget_shares_out_the_scores_of_the_level_that_is_asked_for():
+    align = np.ones((8, 14))
+    align[:, 12] = 1.9
+    p = profile(
+        reference_norms=np.full((8, 14), 1.0),
+        reference_alignment=align,
+        sign_agreement=np.linspace(1, 0, 14),
+    )
+    plan = select_layers(p, "sign_agreement", level="unit", k=12, share=0.3)
+    assert "layers.5.mlp" in plan.trained and "layers.0.attn" not in plan.trained
+    assert plan.options == {"level": "unit", "k": 12, "share": 0.3}
+
+
+def test_spectrum_takes_the_best_quarter_of_each_kind():
+    snr = np.zeros(14)
+    snr[[1, 3, 5]] = [9, 8, 7]  # attention of blocks 0, 1, 2
+    snr[[2, 4]] = [1, 2]  # MLPs of blocks 0 and 1
+    snr[0] = 100  # the embedding is not chosen among
+    p = profile(spectrum_snr=snr)
+    # A quarter of six is one of each kind; the best quarter of all would be three attentions.
+    assert select_layers(p, "spectrum").trained == ("layers.0.attn", "layers.1.mlp")
+    assert len(select_layers(p, "spectrum", fraction=0.5).trained) == 6
+    assert len(select_layers(p, "spectrum", fraction=0.01).trained) == 2
+    assert len(select_layers(p, "spectrum", fraction=1.0).trained) == 12
+
+
+def test_spectrum_rounds_down_and_keeps_whole_products():
+    stack = tuple(UnitInfo(f"layers.{i}.mlp", "mlp", i, 4) for i in range(10))
+    ones = np.ones((4, 10))
+    p = GradientProfile(units=stack, probe_norms=ones, spectrum_snr=np.arange(10.0))
+    # 10 * 0.29 = 2.9, and in binary fractions 10 * 0.3 * ... may fall short of a whole number.
+    assert len(select_layers(p, "spectrum", fraction=0.29).trained) == 2
+    assert len(select_layers(p, "spectrum", fraction=0.7).trained) == 7
+    assert select_layers(p, "spectrum", fraction=0.1).trained == ("layers.9.mlp",)
+
+
+@pytest.mark.parametrize(
+    "policy", ["interference_ratio", "fisher_ratio", "sign_agreement", "grad_times_weight", "snr"]
+)
+def test_scores_take_a_number_or_a_part_of_the_parameters(policy):
+    p = profile()
+    plan = select_layers(p, policy, k=3)
+    stack = [unit.name for unit in p.units if unit.in_stack]
+    best = sorted(stack, key=plan.scores.get)[-3:]
+    assert set(plan.trained) == set(best)
+    assert 0 < select_layers(p, policy, parameter_fraction=0.2).trainable_fraction <= 0.2
+    with pytest.raises(SelectionError, match="not both"):
+        select_layers(p, policy, k=1, parameter_fraction=0.2)
+
+
+# --- one kind of unit only -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["attention", "mlp"])
+@pytest.mark.parametrize("policy", sorted(POLICIES))
+def test_every_policy_can_be_kept_to_one_kind(policy, kind):
+    p = profile()
+    options = {"k": 3} if policy in ("top_rgn_k", "raw_norm") else {}
+    if (policy, kind) == ("last_third_mlp", "attention"):
+        with pytest.raises(SelectionError, match="trains no unit of this kind"):
+            select_layers(p, policy, only=kind)
+        return
+    plan = select_layers(p, policy, only=kind, **options)
+    kinds = {unit.kind for unit in units() if plan.scale[unit.name]}
+    assert kinds == ({kind} if policy != "none" else set())
+    assert plan.options == {**options, "only": kind}
+    assert plan.units == p.units
+
+
+def test_the_mean_is_taken_over_the_kind_alone():
+    norms = np.full((4, 14), 100.0)
+    norms[:, 2:13:2] = [1, 1, 1, 1, 1, 2]  # MLPs, far below attention
+    p = profile(n=4, probe_norms=norms, reference_norms=np.ones((4, 14)))
+    assert select_layers(p, "rgn_above_mean", only="mlp").trained == ("layers.5.mlp",)
+    assert "layers.5.mlp" not in select_layers(p, "rgn_above_mean").trained
+    scale = select_layers(p, "rgn_scaled", only="mlp").scale
+    assert scale["layers.5.mlp"] == pytest.approx(2 / (7 / 6))
+    assert scale["layers.5.attn"] == 0
+
+
+def test_counts_and_sizes_are_those_of_the_kind():
+    p = profile()
+    assert len(select_layers(p, "random_k", k=6, only="mlp").trained) == 6
+    with pytest.raises(SelectionError, match="from 1 to 6 .units."):
+        select_layers(p, "random_k", k=7, only="mlp")
+    # As many parameters as the default policy trains among MLPs, give or take half of one.
+    like = select_layers(p, only="mlp").trainable_fraction
+    drawn = select_layers(p, "random_k", only="mlp").trainable_fraction
+    assert drawn == pytest.approx(like, abs=60 / 1470)
+    chosen = set(select_layers(p, only="mlp").trained)
+    rest = set(select_layers(p, "inverse", only="mlp").trained)
+    assert chosen | rest == {u.name for u in units() if u.kind == "mlp"}
+    assert chosen.isdisjoint(rest)
+    assert select_layers(p, "top_k", k=2, only="attention").trained == (
+        "layers.4.attn",
+        "layers.5.attn",
+    )
+
+
+def test_reliability_is_that_of_the_kind():
+    generator = np.random.default_rng(0)
+    norms = np.tile(np.linspace(1, 3, 14), (8, 1))
+    norms[:, 2:13:2] = np.exp(3 * generator.standard_normal((8, 6)))  # noise in the MLPs
+    p = profile(probe_norms=norms)
+    assert select_layers(p, "raw_norm", k=2, only="attention").reliability["split_half"] > 0.99
+    assert "mostly noise" in select_layers(p, "raw_norm", k=2, only="mlp").reliability["warning"]
+
+
+def test_a_budget_keeps_to_the_kind():
+    plan = select_layers(profile(), "raw_norm", k=6, only="mlp", budget=0.7)
+    assert set(plan.trained) < {u.name for u in units() if u.kind == "mlp"}
+    assert plan.options == {"k": 6, "only": "mlp", "budget": 0.7}
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        (dict(only="mpl"), "no kind of unit. Did you mean 'mlp'"),
+        (dict(only="block"), "Choose one of attention, mlp"),
+        (dict(policy="sign_agreement", level="units"), "level 'units' is unknown.*parameter"),
+        (dict(policy="sign_agreement", level="parameter"), "--also signs"),
+        (dict(policy="spectrum", fraction=0), r"fraction must be a number in \(0, 1\]; found 0"),
+        (dict(policy="interference_set", shrinkage=1.5), r"shrinkage .* in \[0, 1\]; found 1.5"),
+        (dict(policy="interference_set", k=13), "from 1 to 12"),
+        (dict(policy="interference_rates", shrinkage=0), r"shrinkage .* in \[0.01, 1\]; found 0"),
+        (dict(policy="interference_rates", cap=0.5), r"cap .* in \[1, inf\]; found 0.5"),
+        (dict(policy="interference_scaled", k=3), "no option 'k'. Options: none"),
+    ],
+)
+def test_bad_requests_are_explained(kwargs, message):
+    with pytest.raises(SelectionError, match=message):
+        select_layers(profile(), **kwargs)
+
+
+@pytest.mark.parametrize(
+    ("policy", "field", "message"),
+    [
+        ("spectrum", "spectrum_snr", "--also spectrum"),
+        ("grad_times_weight", "probe_weight_alignment", "--also weights"),
+        ("snr", "probe_norm_of_mean", "--reference FILE"),
+        ("fisher_ratio", "reference_norms", "--reference FILE"),
+        ("interference_set", "reference_alignment", "--reference FILE"),
+    ],
+)
+def test_what_was_not_measured_is_named_with_its_cure(policy, field, message):
+    with pytest.raises(SelectionError, match=f"policy '{policy}': .*no {field}.*{message}"):
+        select_layers(profile(**{field: None}), policy)
+
+
+def test_blocks_have_no_kind_to_choose():
+    blocks = tuple(UnitInfo(f"layers.{i}", "block", i, 10) for i in range(3))
+    p = GradientProfile(units=blocks, probe_norms=np.ones((4, 3)), granularity="block")
+    with pytest.raises(SelectionError, match="granularity is 'block'"):
+        select_layers(p, "raw_norm", k=1, only="mlp")
+
+
+def test_only_stands_among_the_options_of_every_policy():
+    assert COMMON_OPTIONS[0] == "only" and "budget" in COMMON_OPTIONS

@@ -1,0 +1,215 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from gradloc import EvalResult
+from gradloc.artifacts import read_json
+from gradloc.cli import cli
+from gradloc.errors import GradlocError, RecipeError
+from gradloc.sweep.cells import make_start, start_recipe, sweep_cells
+from gradloc.sweep.config import load_sweep
+from gradloc.sweep.records import CellRecord, MeasureRecord, SweepRecord
+from gradloc.sweep.running import run_cell, run_sweep
+
+
+@pytest.fixture
+def sweep_file(tmp_path, tiny_checkpoint):
+    (tmp_path / "short.txt").write_text("The sea is wide.\n\nRain falls on the hills.\n")
+    recipe = {
+        "name": "tiny",
+        "model": str(tiny_checkpoint),
+        "corpus": {
+            "cutoff": "2010-12-31",
+            "max_length": 64,
+            "options": {"n_entities": 12, "n_phrasings": 2},
+        },
+        "probes": {"max_evaluation": 8, "max_localization": 6, "screen_invariant": False},
+        "measure": {"n_probes": 4, "n_reference": 4, "max_length": 64, "reference": "general"},
+        "training": {
+            "max_steps": 2,
+            "per_device_train_batch_size": 2,
+            "use_cpu": True,
+            "disable_tqdm": True,
+        },
+        "evaluation": {
+            "n_curve_points": 0,
+            "n_examples": 1,
+            "n_bootstrap": 20,
+            "general_text": [{"name": "short", "path": str(tmp_path / "short.txt")}],
+        },
+    }
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
+    sweep = {
+        "name": "small",
+        "output_dir": str(tmp_path / "runs"),
+        "corpora": {"invented": {"recipe": str(tmp_path / "tiny.yaml")}},
+        "seeds": [0, 1],
+        "arms": {
+            "full": {"policy": "all", "rates": [0.001, 0.01]},
+            "ours": {"options": {"k": 2}, "rates": [0.01]},
+        },
+    }
+    path = tmp_path / "small.yaml"
+    path.write_text(yaml.safe_dump(sweep, sort_keys=False))
+    return path
+
+
+def test_cells_are_every_arm_rate_and_seed_and_the_first_seed_comes_first(sweep_file):
+    sweep = load_sweep(sweep_file)
+    cells = sweep_cells(sweep)
+    found = [(cell.arm, cell.rate, cell.seed) for cell in cells]
+    once = [("full", 0.001), ("full", 0.01), ("ours", 0.01)]
+    assert found == [(*pair, seed) for seed in (0, 1) for pair in once]
+    assert len({cell.recipe.run_dir for cell in cells}) == len(cells)
+    for cell in cells:
+        assert list(cell.recipe.arms) == [cell.arm]
+        assert cell.recipe.arms[cell.arm].training["learning_rate"] == cell.rate
+        assert cell.recipe.seed == cell.seed
+
+
+def test_arms_and_corpora_can_have_their_own_seeds_and_places(sweep_file):
+    overrides = ["arms.ours.seeds=[5]", "corpora.invented.seeds=[3]"]
+    cells = sweep_cells(load_sweep(sweep_file, overrides))
+    assert {(cell.arm, cell.seed) for cell in cells} == {("full", 3), ("ours", 5)}
+    with pytest.raises(GradlocError, match="Did you mean 'full'"):
+        sweep_cells(load_sweep(sweep_file), arms=["ful"])
+
+
+def test_all_problems_of_a_sweep_are_reported_at_once(sweep_file):
+    overrides = [
+        "line=fulll",
+        "arms.ours.policy=interference",
+        "arms.ours.rates=[]",
+        "corpora.invented.set={measure.n_probess: 3}",
+    ]
+    with pytest.raises(RecipeError) as caught:
+        load_sweep(sweep_file, overrides)
+    text = str(caught.value)
+    for word in ("fulll", "arms.ours.policy", "rates", "n_probess"):
+        assert word in text
+
+
+def test_a_sweep_runs_resumes_and_keeps_what_it_has(sweep_file, monkeypatch):
+    sweep = load_sweep(sweep_file, ["seeds=[0]"])
+    cells = sweep_cells(sweep)
+    seen = []
+    path, failed = run_sweep(
+        sweep, cells[:1], report=lambda cell, outcome: seen.append((cell.arm, outcome))
+    )
+    assert failed == {} and seen == [("full", None), ("full", True)]
+    first = SweepRecord.load(path)
+    assert [(c.arm, c.learning_rate) for c in first.cells] == [("full", 0.001)]
+
+    before = (cells[0].recipe.run_dir / "results.json").stat().st_mtime_ns
+    path, failed = run_sweep(sweep, cells)
+    record = SweepRecord.load(path)
+    assert failed == {} and len(record.cells) == 3
+    assert (cells[0].recipe.run_dir / "results.json").stat().st_mtime_ns == before
+    assert not list(sweep.folder.rglob("*.safetensors")), "weights go once they are scored"
+
+    # An arm added later is all that runs.
+    more = load_sweep(sweep_file, ["seeds=[0]", "arms.last={policy: top_k, rates: [0.01]}"])
+    more_cells = sweep_cells(more)
+    assert [cell.arm for cell in more_cells if not cell.is_done] == ["last"]
+    # What a seed's cells share is the same in each of them.
+    start = start_recipe(cells[0]).run_dir
+    for cell in cells:
+        for name in ("probes.jsonl", "profile.json"):
+            assert (cell.recipe.run_dir / name).read_bytes() == (start / name).read_bytes()
+
+
+def test_records_hold_the_changes_that_the_run_itself_reports(sweep_file):
+    """The record's mean over items is the figure that results.json gives for the same run."""
+    sweep = load_sweep(sweep_file, ["seeds=[0]", "arms.full.rates=[0.01]"])
+    cell = sweep_cells(sweep)[0]
+    path, _ = run_sweep(sweep, [cell])
+    (record,) = SweepRecord.load(path).cells
+    arm = EvalResult.load(cell.recipe.run_dir / "results.json").arms["full"]
+    reported = {**arm.uptake, **arm.forgetting}
+    compared = 0
+    for name, measure in record.measures.items():
+        mean = np.average(measure.values, weights=measure.weights)
+        assert mean == pytest.approx(reported[name].value, abs=2e-4), name
+        compared += 1
+    assert {"new_paraphrase_nll", "known_facts", "known_facts_nll", "general_text"} <= set(
+        record.measures
+    )
+    assert compared >= 5 and any(abs(v) > 1e-3 for v in record.measures["general_text"].values)
+
+
+def test_a_cell_that_fails_stops_no_other(sweep_file):
+    sweep = load_sweep(sweep_file, ["seeds=[0]"])
+    cells = sweep_cells(sweep)
+    # A folder of another recipe where the first cell wants to be.
+    make_start(cells[0])
+    folder = cells[0].recipe.run_dir
+    shutil.copytree(start_recipe(cells[0]).run_dir, folder)
+    path, failed = run_sweep(sweep, cells)
+    assert list(failed) == [cells[0].label] and "another recipe" in failed[cells[0].label]
+    assert len(SweepRecord.load(path).cells) == 2
+
+
+def test_two_processes_give_what_one_gives(sweep_file, tmp_path):
+    one = load_sweep(sweep_file, ["seeds=[0]", f"output_dir={tmp_path / 'one'}"])
+    two = load_sweep(sweep_file, ["seeds=[0]", f"output_dir={tmp_path / 'two'}"])
+    records = []
+    for sweep, jobs in ((one, 1), (two, 2)):
+        path, failed = run_sweep(sweep, sweep_cells(sweep), jobs=jobs)
+        assert failed == {}
+        records.append(SweepRecord.load(path))
+    for a, b in zip(*(record.cells for record in records), strict=True):
+        assert (a.arm, a.learning_rate) == (b.arm, b.learning_rate)
+        for name, measure in a.measures.items():
+            np.testing.assert_allclose(measure.values, b.measures[name].values, atol=2e-3)
+
+
+def test_a_killed_cell_continues(sweep_file, monkeypatch):
+    import gradloc.pipeline as pipeline
+
+    sweep = load_sweep(sweep_file, ["seeds=[0]"])
+    cell = sweep_cells(sweep)[0]
+
+    def killed(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "_evaluate", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run_cell(cell)
+    assert not cell.is_done
+    trained = cell.recipe.run_dir / "checkpoint" / "training.json"
+    before = trained.stat().st_mtime_ns
+    assert run_cell(cell) == "" and cell.is_done
+    assert trained.stat().st_mtime_ns == before, "the training is not done twice"
+
+
+def test_a_record_reads_back_equal(tmp_path):
+    measure = MeasureRecord("uptake", "nats", (0.5, -0.25), (0, 1), None)
+    cell = CellRecord("c", "full", "all", {"ema": {}}, 1e-4, 0, 1.0, 2.0, 1.0, 3, 3, {"m": measure})
+    record = SweepRecord("s", "full", "m", (cell,), "gradloc sweep", {"a": 1})
+    assert SweepRecord.load(record.save(tmp_path / "sweep.json")) == record
+    (tmp_path / "other.json").write_text("{}")
+    with pytest.raises(GradlocError, match="not the record of a sweep"):
+        SweepRecord.load(tmp_path / "other.json")
+
+
+def test_the_command_lists_runs_and_draws(sweep_file):
+    runner = CliRunner()
+    small = ["--set", "seeds=[0]", "--set", "arms.full.rates=[0.01]"]
+    listed = runner.invoke(cli, ["sweep", str(sweep_file), *small, "--list"])
+    assert listed.exit_code == 0 and listed.output.count("open") == 2
+    done = runner.invoke(cli, ["sweep", str(sweep_file), *small])
+    assert done.exit_code == 0, done.output
+    folder = sweep_file.parent / "runs" / "small"
+    assert (folder / "frontier.html").stat().st_size > 10_000
+    assert {cell["arm"] for cell in read_json(folder / "sweep.json", "record")["cells"]} == {
+        "full",
+        "ours",
+    }
+    again = runner.invoke(cli, ["sweep", str(folder / "sweep.json"), "--json"])
+    assert again.exit_code == 0, again.output
+    assert json.loads(again.output)

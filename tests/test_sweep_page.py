@@ -1,0 +1,378 @@
+import io
+import json
+import re
+from dataclasses import replace
+
+import pytest
+import vl_convert
+from rich.console import Console
+from sweep_records import AXIS, CONSTANTS, POLICIES, UPTAKES, make_record
+from test_report_browser import browser as browser
+from test_report_browser import count, rgb, show, style_of
+
+from gradloc.errors import GradlocError
+from gradloc.sweep.frontiers import find_frontier
+from gradloc.sweep.looks import N_STRONG, arm_looks, is_quiet, strong_arms
+from gradloc.sweep.page import render, write_frontier
+from gradloc.sweep.page_tables import (
+    cell_rows,
+    matrix_rows,
+    point_rows,
+    quantity_heads,
+    quantity_row,
+    verdict,
+)
+from gradloc.sweep.pictures import frontier_picture
+from gradloc.sweep.ratio_picture import ratio_picture
+from gradloc.sweep.records import MeasureRecord
+from gradloc.sweep.table import frontier_table
+
+N = 100
+LOSSES = ("known_facts", "general_text")
+EVIL = "</script><script>window.hacked=1</script>"
+
+
+@pytest.fixture(scope="module")
+def record():
+    """Five arms on two corpora, and a rate of full training beyond its largest uptake."""
+    whole = make_record(corpora=("invented", "temporal"), noise=0.5, seeds=(0, 1), losses=LOSSES)
+    past = [
+        replace(cell, learning_rate=3e-4, measures=changed(cell.measures, 0.7, 2.0))
+        for cell in whole.cells
+        if cell.arm == "full" and cell.learning_rate == 1e-4
+    ]
+    return replace(whole, cells=(*whole.cells, *past))
+
+
+def changed(measures, uptake, forgetting):
+    """Measures whose values are multiplied, by kind."""
+    return {
+        name: replace(measure, values=tuple(
+            value * (uptake if measure.kind == "uptake" else forgetting)
+            for value in measure.values
+        ))
+        for name, measure in measures.items()
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def frontier(record):
+    return find_frontier(record, n_bootstrap=N)
+
+
+@pytest.fixture(scope="module")
+def page(record, frontier):
+    return render(record, frontier)
+
+
+@pytest.fixture(scope="module")
+def address(record, frontier, tmp_path_factory):
+    out = tmp_path_factory.mktemp("sweep") / "frontier.html"
+    return write_frontier(record, out, frontier=frontier).as_uri()
+
+
+def specs_of(page):
+    found = re.search(r'<script type="application/json" id="pictures">(.*?)</script>', page, re.S)
+    return json.loads(found[1])
+
+
+def data_of(spec, **wanted):
+    """Rows of a specification that have all of these values."""
+    rows = [row for layer in spec["layer"] for row in layer["data"].get("values", [])]
+    return [row for row in rows if all(row.get(k) == v for k, v in wanted.items())]
+
+
+# The verdict
+
+
+def test_the_verdict_is_made_of_the_figures(frontier):
+    text = verdict(frontier.corpora["invented"], "full").replace("\N{NARROW NO-BREAK SPACE}", " ")
+    best = frontier.corpora["invented"].best_uptake.value
+    assert text.startswith(f"At 75 % of the best uptake of full ({best:.2f} nats at rate 1e-4): ")
+    # half forgets less, worse more, chance more or less by its knots; small does not get there.
+    ratio = next(
+        at.ratio
+        for at in frontier.corpora["invented"].arms["half"].forgetting["general_text"].at_uptake
+        if at.share == 0.75
+    )
+    assert f"lowest half at {ratio.value:.3f} × [" in text
+    for loss in ("on known facts, ", "on general text, "):
+        assert re.search(rf"{loss}[12] of 4 arms forget less and [12] more \(1 do not", text)
+
+
+def test_the_verdict_says_where_nothing_can_be_compared(record):
+    cells = tuple(cell for cell in record.cells if cell.arm != "full")
+    alone = find_frontier(replace(record, cells=cells), n_bootstrap=N)
+    text = verdict(alone.corpora["invented"], "full")
+    assert text == "Nothing can be compared yet: full has no finished cell on this corpus."
+    assert text in render(replace(record, cells=cells), alone)
+    small = tuple(cell for cell in record.cells if cell.arm in ("full", "small"))
+    reached = find_frontier(replace(record, cells=small), n_bootstrap=N)
+    assert "none of 1 arms takes up so much" in verdict(reached.corpora["invented"], "full")
+
+
+# Looks
+
+
+def test_line_controls_and_strong_arms_have_their_looks(frontier):
+    looks = arm_looks(frontier)
+    assert next(iter(looks)) == "full" and looks["full"].is_reference
+    assert looks["full"].color == "var(--reference)"
+    assert [name for name, look in looks.items() if is_quiet(look)] == ["chance"]
+    strong = [looks[name] for name in strong_arms(frontier)]
+    assert len({look.color for look in strong}) == len({look.shape for look in strong}) == 3
+
+
+def test_only_the_arms_with_the_lowest_ratios_get_a_color(monkeypatch):
+    names = [f"arm{i}" for i in range(N_STRONG + 2)]
+    for place, name in enumerate(names):
+        monkeypatch.setitem(UPTAKES, name, UPTAKES["full"])
+        # The first two arms forget most, whatever their place in the record.
+        monkeypatch.setitem(CONSTANTS, name, 0.3 if place < 2 else 0.05 + 0.01 * (place % 3))
+    found = find_frontier(
+        make_record(arms=("full", *names), noise=0.0, seeds=(0,), losses=LOSSES), n_bootstrap=N
+    )
+    assert strong_arms(found) == names[2:]
+    looks = arm_looks(found)
+    assert [name for name in names if is_quiet(looks[name])] == names[:2]
+
+
+def test_a_control_with_a_method_is_no_control(monkeypatch):
+    monkeypatch.setitem(POLICIES, "half", "random_k")
+    plain = make_record(arms=("full", "half"), noise=0.0, seeds=(0,), losses=LOSSES)
+    assert is_quiet(arm_looks(find_frontier(plain, n_bootstrap=N))["half"])
+    cells = tuple(replace(cell, methods={"replay": {"ratio": 0.5}}) for cell in plain.cells)
+    found = find_frontier(replace(plain, cells=cells), n_bootstrap=N)
+    assert not is_quiet(arm_looks(found)["half"])
+
+
+# Pictures
+
+
+def test_curves_start_at_the_base_and_leave_out_rates_beyond_the_peak(frontier):
+    picture = frontier_picture(
+        "key", frontier.corpora["invented"], arm_looks(frontier), AXIS, "general_text"
+    )
+    corners = [row for row in data_of(picture.spec, arm="full") if "place" in row]
+    points = frontier.corpora["invented"].arms["full"].points
+    assert [row["place"] for row in corners] == [0, 1, 2, 3]
+    expected = [0.0, *(point.measures[AXIS].value for point in points[:3])]
+    assert [row["y"] for row in corners] == pytest.approx(expected)
+    assert [row["x"] for row in corners][1:] == pytest.approx(
+        [point.measures["general_text"].value for point in points[:3]]
+    )
+    beyond = data_of(picture.spec, arm="full", rate="3e-4")
+    assert beyond and not any(row["on_curve"] for row in beyond)
+    # Each arm is named once, at its largest uptake.
+    named = {row["arm"]: row["rate"] for row in data_of(picture.spec) if row.get("label")}
+    assert named == dict.fromkeys(frontier.corpora["invented"].arms, "1e-4")
+    assert len(picture.rows) == 16 and {row[-1] for row in picture.rows} == {"yes", "no"}
+
+
+def test_shares_are_drawn_in_percent_with_their_intervals(frontier):
+    picture = frontier_picture(
+        "key", frontier.corpora["invented"], arm_looks(frontier), AXIS, "known_facts"
+    )
+    found = frontier.corpora["invented"].arms["half"].points[0].measures["known_facts"]
+    row = next(r for r in data_of(picture.spec, arm="half", rate="1e-5") if "x_low" in r)
+    assert (row["x"], row["x_low"], row["x_high"]) == pytest.approx(
+        (100 * found.value, 100 * found.low, 100 * found.high)
+    )
+    assert "% points lost" in picture.columns[4]
+
+
+def test_ratios_are_drawn_where_they_exist_and_the_others_say_why(frontier):
+    corpus = frontier.corpora["invented"]
+    picture = ratio_picture("key", corpus, arm_looks(frontier), "full", "general_text")
+    found = {(row["arm"], row["place"]): row for row in data_of(picture.spec) if "place" in row}
+    assert ("full", 0) not in found
+    levels = corpus.arms["half"].forgetting["general_text"].at_uptake
+    for place, at in enumerate(levels):
+        row = found["half", place]
+        assert (row["value"], row["low"], row["high"]) == (
+            at.ratio.value, at.ratio.low, at.ratio.high
+        )  # fmt: skip
+    assert ("small", 1) not in found and len(picture.rows) == 12
+    reaches_less = corpus.arms["small"].uptake_share.value < 0.5
+    texts = [row["text"] for row in data_of(picture.spec, arm="small") if "place" not in row]
+    assert [text.split()[0] for text in texts] == (["reaches"] if reaches_less else [])
+
+
+def test_an_arm_that_forgets_nothing_is_drawn_at_the_left_edge():
+    record = make_record(arms=("full", "half"), noise=0.0, losses=("general_text",))
+    cells = tuple(
+        replace(cell, measures=changed(cell.measures, 1.0, -1.0)) if cell.arm == "half" else cell
+        for cell in record.cells
+    )
+    found = find_frontier(replace(record, cells=cells), n_bootstrap=N)
+    picture = ratio_picture(
+        "key", found.corpora["invented"], arm_looks(found), "full", "general_text"
+    )
+    rows = data_of(picture.spec, arm="half")
+    assert {row["sign"] for row in rows} == {"triangle-left"}
+    assert all(0 < row["value"] < 0.02 and row["text"].startswith("\N{MINUS SIGN}") for row in rows)
+
+
+def test_every_picture_compiles(page):
+    specs = specs_of(page)
+    # One of curves and one of ratios, for two measures on two corpora.
+    assert len(specs) == 2 * 2 * 2
+    for key, spec in specs.items():
+        assert "$schema" not in spec
+        svg = vl_convert.vegalite_to_svg({**spec, "width": 400})
+        assert ("half" in svg) and "NaN" not in svg, key
+
+
+# Tables
+
+
+def test_the_table_of_quantities_says_what_the_figures_say(frontier):
+    corpus = frontier.corpora["invented"]
+    heads = quantity_heads(corpus, "full", "general_text")
+    row = quantity_row(corpus.arms["half"], "general_text", is_line=False)
+    comparison = corpus.arms["half"].forgetting["general_text"]
+    assert len(heads) == len(row) == 13
+    assert row[1].text == f"{comparison.at_uptake[1].ratio.value:.3f}" and row[1].tone == "better"
+    assert quantity_row(corpus.arms["worse"], "general_text", is_line=False)[1].tone == "worse"
+    small = quantity_row(corpus.arms["small"], "general_text", is_line=False)
+    assert (small[1].text, small[1].small, small[1].tone) == ("—", "not reached", "missing")
+    assert "takes up" in small[1].hint
+    # More uptake is better, less forgetting is: the tones follow the direction.
+    assert [head.arrow for head in heads[:9]] == ["↓"] * 4 + ["↑"] * 4 + ["↑"]
+    assert row[5].tone == "better"
+    line = quantity_row(corpus.arms["full"], "general_text", is_line=True)
+    assert [cell.text for cell in line[:11]] == ["1"] * 11
+    assert row[11].text == str(len(comparison.at_uptake[1].beats))
+
+
+def test_the_matrix_mirrors(frontier):
+    rows = matrix_rows(frontier.corpora["invented"], "general_text")
+    names = [name for name, _ in rows]
+    assert "small" not in names and {"full", "half", "worse"} <= set(names)
+    signs = {(a, names[i]): cell.text for a, cells in rows for i, cell in enumerate(cells)}
+    assert signs["half", "full"] == "▲" and signs["worse", "full"] == "▼"
+    mirrored = {"▲": "▼", "▼": "▲", "≈": "≈", "": ""}
+    assert all(signs[b, a] == mirrored[sign] for (a, b), sign in signs.items())
+
+
+def test_cells_show_weighted_means_and_what_is_missing(record):
+    cell = replace(
+        record.cells[0], peak_rss_mib=None, train_seconds=None, n_trained=None,
+        measures={
+            AXIS: MeasureRecord("uptake", "nats", (1.0, None)),
+            "general_text": MeasureRecord("forgetting", "nats/token", (1.0, 4.0), None, (2.0, 1.0)),
+            "known_facts": MeasureRecord("forgetting", "share", (1.0, 0.0, 0.0, 0.0)),
+        },
+    )  # fmt: skip
+    row = cell_rows(replace(record, cells=(cell,)))[0]
+    assert row == ("invented", "full", "1e-5", "0", "—", "2.00", "25.0", "—",
+                   "100\N{NARROW NO-BREAK SPACE}%", "—", "—")  # fmt: skip
+
+
+def test_every_point_is_in_a_table(frontier):
+    rows = point_rows(frontier.corpora["invented"])
+    assert len(rows) == 16 * (1 + len(LOSSES))
+    assert all(len(row) == 10 for row in rows)
+
+
+# The page
+
+
+def test_the_page_holds_all_it_needs(page, record):
+    body = re.sub(r"<script.*?</script>", "", page, flags=re.S)
+    assert not re.search(r"(?:src|href)=[\"']?(?:https?:)?//", body)
+    assert "gradloc sweep synthetic.yaml" in body and "2.8" in body
+    assert "2 corpora, 5 arms, 4 learning rates, 2 seeds: 64 trained models" in body
+    assert body.count("<h2>invented</h2>") == 1
+    assert "prefers-color-scheme: dark" in body
+    for cell in record.cells[:3]:
+        assert cell.arm in body
+
+
+def test_names_cannot_break_the_page(record):
+    cells = tuple(replace(cell, arm="half" + EVIL) for cell in record.cells if cell.arm == "half")
+    cells += tuple(cell for cell in record.cells if cell.arm == "full")
+    evil = replace(record, cells=cells, name=EVIL)
+    text = render(evil, find_frontier(evil, n_bootstrap=N))
+    assert "<script>window.hacked" not in text
+    assert "&lt;script&gt;window.hacked" in text
+
+
+def test_a_page_is_written_from_a_file(tmp_path):
+    few = make_record(arms=("full", "half"), seeds=(0,), losses=("general_text",))
+    path = few.save(tmp_path / "sweep.json")
+    out = write_frontier(path, tmp_path / "pages" / "frontier.html")
+    assert out.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+    with pytest.raises(GradlocError, match="no such file"):
+        write_frontier(tmp_path / "none.json", out)
+
+
+# The terminal
+
+
+def shown(record):
+    console = Console(width=200, record=True, file=io.StringIO())
+    for item in frontier_table(record):
+        console.print(item)
+    return console.export_text()
+
+
+def test_the_terminal_shows_ratios_and_the_verdict(frontier):
+    text = shown(frontier)
+    half = next(line for line in text.splitlines() if line.strip().startswith("half"))
+    ratio = frontier.corpora["invented"].arms["half"].forgetting["general_text"].at_uptake[1].ratio
+    assert f"{ratio.value:.3f} [" in half and "0.405" in half and "25%" in half
+    small = next(line for line in text.splitlines() if line.strip().startswith("small"))
+    assert small.count("—") == len(LOSSES)
+    assert text.count("best uptake of full") == 2
+    assert "full: its curve leaves out 3e-4" in text
+
+
+# In a browser
+
+
+@pytest.mark.browser
+def test_every_picture_is_drawn_and_nothing_is_fetched(browser, address):
+    browser.get_log("browser"), browser.get_log("performance")
+    show(browser, address)
+    drawn = browser.execute_script(
+        "return Array.from(document.querySelectorAll('[data-picture]'),"
+        " e => [e.dataset.picture, e.dataset.drawn, e.parentElement.getAttribute('aria-label'),"
+        "       e.querySelector('svg').clientHeight])"
+    )
+    assert len(drawn) == 8
+    for key, state, label, height in drawn:
+        assert state == "yes" and len(label) > 60 and height > 150, key
+    # Sixteen points and the base model.
+    assert count(browser, "frontier-0-1", "mark-symbol") == 17
+    assert browser.get_log("browser") == []
+    requests = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    urls = [
+        event["params"]["request"]["url"]
+        for event in requests
+        if event["method"] == "Network.requestWillBeSent"
+    ]
+    assert address in urls
+    assert [url for url in urls if not url.startswith(("file:", "data:"))] == []
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [360, 1280])
+def test_the_page_never_scrolls_sideways(browser, address, width):
+    show(browser, address, width=width)
+    browser.execute_script("document.querySelectorAll('details').forEach(d => { d.open = true })")
+    wide, window = browser.execute_script(
+        "return [document.documentElement.scrollWidth, window.innerWidth]"
+    )
+    assert window == width and wide <= window
+    assert browser.execute_script(
+        "return Array.from(document.querySelectorAll('.chart svg'))"
+        ".filter(svg => svg.getBoundingClientRect().right > innerWidth).length"
+    ) == 0  # fmt: skip
+
+
+@pytest.mark.browser
+def test_dark_mode_reaches_the_pictures(browser, address):
+    show(browser, address, dark=True)
+    assert max(rgb(style_of(browser, "body", "backgroundColor"))) < 60
+    assert min(rgb(style_of(browser, ".chart svg .role-axis-label text", "fill"))) > 120
