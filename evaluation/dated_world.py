@@ -27,9 +27,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from gradloc.analysis.localization import LocalizationAnalysis, analyse_localization
+from gradloc.analysis.localization import analyse_localization
 from gradloc.analysis.localization_tables import answer
-from gradloc.artifacts import write_json
+from gradloc.artifacts import to_jsonable, write_json
 from gradloc.batches import collate, pad_token_id, training_rows
 from gradloc.corpus import read_corpus
 from gradloc.corpus.invented import (
@@ -427,14 +427,45 @@ def _cell(found: dict | None) -> str:
 
 
 def small(found: dict) -> dict:
-    """A seed's result without single units' replicates: what the stored file keeps."""
-    analysis: LocalizationAnalysis = found["localization"]
-    plain = analysis.to_dict()
-    plain["facts"] = {
-        name: {key: value for key, value in facts.items() if key != "probe_ids"}
-        for name, facts in plain["facts"].items()
+    """A seed's result as plain values, without the names of probes."""
+    plain = to_jsonable({**found, "localization": found["localization"].to_dict()})
+    for facts in plain["localization"]["facts"].values():
+        del facts["probe_ids"]
+    for contrast in plain["localization"]["figures"]["contrasts"]:
+        del contrast["p_adjusted"]
+    return plain
+
+
+def record(
+    options: argparse.Namespace, seeds: Sequence[dict], rows: Sequence[dict], seconds: float
+) -> dict:
+    """What the file holds."""
+    settings = {name: value for name, value in vars(options).items() if name != "out"}
+    settings |= {
+        "model": f"Llama, {BLOCKS} blocks, width {WIDTH}, {VOCABULARY} tokens",
+        "pretrain": PRETRAIN,
+        "update": UPDATE,
+        "full_rates": FULL_RATES,
+        "part_rates": PART_RATES,
+        "n_random": N_RANDOM,
+        "threads": 1,
     }
-    return {**found, "localization": plain}
+    return {
+        "kind": "dated world",
+        "settings": settings,
+        "seconds": seconds,
+        "summary": rows,
+        "seeds": [small(found) for found in seeds],
+    }
+
+
+def rounded(value: Any) -> Any:
+    """The same with four significant digits, for a file that people read."""
+    if isinstance(value, dict):
+        return {key: rounded(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [rounded(item) for item in value]
+    return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -448,20 +479,11 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     started = time.monotonic()
-    seeds = [run_seed(seed, options) for seed in options.seeds]
-    rows = summary(seeds)
-    write_json(
-        options.out,
-        {
-            "kind": "dated world",
-            "settings": {**vars(options), "pretrain": PRETRAIN, "update": UPDATE,
-                         "full_rates": FULL_RATES, "part_rates": PART_RATES,
-                         "model": f"Llama, {BLOCKS} blocks, width {WIDTH}", "threads": 1},
-            "seconds": time.monotonic() - started,
-            "seeds": [small(found) for found in seeds],
-            "summary": rows,
-        },
-    )  # fmt: skip
+    seeds: list[dict] = []
+    for seed in options.seeds:  # written after each, so that a run that is cut off leaves some
+        seeds.append(run_seed(seed, options))
+        rows = summary(seeds)
+        write_json(options.out, rounded(record(options, seeds, rows, time.monotonic() - started)))
     console = Console(width=160)
     console.print(show(rows))
     for found in seeds:

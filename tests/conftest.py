@@ -1,5 +1,7 @@
 """Tiny models built from configuration, one for each way in which models differ."""
 
+import copy
+
 import pytest
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
@@ -33,7 +35,8 @@ CONFIGS = {
 def build_model(kind: str, seed: int = 0) -> torch.nn.Module:
     """A tiny model with random weights large enough that every layer matters."""
     torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_config(CONFIGS[kind])
+    # A copy: saving a model writes its type into its configuration.
+    model = AutoModelForCausalLM.from_config(copy.deepcopy(CONFIGS[kind]))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.dim() >= 2:

@@ -20,7 +20,7 @@ from gradloc.merging import MergeSolution, solve_merge
 from gradloc.merging.drawing import split_probes
 from gradloc.merging.path import MergePath
 from gradloc.merging.scales import least_cost_scales, shrunk_second_moment
-from gradloc.merging.solving import _cost, _gains
+from gradloc.merging.solving import _cost, _gains, _kept_interval
 from gradloc.merging.target import lowest_target
 from gradloc.plan import LayerPlan
 from gradloc.probes import Probe, ProbeSet
@@ -306,6 +306,7 @@ def test_the_uptake_is_kept_and_less_disturbed(tuned_pair, solution, probes, cha
         assert solution.probe_loss_nats[name] == pytest.approx(loss, abs=1e-4)
     kept = (losses["base"] - losses["merged"]) / (losses["base"] - losses["tuned"])
     assert solution.kept == pytest.approx(kept, abs=1e-3)
+    assert solution.kept_low < kept < solution.kept_high
     # The control keeps as much.
     assert solution.probe_loss_nats["uniform"] == pytest.approx(losses["merged"], abs=0.02)
     assert 0 < solution.uniform_scale < 1
@@ -357,6 +358,20 @@ def test_probes_to_solve_on_and_to_measure_on_share_no_entity():
     assert len({p.entity for p in left}) == 3, "one probe of each entity before a second of any"
     alone = split_probes(ProbeSet(mixed[:3]), 24, seed=1)
     assert alone[0] == alone[1] and len(alone[0]) == 3
+
+
+def test_the_interval_of_the_share_resamples_entities():
+    """Losses stand in for the model: two entities keep 1 and 0 of what tuning gained."""
+
+    class Losses:
+        def losses(self, point, asked):
+            rows = {0.0: [2.0, 2, 4], 1.0: [1.0, 1, 3]}
+            return np.array(rows.get(point, [1.0, 1, 4]))
+
+    interval = _kept_interval(Losses(), 0.5, [None] * 3, ["a", "a", "b"])
+    assert interval == (0.0, 1.0)
+    # One entity says nothing of the spread between entities.
+    assert _kept_interval(Losses(), 0.5, [None] * 3, ["a", "a", "a"]) == (None, None)
 
 
 def test_what_cannot_be_solved_is_refused(tuned_pair, probes, character_tokenizer):

@@ -75,7 +75,9 @@ def test_the_unpacked_wheel_works_without_the_checkout(installed, tmp_path):
         "import gradloc, gradloc.shipped as s\n"
         "assert gradloc.__file__.startswith(SITE), gradloc.__file__\n"
         "names = s.shipped_names('recipes')\n"
-        "for name in names: gradloc.load_recipe(name)\n"
+        "from gradloc.sweep.config import load_sweep\n"
+        "for name in names:\n"
+        "    (load_sweep if name.startswith('sweeps/') else gradloc.load_recipe)(name)\n"
         "print(len(names), gradloc.load_recipe('recipes/quickstart.yaml').name)\n"
     ).replace("SITE", repr(str(installed)))
     done = subprocess.run(

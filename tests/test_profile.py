@@ -2,9 +2,12 @@ import json
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
-from gradloc.errors import GradlocError
+from gradloc.cli import cli
+from gradloc.errors import GradlocError, RecipeError
 from gradloc.profile import ALSO, GradientProfile, UnitInfo
+from gradloc.recipe import load_recipe
 
 
 def profile(**fields):
@@ -60,3 +63,31 @@ def test_every_extra_is_a_field():
     assert {name for fields in ALSO.values() for name in fields} <= set(
         GradientProfile.__dataclass_fields__
     )
+
+
+def test_the_command_measures_on_request(tiny_checkpoint, tmp_path):
+    (tmp_path / "probes.jsonl").write_text(
+        '{"group": "new", "prompt": "The river is the", "targets": ["Nile"]}\n'
+    )
+    (tmp_path / "text.txt").write_text("The sea is wide.\n\nRain falls on the hills.\n")
+    out = tmp_path / "profile.json"
+    arguments = ["measure", str(tiny_checkpoint), "--probes", str(tmp_path / "probes.jsonl")]
+    arguments += ["--reference", str(tmp_path / "text.txt"), "--out", str(out)]
+    result = CliRunner().invoke(cli, [*arguments, "--also", "spectrum", "--also", "weights"])
+    assert result.exit_code == 0, result.output
+    p = GradientProfile.load(out)
+    assert p.spectrum_snr is not None and p.probe_weight_alignment.shape == p.probe_norms.shape
+    assert p.sign_agreement is None
+    assert CliRunner().invoke(cli, [*arguments, "--also", "sign", "--force"]).exit_code == 2
+
+
+def test_a_recipe_may_ask_for_what_only_some_policies_need(tmp_path):
+    path = tmp_path / "r.yaml"
+    path.write_text(
+        "name: x\nmeasure: {also: [signs, weights]}\n"
+        "arms: {a: {policy: sign_agreement, options: {only: mlp, level: parameter}}}\n"
+    )
+    assert load_recipe(path).measure.also == ("signs", "weights")
+    path.write_text("name: x\nmeasure: {also: [sign]}\n")
+    with pytest.raises(RecipeError, match="measure.also"):
+        load_recipe(path)

@@ -164,7 +164,8 @@ TRAPS = {
         "arms.a.policy: unknown name 'rgn_above_men'. Did you mean 'rgn_above_mean'?"
     ),
     "arms: {a: {policy: top_rgn_k, options: {n: 3}}}": (
-        "arms.a.options.n: no option of policy 'top_rgn_k'. Known: k, budget, memory_budget, share."
+        "arms.a.options.n: no option of policy 'top_rgn_k'. "
+        "Known: k, only, budget, memory_budget, share."
     ),
     "corpus: {source: jsnl}": "corpus.source: unknown name 'jsnl'. Did you mean 'jsonl'?",
     # TrainingArguments

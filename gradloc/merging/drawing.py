@@ -13,23 +13,18 @@ from gradloc.measuring import draw_probes
 from gradloc.probes import Probe, ProbeSet
 from gradloc.sequences import Sequence, read_sequences
 
-Sides = tuple[list[Sequence], list[Sequence]]
 
-
-def probe_sides(
-    tokenizer, probes: ProbeSet, n: int, max_length: int, seed: int, device: torch.device
-) -> Sides:
-    """Sequences of the probes to solve on and of those to measure on; see ``split_probes``."""
-    solve_on, measure_on = (
-        read_sequences(probe_batches(tokenizer, side, max_length=max_length), "probe", device)
-        for side in split_probes(probes, n, seed)
-    )
-    return solve_on, measure_on
+def probe_sequences(
+    tokenizer, probes: list[Probe], max_length: int, device: torch.device
+) -> list[Sequence]:
+    """The probes, in order, with labels on their answers alone."""
+    batches = probe_batches(tokenizer, probes, max_length=max_length)
+    return read_sequences(batches, "probe", device)
 
 
 def text_sides(
     tokenizer, texts: list[str], n: int, max_length: int, seed: int, device: torch.device
-) -> Sides:
+) -> tuple[list[Sequence], list[Sequence]]:
     """Reference sequences to solve on and others to measure on, each at most n.
 
     A single one is on both sides.
@@ -66,6 +61,11 @@ def split_probes(probes: ProbeSet, n: int, seed: int) -> tuple[list[Probe], list
             "evaluation. Give probes of group new or updated, without split 'evaluation'."
         )
     # Every second entity, in the order in which they are drawn.
-    side = {key: i % 2 for i, key in enumerate(dict.fromkeys(p.entity or p.id for p in drawn))}
-    halves = [[p for p in drawn if side[p.entity or p.id] == half][:n] for half in (0, 1)]
+    side = {key: i % 2 for i, key in enumerate(dict.fromkeys(map(entity_of, drawn)))}
+    halves = [[p for p in drawn if side[entity_of(p)] == half][:n] for half in (0, 1)]
     return halves[0], halves[1] or halves[0]
+
+
+def entity_of(probe: Probe) -> str:
+    """What a probe is about; a probe that does not say stands for itself."""
+    return probe.entity or probe.id

@@ -105,8 +105,12 @@ class MergePath:
 
     def loss(self, scales: float | np.ndarray, sequences: list[Sequence]) -> float:
         """Mean over sequences of their loss at a mixture, in nats per token."""
+        return float(self.losses(scales, sequences).mean())
+
+    def losses(self, scales: float | np.ndarray, sequences: list[Sequence]) -> np.ndarray:
+        """Loss of each sequence at a mixture, in nats per token, (n_sequences,)."""
         with self.at(scales), torch.no_grad():
-            return float(np.mean([sequence_loss(self.model, s).item() for s in sequences]))
+            return np.array([sequence_loss(self.model, s).item() for s in sequences])
 
     def divergences(
         self, points: Mapping[str, float | np.ndarray], sequences: list[Sequence]

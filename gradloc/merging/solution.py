@@ -28,6 +28,9 @@ class MergeSolution:
         target: Share that the scales were solved for, where the loss is a sum over units;
             above ``keep`` where it is not.
         kept: Share that was measured, of the loss difference of the probes measured on.
+        kept_low: Lower end of its 95 % bootstrap interval over entities; ``None`` where there is
+            one entity only. That the target was chosen on these probes is not in it.
+        kept_high: Upper end.
         uniform_scale: The control's scale.
         probe_loss_nats: Span loss of localisation probes that were not solved on, nats per
             token; lower is better.
@@ -46,6 +49,8 @@ class MergeSolution:
     keep: float
     target: float
     kept: float
+    kept_low: float | None
+    kept_high: float | None
     uniform_scale: float
     probe_loss_nats: dict[str, float]
     reference_loss_nats: dict[str, float]

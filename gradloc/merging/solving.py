@@ -13,12 +13,13 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from gradloc.errors import ModelError
-from gradloc.merging.drawing import probe_sides, text_sides
+from gradloc.merging.drawing import entity_of, probe_sequences, split_probes, text_sides
 from gradloc.merging.folders import Checkpoint
 from gradloc.merging.path import MergePath
 from gradloc.merging.scales import least_cost_scales, shrunk_second_moment
 from gradloc.merging.solution import MergeSolution
 from gradloc.merging.target import lowest_target
+from gradloc.metrics.intervals import bootstrap_replicates, interval
 from gradloc.plan import LayerPlan
 from gradloc.probes import ProbeSet
 from gradloc.sequences import Sequence, predicting_positions
@@ -94,7 +95,7 @@ def solve_merge(
     References:
         The gains are integrated gradients of the loss in the weights: Sundararajan et al. 2017,
         arXiv:1703.01365, section 3 (completeness: Proposition 1). The cost is the Fisher form of
-        the KL divergence: Martens 2020, arXiv:1412.1193, section 5; Fisher-weighted merging:
+        the KL divergence: Martens 2020, arXiv:1412.1193; Fisher-weighted merging:
         Matena and Raffel 2022, arXiv:2111.09832. The program is this project's.
 
     Example:
@@ -103,9 +104,10 @@ def solve_merge(
     """
     if not 0 < keep <= 1 or n_nodes < 1:
         raise ModelError(f"keep {keep}, n_nodes {n_nodes}: keep is above 0 up to 1, n_nodes >= 1.")
-    drawn_by = {"max_length": max_length, "seed": seed, "device": next(base.parameters()).device}
-    probes_solved, asked = probe_sides(tokenizer, probes, n_probes, **drawn_by)
-    solved_on, measured_on = text_sides(tokenizer, reference, n_reference, **drawn_by)
+    device = next(base.parameters()).device
+    sides = split_probes(probes, n_probes, seed)
+    probes_solved, asked = (probe_sequences(tokenizer, side, max_length, device) for side in sides)
+    solved_on, measured_on = text_sides(tokenizer, reference, n_reference, max_length, seed, device)
     tuned = Checkpoint(Path(tuned)) if isinstance(tuned, (str, Path)) else tuned
     path = MergePath(base, tuned, granularity)
     losses = {"base": path.loss(0.0, asked), "tuned": path.loss(1.0, asked)}
@@ -137,6 +139,7 @@ def solve_merge(
     )
     uniform = _uniform_scale(share, kept)
     points = {"tuned": 1.0, "merged": scales, "uniform": uniform}
+    kept_low, kept_high = _kept_interval(path, scales, asked, [entity_of(p) for p in sides[1]])
     divergences = path.divergences(points, measured_on)
     gain_error = (gains.sum() - solved_drop) / solved_drop if solved_drop else float("inf")
     warnings += _remarks(gain_error, divergences, uniform)
@@ -146,6 +149,8 @@ def solve_merge(
         keep=keep,
         target=target,
         kept=kept,
+        kept_low=kept_low,
+        kept_high=kept_high,
         uniform_scale=uniform,
         probe_loss_nats={
             **losses,
@@ -200,6 +205,18 @@ def _scales(path: MergePath, gains: np.ndarray, cost: np.ndarray, target: float)
     gains = gains / gains.sum()
     scales[changed] = least_cost_scales(gains[changed], cost[np.ix_(changed, changed)], target)
     return scales
+
+
+def _kept_interval(
+    path: MergePath, scales: np.ndarray, asked: list[Sequence], entities: list[str]
+) -> tuple[float | None, float | None]:
+    """95 % bootstrap interval of the share kept, entities being resampled."""
+    if len(set(entities)) < 2:
+        return None, None
+    base, tuned, merged = (path.losses(point, asked) for point in (0.0, 1.0, scales))
+    kept, whole = bootstrap_replicates([base - merged, base - tuned], entities)
+    # Where tuning gained nothing on the entities drawn, there is no share.
+    return interval((kept / whole)[whole > 0])
 
 
 def _uniform_scale(share: Callable[[float], float], kept: float) -> float:

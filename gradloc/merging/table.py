@@ -25,12 +25,15 @@ def solution_table(solution: MergeSolution) -> Group:
         "uniform": f"uniform {solution.uniform_scale:.2f}",
     }
     probe = solution.probe_loss_nats
+    interval = ""
+    if solution.kept_low is not None and solution.kept_high is not None:
+        interval = f" [{solution.kept_low:.0%}, {solution.kept_high:.0%}]"
     for name, label in labels.items():
         kept = (probe["base"] - probe[name]) / (probe["base"] - probe["tuned"])
         table.add_row(
             label,
             f"{probe[name]:.3f}",
-            f"{kept:.1%}",
+            f"{kept:.1%}" + (interval if name == "merged" else ""),
             f"{solution.reference_kl_nats.get(name, 0.0):.4f}",
             f"{solution.reference_loss_nats[name]:.4f}",
         )
@@ -47,6 +50,7 @@ def _lines(solution: MergeSolution) -> list[str]:
         f"{len(scales) - whole - none} lie between",
         f"solved on {counts['probes_solved_on']} probes and {counts['texts_solved_on']} texts, "
         f"measured on {counts['probes_measured_on']} and {counts['texts_measured_on']} others",
+        "95 % interval over entities in brackets; judge the result with gradloc evaluate",
     ]
 
 

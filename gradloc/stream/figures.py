@@ -1,7 +1,7 @@
 """The figures of a stream: score matrices, transfer and forgetting, curves over stages.
 
-Comes in: a ``StreamRecord``. Goes out: ``StreamFigures``, with 95 % intervals. It runs no model. The
-formulas of transfer and forgetting stand in ``gradloc.metrics.stages``.
+Comes in: a ``StreamRecord``. Goes out: ``StreamFigures``, with 95 % intervals. It runs no model.
+The formulas of transfer and forgetting stand in ``gradloc.metrics.stages``.
 """
 
 from collections.abc import Sequence

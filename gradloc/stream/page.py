@@ -15,7 +15,7 @@ from markupsafe import Markup
 from gradloc.artifacts import write_text
 from gradloc.report import style
 from gradloc.report.formatting import number
-from gradloc.stream import pictures, table
+from gradloc.stream import curves, looks, matrices, table
 from gradloc.stream.figures import StreamFigures, stream_figures
 from gradloc.stream.records import StreamRecord
 
@@ -43,22 +43,22 @@ def write_stream_page(
 
 def render(record: StreamRecord, figures: StreamFigures) -> str:
     """Make the page."""
-    maps, curves = pictures.heat_maps(figures), pictures.curve_pictures(figures)
+    maps, lines = matrices.heat_maps(figures), curves.curve_pictures(figures)
     return _environment().get_template("stream.html.j2").render(
         record=record,
         figures=figures,
-        looks=pictures.arm_looks(figures),
+        looks=looks.arm_looks(figures),
         words=table.WORDS,
         summary_rows=table.summary_rows(figures),
         training_columns=table.TRAINING_COLUMNS,
         training_rows=table.training_rows(figures),
         maps=maps,
-        curves=curves,
-        top=number(pictures.largest_change(figures), 2),
-        shades=pictures.SHADES,
+        curves=lines,
+        top=number(matrices.largest_change(figures), 2),
+        shades=matrices.SHADES,
         heat_colors=Markup(_heat_colors()),
         environment_rows=_environment_rows(record.environment),
-        specs={picture.key: picture.spec for picture in (*maps, *curves)},
+        specs={picture.key: picture.spec for picture in (*maps, *lines)},
         css=Markup(_of_report("page.css")),
         colors={"light": Markup(style.css_variables(False)),
                 "dark": Markup(style.css_variables(True)), "font": Markup(style.FONT)},
@@ -74,8 +74,8 @@ def _heat_colors() -> str:
     """
     return "".join(
         f"--heat-{shade}:color-mix(in srgb, var(--arm-{0 if shade > 0 else 1}) "
-        f"{round(66 * abs(shade) / pictures.N_SHADES)}%, var(--panel));"
-        for shade in pictures.SHADES
+        f"{round(66 * abs(shade) / matrices.N_SHADES)}%, var(--panel));"
+        for shade in matrices.SHADES
     )
 
 

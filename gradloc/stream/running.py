@@ -11,9 +11,10 @@ from pathlib import Path
 from gradloc.errors import RunError
 from gradloc.recipe import Recipe
 from gradloc.schema import did_you_mean
+from gradloc.stream.opening import open_stream
 from gradloc.stream.records import RECORD_FILE
 from gradloc.stream.stages import base_scores, run_arm
-from gradloc.stream.start import Division, Say, open_stream
+from gradloc.stream.start import Division, Say
 
 
 def run_stream(
