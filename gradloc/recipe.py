@@ -22,6 +22,7 @@ from gradloc.recipe_checks import (
     check_date,
     check_date_or_empty,
     check_file_name,
+    check_measured,
     check_names,
     check_streaming,
     check_training,
@@ -346,6 +347,7 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
         check_names(source, policies=POLICIES, common=COMMON_OPTIONS, readers=READERS)
         check_training(source)
         check_streaming(source)
+        check_measured(source)
         check_arm_methods(source)
         if recipe is not None:
             check_injection(source, recipe)

@@ -1,7 +1,9 @@
 """Figures of the localization analysis equal hand loops, and known differences are found."""
 
+import importlib.util
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from click.testing import CliRunner
 from conftest import build_model
 from scipy.stats import spearmanr
 
+import gradloc
 from gradloc.analysis import localization_measure
 from gradloc.analysis import localization_statistics as statistics
 from gradloc.analysis.localization import analyse_localization
@@ -22,9 +25,11 @@ from gradloc.errors import GradlocError, MeasurementError
 from gradloc.layers import find_units
 from gradloc.models import load_model, load_tokenizer
 from gradloc.probes import Probe, ProbeSet
+from gradloc.results import Figure
 from gradloc.spans import encode_probe
 
 N_UNITS, N = 10, 16
+GROUP_NAMES = ("new", "updated", "invariant")
 
 
 def lognormal(seed, factor=1.0, n=N, n_units=N_UNITS, noise=0.3):
@@ -420,3 +425,69 @@ def test_a_recipe_brings_probes_of_all_groups_and_reference_text():
     probes, texts = read_facts(None, None, "quickstart")
     assert {probe.group for probe in probes} == {"new", "updated", "invariant"}
     assert len(texts) > 24
+
+
+# --- evaluation/dated_world.py --------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def dated_world():
+    path = Path(gradloc.__file__).parents[1] / "evaluation" / "dated_world.py"
+    spec = importlib.util.spec_from_file_location("dated_world", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_in_the_dated_world_it_is_known_what_is_old_new_and_updated(dated_world):
+    world = dated_world.make_world(3, 24)
+    past, news = "\n".join(world.background), "\n".join(world.update)
+    groups = {name: list(world.probes.select(group=name)) for name in GROUP_NAMES}
+    assert all(len(group) >= 12 for group in groups.values())
+    for probe in groups["updated"]:
+        assert f"{probe.prompt} {probe.old_targets[0]}." in past
+        assert f"{probe.prompt} {probe.targets[0]}." not in past
+        assert probe.targets[0] in news
+        assert probe.old_targets != probe.targets
+    for probe in groups["new"]:
+        name = probe.entity.removeprefix("new ")
+        assert name in news
+        assert name not in past
+        assert probe.targets[0] in news
+    for probe in groups["invariant"]:
+        assert probe.entity.removeprefix("invariant ") not in news
+        assert f"{probe.prompt} {probe.targets[0]}." in past
+    # Not one question stands in the update, and held-out texts stand nowhere else.
+    assert not any(probe.prompt in news for probe in world.probes)
+    assert not set(world.held_out) & set(world.background)
+    world.probes.split_by_entity(0.3, 3).check_disjoint()
+
+
+def test_means_over_seeds_leave_out_what_is_undefined_and_say_so(dated_world):
+    def figures(uptake, ratio):
+        return {
+            "uptake": Figure(uptake, None, None, 9, "nats/token", True),
+            "ratio_known_facts": Figure(ratio, None, None, 9, "ratio", False),
+            "exact": {},
+        }
+
+    plans = {name: {"fraction": 0.5} for name in ("all", "random_0", "random_1")}
+    seeds = [
+        {"plans": plans, "arms": {"random_0 0.1": figures(1, 0.5), "random_1 0.1": figures(2, 1)}},
+        {"plans": plans, "arms": {"random_0 0.1": figures(6, None), "all 0.1": figures(5, None)}},
+    ]
+    rows = {row["arm"]: row for row in dated_world.summary(seeds)}
+    assert set(rows) == {"random 0.1", "all 0.1"}
+    assert rows["random 0.1"]["uptake"] == {
+        "mean": 3, "low": 1, "high": 6, "n": 3, "n_undefined": 0,
+    }  # fmt: skip
+    assert rows["random 0.1"]["ratio_known_facts"]["mean"] == 0.75
+    assert rows["random 0.1"]["ratio_known_facts"]["n_undefined"] == 1
+    assert dated_world.rounded({"a": (1.23456, 7)}) == {"a": [1.235, 7]}
+
+
+def test_a_batch_of_the_dated_world_holds_every_row_once_an_epoch(dated_world):
+    rows = [{"input_ids": [0] * (2 + n % 5), "n": n} for n in range(23)]
+    batches = dated_world._batches(rows, 4, seed=0)
+    epoch = [next(batches) for _ in range(6)]
+    assert sorted(row["n"] for batch in epoch for row in batch) == list(range(23))

@@ -168,7 +168,7 @@ class _Rows:
         if not self.has_scores:
             return None
         scale = np.array([rule.scale[name] for name in self.profile.names])
-        scores = rule_scores(self.profile, self.policy, scale)
+        scores = rule_scores(self.profile, self.policy, scale, rule.options)
         self.rows = [replace(row, share=self._share(row.plan, scores)) for row in self.rows]
         return scores
 

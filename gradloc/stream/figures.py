@@ -224,8 +224,11 @@ def _measures(columns: dict[str, tuple[Estimate, ...]], names: Sequence[str]) ->
     if any(name not in columns for name in names):
         return {}
     own = [columns[name] for name in names]
+    table = np.array([[cell.value for cell in column] for column in own]).T
+    if not np.isfinite(table).all():
+        return {}  # a stage whose weights diverged; its scores are shown as missing
     base = np.zeros(len(names))  # uptake is counted from the base model
-    values = stage_measures(np.array([[cell.value for cell in column] for column in own]).T, base)
+    values = stage_measures(table, base)
     # (n_columns, n_stages, n_bootstrap) -> one matrix a resample
     draws = np.array([[cell.replicates for cell in column] for column in own])
     drawn = [stage_measures(matrix.T, base) for matrix in draws.transpose(2, 0, 1)]
