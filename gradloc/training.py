@@ -161,8 +161,8 @@ def _trainer_class(methods: Sequence[Method], setting: Setting) -> type[Trainer]
     class TrainerWithLoss(Trainer):
         """A Trainer whose training loss is a method's."""
 
-        # The Trainer divides the loss by the number of micro-batches, as this one is a mean.
-        model_accepts_loss_kwargs = False
+        # A mean over the micro-batch: the Trainer is to divide it by their number.
+        loss_is_scaled_for_ga = False
 
         def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
             """The method's loss."""

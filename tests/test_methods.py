@@ -155,3 +155,24 @@ def test_a_streamed_corpus_refuses_methods_that_change_its_rows(prepared, recipe
     recipe = load_recipe(recipe_file, ["corpus.streaming=true"])
     with pytest.raises(MethodError, match="streaming"):
         train(recipe, plan, arm="replay", out_dir=tmp_path / "x", probes=probes)
+
+
+def test_a_methods_loss_is_a_mean_over_micro_batches(prepared, recipe_file, tmp_path):
+    """Two micro-batches of equal weight are one batch: the loss is divided by their number."""
+    _, probes, plan = prepared
+    logged = []
+    for size, accumulated in ((2, 1), (1, 2)):
+        recipe = load_recipe(
+            recipe_file,
+            [
+                "arms.token_weights.methods={token_weights: {weight: 1.0}}",
+                f"training.per_device_train_batch_size={size}",
+                f"training.gradient_accumulation_steps={accumulated}",
+                "training.max_steps=1",
+            ],
+        )
+        out = tmp_path / str(size)
+        train(recipe, plan, arm="token_weights", out_dir=out, probes=probes)
+        logged.append(read_json(out / "training.json", "log")["curve"]["loss"][0])
+    # Rows of unequal length: means of means, so near and not equal; undivided it would be twice.
+    assert logged[1] == pytest.approx(logged[0], rel=0.2)

@@ -41,7 +41,8 @@ class ArmFigures:
         measures: ``average_accuracy`` (mean uptake after the last stage),
             ``average_incremental_accuracy`` (mean over stages of the mean uptake on periods seen
             up to then), ``backward_transfer``, ``forward_transfer`` and ``forgetting``, over the
-            finished stages and their own periods. Empty where a stage has no items of its own.
+            finished stages and their own periods. Empty where a stage has no items of its own, or
+            weights have diverged.
         seen: After each stage, mean uptake over the periods trained on up to then.
         current: After each stage, uptake on its own period.
         known_facts: After each stage, share of known facts that are no longer right.
@@ -207,16 +208,13 @@ def _estimates(
 def _figure_of_mean(cells: Sequence[Estimate]) -> Figure:
     if not cells:
         return Figure(None, None, None, 0, UPTAKE_UNIT, True, "no evaluation item")
-    return figure(_combined(cells, np.mean, lambda draws: draws.mean(axis=0)), UPTAKE_UNIT, True)
-
-
-def _combined(cells: Sequence[Estimate], of_values: Any, of_draws: Any) -> Estimate:
-    return Estimate(
-        float(of_values([cell.value for cell in cells])),
-        of_draws(np.array([cell.replicates for cell in cells])),
+    mean = Estimate(
+        float(np.mean([cell.value for cell in cells])),
+        np.mean([cell.replicates for cell in cells], axis=0),
         sum(cell.n for cell in cells),
         min(cell.n_clusters for cell in cells),
     )
+    return figure(mean, UPTAKE_UNIT, True)
 
 
 def _measures(columns: dict[str, tuple[Estimate, ...]], names: Sequence[str]) -> dict[str, Figure]:

@@ -7,6 +7,11 @@ Two things vary between repetitions of a sweep: the seed (another world of facts
 another order of training) and the facts and texts that stand for all others. So seeds are drawn
 anew, and within each drawn seed its entities and texts. Every arm sees the same draws: what two
 arms share cancels in their difference or ratio.
+
+With K seeds the intervals lean two ways. Where seeds do not differ, the scatter of items is counted
+at both levels, and intervals are too wide by sqrt(2 - 1/K). Where seeds differ more than items do,
+drawing K of K shows only (K - 1)/K of their variance, and with two or three seeds intervals are too
+narrow.
 """
 
 from collections.abc import Sequence
