@@ -104,12 +104,6 @@ def _frontier_chart(rows: list[dict], looks: Looks, titles: tuple[str, str]) -> 
     x = alt.X("x:Q", title=titles[0], scale=scales["x"], axis=alt.Axis(tickCount=5))
     y = alt.Y("y:Q", title=titles[1], scale=scales["y"], axis=alt.Axis(tickCount=6))
     color, shape = arm_color(rows, looks), arm_shape(rows, looks)
-    tips = [
-        alt.Tooltip("arm:N"),
-        alt.Tooltip("rate:N", title="learning rate"),
-        alt.Tooltip("uptake:N"),
-        alt.Tooltip("forgetting:N"),
-    ]
     layers = [
         alt.Chart(alt.Data(values=[{"zero": 0}]))
         .mark_rule(color="var(--muted)", strokeWidth=1, opacity=0.6)
@@ -122,49 +116,61 @@ def _frontier_chart(rows: list[dict], looks: Looks, titles: tuple[str, str]) -> 
         ([row for row in rows if row["reference"]], 2.2, 1.0, [5, 4]),
         ([row for row in rows if not row["quiet"] and not row["reference"]], 2.2, 0.9, [1, 0]),
     ):
-        if not kept:
-            continue
-        data = alt.Chart(alt.Data(values=kept))
-        path = _path(kept)
-        layers.append(
-            alt.Chart(alt.Data(values=path))
-            .mark_line(strokeWidth=width, opacity=opacity, strokeDash=dash, clip=True)
-            .encode(x, y, alt.Order("place:Q"), color)
-        )
-        if not kept[0]["quiet"]:
-            bars = {"opacity": 0.4, "strokeWidth": 1.2, "clip": True}
-            layers += [
-                data.mark_rule(**bars).encode(
-                    x, alt.Y("y_low:Q", scale=scales["y"]), alt.Y2("y_high:Q"), color=color
-                ),
-                data.mark_rule(**bars).encode(
-                    alt.X("x_low:Q", scale=scales["x"]), y, alt.X2("x_high:Q"), color=color
-                ),
-            ]
-        small = kept[0]["quiet"]
-        layers.append(
-            data.mark_point(
-                size=28 if small else 70, strokeWidth=1.5, clip=True,
-                opacity=0.6 if small else 1,
-            ).encode(
-                x, y, color=color, shape=shape, tooltip=tips,
-                # A point that its curve leaves out is hollow.
-                fill=alt.condition("datum.on_curve", color, alt.value("var(--paper)")),
-            )
-        )  # fmt: skip
+        if kept:
+            layers += _curves(kept, x, y, color, shape, (width, opacity, dash))
     layers += [
         alt.Chart(alt.Data(values=[{"x": 0, "y": 0, "name": "base model"}]))
         .mark_point(shape="circle", size=60, filled=True, color="var(--ink)", opacity=1)
         .encode(x, y, tooltip=[alt.Tooltip("name:N", title="arm")]),
-        *_names([row for row in rows if row["label"]], x, y),
+        *_names([row for row in rows if row["label"]], x, y, color),
     ]
     return alt.layer(*layers).properties(height=360)
 
 
-def _names(rows: list[dict], x: alt.X, y: alt.Y) -> list[alt.Chart]:
-    """Names of arms, with a halo in the color of the paper to keep them readable over lines."""
+def _curves(
+    rows: list[dict], x: alt.X, y: alt.Y, color: alt.Color, shape: alt.Shape, look: tuple
+) -> list[alt.Chart]:
+    """Curves of arms with their points, and the intervals of those that are no background."""
+    width, opacity, dash = look
+    quiet = rows[0]["quiet"]
+    tips = [
+        alt.Tooltip("arm:N"),
+        alt.Tooltip("rate:N", title="learning rate"),
+        alt.Tooltip("uptake:N"),
+        alt.Tooltip("forgetting:N"),
+    ]
+    data = alt.Chart(alt.Data(values=rows))
+    layers = [
+        alt.Chart(alt.Data(values=_path(rows)))
+        .mark_line(strokeWidth=width, opacity=opacity, strokeDash=dash, clip=True)
+        .encode(x, y, alt.Order("place:Q"), color)
+    ]
+    if not quiet:
+        bars = {"opacity": 0.4, "strokeWidth": 1.2, "clip": True}
+        own = alt.Chart(alt.Data(values=[row for row in rows if row["on_curve"]]))
+        layers += [
+            own.mark_rule(**bars).encode(x, alt.Y("y_low:Q"), alt.Y2("y_high:Q"), color=color),
+            own.mark_rule(**bars).encode(alt.X("x_low:Q"), y, alt.X2("x_high:Q"), color=color),
+        ]
+    layers.append(
+        data.mark_point(
+            size=28 if quiet else 70, strokeWidth=1.5, clip=True, opacity=0.6 if quiet else 1
+        ).encode(
+            x, y, color=color, shape=shape, tooltip=tips,
+            # A point that its curve leaves out is hollow.
+            fill=alt.condition("datum.on_curve", color, alt.value("var(--paper)")),
+        )
+    )  # fmt: skip
+    return layers
+
+
+def _names(rows: list[dict], x: alt.X, y: alt.Y, color: alt.Color) -> list[alt.Chart]:
+    """Names of arms in their colors: where curves crowd, a name may stand nearer to another's end.
+
+    A halo in the color of the paper keeps them readable over lines.
+    """
     layers = []
-    for quiet, size, weight, ink in ((True, 11, 400, "muted"), (False, 12, 600, "ink")):
+    for quiet, size, weight in ((True, 11, 400), (False, 12, 600)):
         own = [row for row in rows if row["quiet"] == quiet]
         if not own:
             continue
@@ -177,7 +183,7 @@ def _names(rows: list[dict], x: alt.X, y: alt.Y) -> list[alt.Chart]:
         halo = {"stroke": "var(--paper)", "strokeWidth": 3.5, "strokeJoin": "round"}
         layers += [
             text.mark_text(**how, **halo).encode(x, y, alt.Text("label:N")),
-            text.mark_text(**how, color=f"var(--{ink})").encode(x, y, alt.Text("label:N")),
+            text.mark_text(**how).encode(x, y, alt.Text("label:N"), color=color),
         ]
     return layers
 
