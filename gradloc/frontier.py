@@ -47,10 +47,36 @@ def interpolate_forgetting(uptakes: ArrayLike, forgettings: ArrayLike, at: Array
         nan
     """
     uptakes, forgettings = np.asarray(uptakes, float), np.asarray(forgettings, float)
+    at = np.asarray(at, float)
     if uptakes.ndim == 1:
-        return _on_line(uptakes, forgettings, at)
-    columns = zip(uptakes.T, forgettings.T, np.asarray(at, float), strict=True)
-    return np.array([_on_line(*column) for column in columns])
+        uptakes, forgettings = uptakes[:, None], forgettings[:, None]
+    x, y = line_through_base(uptakes, forgettings)
+    found = np.full(np.broadcast_shapes(at.shape, x.shape[1:]), np.nan)
+    for x0, x1, y0, y1 in zip(x, x[1:], y, y[1:], strict=False):
+        inside = (x0 <= at) & (at <= x1) & (x1 > x0)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            found = np.where(inside, y0 + (at - x0) / (x1 - x0) * (y1 - y0), found)
+    return found.reshape(at.shape)
+
+
+def line_through_base(
+    uptakes: np.ndarray, forgettings: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Corners of each column's line: its points and the base at (0, 0), sorted by uptake.
+
+    Args:
+        uptakes: (n_points, n_columns).
+        forgettings: Same shape.
+
+    Returns:
+        Uptake and forgetting, (n_points + 1, n_columns). Of equal uptake, each with their mean.
+    """
+    base = np.zeros((1, uptakes.shape[1]))
+    x, y = np.concatenate([uptakes, base]), np.concatenate([forgettings, base])
+    same = x[:, None] == x[None, :]
+    y = (same * y[None, :]).sum(axis=1) / same.sum(axis=1)
+    order = np.argsort(x, axis=0, kind="stable")
+    return np.take_along_axis(x, order, axis=0), np.take_along_axis(y, order, axis=0)
 
 
 def uptake_share(arm: Estimate, references: Sequence[Estimate]) -> Figure:
@@ -143,12 +169,6 @@ def forgetting_ratio(arm: Point, line: Sequence[Point]) -> Figure:
             f"in {beyond:.0%} of the resamples it takes up more than full training ever does"
         )
     return _ratio_figure(arm.forgetting, reference, higher_is_better=False, note="; ".join(notes))
-
-
-def _on_line(uptakes: np.ndarray, forgettings: np.ndarray, at: ArrayLike) -> np.ndarray:
-    x, where = np.unique(np.append(uptakes, 0.0), return_inverse=True)
-    y = np.bincount(where, np.append(forgettings, 0.0)) / np.bincount(where)
-    return np.interp(at, x, y, left=np.nan, right=np.nan)
 
 
 def _ratio_figure(top: Estimate, bottom: Estimate, higher_is_better: bool, note="") -> Figure:

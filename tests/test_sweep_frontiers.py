@@ -7,9 +7,9 @@ import pytest
 from sweep_records import AXIS, CONSTANTS, RATES, UPTAKES, make_record
 
 from gradloc.errors import GradlocError
-from gradloc.frontier import Point
+from gradloc.frontier import Point, interpolate_forgetting
 from gradloc.metrics import Estimate
-from gradloc.sweep.curves import forgetting_at, make_curve, mean_forgetting, uptake_within
+from gradloc.sweep.curves import make_curve, mean_forgetting, uptake_within
 from gradloc.sweep.frontiers import find_frontier, frontier_figures
 from gradloc.sweep.quantities import at_uptake
 from gradloc.sweep.records import CellRecord, MeasureRecord, SweepRecord
@@ -77,7 +77,7 @@ def test_forgetting_at_is_a_line_through_the_base_column_by_column():
     at[:5] = uptake[0, :5]  # exactly at a point
     expected = [on_line(uptake[:, i], forgetting[:, i], at[i]) for i in range(40)]
     assert np.isnan(expected).any() and np.isfinite(expected).any()
-    np.testing.assert_allclose(forgetting_at(uptake, forgetting, at), expected, atol=1e-12)
+    np.testing.assert_allclose(interpolate_forgetting(uptake, forgetting, at), expected, atol=1e-12)
 
 
 def test_uptake_within_is_the_last_place_on_the_curve_below_the_level():

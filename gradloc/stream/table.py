@@ -99,7 +99,7 @@ def stream_tables(figures: StreamFigures) -> list[Any]:
         table.add_row(name, *(_two_lines(cell) for cell in cells))
     shown: list[Any] = [table]
     for name, arm in figures.arms.items():
-        matrix = _table(f"{name}: log-probability gained, nats per token ↑", None)
+        matrix = _table(f"{name}: gained, nats per token ↑", None)
         matrix.add_column("", no_wrap=True)
         for column, base in zip(figures.columns, figures.base, strict=True):
             matrix.add_column(f"{column}\n[dim]n={base.n}[/dim]", justify="right")

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gradloc.frontier import Point
+from gradloc.frontier import Point, line_through_base
 from gradloc.metrics import Estimate
 
 
@@ -84,29 +84,6 @@ def columns(found: Estimate) -> np.ndarray:
     return np.concatenate([[found.value], found.replicates])
 
 
-def forgetting_at(uptake: np.ndarray, forgetting: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """Forgetting of each column's curve at an uptake.
-
-    Args:
-        uptake: (n_points, n_columns).
-        forgetting: Same shape.
-        at: Uptakes asked for, (n_columns,).
-
-    Returns:
-        (n_columns,); NaN beyond the ends of the curve: nothing is extrapolated.
-
-    Example:
-        >>> forgetting_at(np.array([[4.0], [2.0]]), np.array([[0.75], [0.25]]), np.array([3.0]))
-        array([0.5])
-    """
-    x, y = _through_base(uptake, forgetting)
-    found = np.full(x.shape[1], np.nan)
-    for (x0, x1), (y0, y1) in _segments(x, y):
-        inside = (x0 <= at) & (at <= x1) & (x1 > x0)
-        found = np.where(inside, _straight(x0, x1, y0, y1, at), found)
-    return found
-
-
 def uptake_within(uptake: np.ndarray, forgetting: np.ndarray, level: np.ndarray) -> np.ndarray:
     """The largest uptake on each column's curve whose forgetting is at most ``level``.
 
@@ -125,7 +102,7 @@ def uptake_within(uptake: np.ndarray, forgetting: np.ndarray, level: np.ndarray)
         >>> uptake_within(np.array([[2.0], [4.0]]), np.array([[0.25], [0.75]]), np.array([0.5]))
         array([3.])
     """
-    x, y = _through_base(uptake, forgetting)
+    x, y = line_through_base(uptake, forgetting)
     found = np.zeros(x.shape[1])
     for (x0, x1), (y0, y1) in _segments(x, y):
         crosses = np.where(y1 > y0, (y0 <= level) & (level < y1), False)
@@ -147,7 +124,7 @@ def mean_forgetting(uptake: np.ndarray, forgetting: np.ndarray, upto: np.ndarray
         >>> mean_forgetting(np.array([[2.0], [4.0]]), np.array([[0.25], [0.75]]), np.array([4.0]))
         array([0.3125])
     """
-    x, y = _through_base(uptake, forgetting)
+    x, y = line_through_base(uptake, forgetting)
     area = np.zeros(x.shape[1])
     for (x0, x1), (y0, y1) in _segments(x, y):
         left, right = np.clip(x0, 0, upto), np.clip(x1, 0, upto)
@@ -155,16 +132,6 @@ def mean_forgetting(uptake: np.ndarray, forgetting: np.ndarray, upto: np.ndarray
         area += np.where(right > left, (right - left) * middle, 0.0)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(upto > 0, area / upto, np.nan)
-
-
-def _through_base(uptake: np.ndarray, forgetting: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Points and the base at (0, 0), sorted by uptake; of equal uptake, with their mean."""
-    x = np.concatenate([uptake, np.zeros((1, uptake.shape[1]))])
-    y = np.concatenate([forgetting, np.zeros((1, uptake.shape[1]))])
-    same = x[:, None] == x[None, :]
-    y = (same * y[None, :]).sum(axis=1) / same.sum(axis=1)
-    order = np.argsort(x, axis=0, kind="stable")
-    return np.take_along_axis(x, order, axis=0), np.take_along_axis(y, order, axis=0)
 
 
 def _segments(x: np.ndarray, y: np.ndarray) -> Sequence[tuple]:

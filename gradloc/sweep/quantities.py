@@ -13,9 +13,10 @@ from statistics import median
 
 import numpy as np
 
+from gradloc.frontier import interpolate_forgetting
 from gradloc.metrics import Estimate, figure, interval
 from gradloc.results import Figure
-from gradloc.sweep.curves import Curve, forgetting_at, mean_forgetting, uptake_within
+from gradloc.sweep.curves import Curve, mean_forgetting, uptake_within
 from gradloc.sweep.records import CellRecord
 from gradloc.sweep.values import AtForgetting, AtUptake
 
@@ -42,7 +43,7 @@ def forgetting_at_share(arm: Curve, line: Curve, share: float) -> np.ndarray:
     extrapolated, and an arm that barely reaches an uptake gets an interval without upper end
     rather than one that is too kind.
     """
-    found = forgetting_at(arm.uptake, arm.forgetting, uptake_target(line, share))
+    found = interpolate_forgetting(arm.uptake, arm.forgetting, uptake_target(line, share))
     return np.where(np.isnan(found), np.inf, found)
 
 

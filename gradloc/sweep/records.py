@@ -116,7 +116,10 @@ class SweepRecord:
 
 def _plain(cell: CellRecord) -> dict[str, Any]:
     measures = {
-        name: {**vars(measure), "values": [round(value, _DIGITS) for value in measure.values]}
+        name: {
+            **vars(measure),
+            "values": [None if v is None else round(v, _DIGITS) for v in measure.values],
+        }
         for name, measure in cell.measures.items()
     }
     return {**vars(cell), "measures": measures}
