@@ -12,6 +12,7 @@ from gradloc.corpus.documents import Document, EntityMention
 from gradloc.errors import CorpusError, ProbeError
 from gradloc.injection import injected_probes
 from gradloc.probes import GROUPS, Probe, ProbeSet, read_probe_rows
+from gradloc.probes.records import plain
 from gradloc.recipe import ProbeSource, Recipe
 
 # A mention this early in its document has too little context to be asked for. assumption
@@ -105,12 +106,16 @@ def _mention_probes(corpus: Corpus, probes: ProbeSet, limit: int) -> Iterator[Pr
     """Cloze probes on novel entities that no other probe names, first mentions first."""
     # Names are looked for in whole probes: one probe may speak of several entities.
     asked = "\n".join("\n".join((p.entity, p.prompt, *p.targets, p.suffix)) for p in probes)
+    # Spellings that differ in case alone are one entity, which no two sides may share.
+    entities = {plain(probe.entity) for probe in probes}
     seen: set[str] = set()
     for document in corpus.update:
         for mention in document.entities:
             if len(seen) >= limit:
                 return
             if not mention.novel or mention.name in asked or mention.name in seen:
+                continue
+            if plain(mention.name) in entities:
                 continue
             if mention.start < MIN_CONTEXT_CHARACTERS or _cuts_a_word(document.text, mention):
                 continue

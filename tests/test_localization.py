@@ -123,6 +123,22 @@ def test_facts_that_are_unknown_without_being_new_show_no_difference(planted):
         assert not against.below.any()
 
 
+def test_against_text_the_difference_is_the_logarithm_of_rgn(planted):
+    groups, found = planted
+    for name in groups:
+        for variant in ("rgn", "rgn_matched", "rgn_whole"):
+            level = contrast(found, name, "text", variant, False)
+            values = found.profiles[name][variant].values
+            assert level.difference == pytest.approx(np.log(values))
+            shape = contrast(found, name, "text", variant, True)
+            assert shape.difference == pytest.approx(np.log(values) - np.log(values).mean())
+    assert {2, 7} <= set(np.flatnonzero(contrast(found, "updated", "text", "rgn", True).above))
+    # Text is resampled as well: noisier text makes RGN less certain.
+    noisy = contrasts_of("new", "text", "rgn", {"new": group(5)}, lognormal(30, noise=2.0))[0]
+    quiet = contrasts_of("new", "text", "rgn", {"new": group(5)}, lognormal(30))[0]
+    assert (noisy.high - noisy.low > 2 * (quiet.high - quiet.low)).all()
+
+
 def test_a_divisor_that_both_groups_share_cancels(planted):
     groups, found = planted
     rgn = contrast(found, "updated", "invariant", "rgn", False)
@@ -363,9 +379,12 @@ def analysis(facts, character_tokenizer):
 def test_the_answer_counts_units_as_the_contrasts_do(analysis):
     lines = answer(analysis)
     level = analysis.contrast("updated")
-    assert f"in {int(level.above.sum())} of 6 units" in lines[0]
-    assert f"lower in {int(level.below.sum())}" in lines[0]
-    assert len(lines) == 4
+    text = analysis.contrast("updated", "text")
+    assert f"in {int(text.above.sum())} of 6 units" in lines[0]
+    assert f"lower in {int(text.below.sum())}" in lines[0]
+    assert f"in {int(level.above.sum())} of 6 units" in lines[1]
+    assert f"lower in {int(level.below.sum())}" in lines[1]
+    assert len(lines) == 6
     row = next(
         row for row in analysis.to_dict()["figures"]["contrasts"]
         if (row["group"], row["control"], row["variant"], row["centred"])

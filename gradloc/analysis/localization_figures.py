@@ -33,6 +33,8 @@ VARIANTS = {
 # that of both groups and cancels.
 COMPARED = ("rgn", "rgn_matched", "rgn_whole")
 CONTROLS = ("invariant", "missed")
+# The control that is no group: the reference text itself, so that the difference is log RGN.
+TEXT = "text"
 # Entities in a group at least: two a half.
 MIN_ENTITIES = 4
 
@@ -79,7 +81,8 @@ class Contrast:
     """Difference of two groups in the logarithm of one variant, unit by unit.
 
     Args:
-        group, control: The groups; positive differences are larger norms in ``group``.
+        group, control: The groups; positive differences are larger norms in ``group``. Control
+            ``text`` is the reference text, and the difference the logarithm of the variant.
         variant: Key of ``VARIANTS``.
         centred: Whether the mean difference over all units is subtracted: then it says where the
             group pulls, apart from how strongly it pulls everywhere.
@@ -187,8 +190,7 @@ def localization_figures(
         contrasts=tuple(
             contrast
             for name in groups
-            if name not in CONTROLS
-            for control in controls
+            for control in (*(c for c in controls if name not in CONTROLS), TEXT)
             for variant in COMPARED
             for contrast in contrasts_of(
                 name, control, variant, groups, reference, n_bootstrap=n_bootstrap, seed=seed
@@ -218,20 +220,20 @@ def contrasts_of(
 ) -> tuple[Contrast, Contrast]:
     """Two groups compared in one variant: as it is, and with the mean over units taken off.
 
-    Entities of both groups are resampled apart, reference texts together.
+    Entities of both groups are resampled apart, reference texts together. Against ``text`` the
+    variant's own logarithm is compared with 0, where answers and text have equal norms; its
+    centred form says which units lie above the (geometric) mean.
     """
-    logs, replicates = [], []
+    n_units = np.shape(reference)[1]
+    logs, replicates = [np.zeros(n_units)] * 2, [np.zeros((n_bootstrap, n_units))] * 2
     rng = np.random.default_rng(stream(seed, f"{group} {control} {variant}"))
     texts = resampled_counts(len(reference), n_bootstrap, rng)
-    for name in (group, control):
+    for place, name in enumerate(name for name in (group, control) if name != TEXT):
         top, bottom = sides(variant, groups[name], reference)
         index = entity_index(groups[name].entities)
         weights = resampled_counts(index.max() + 1, n_bootstrap, rng)[:, index]
-        logs.append(np.log(top.mean(axis=0)))
-        replicates.append(np.log(weighted_means(weights, top)))
-        if bottom is not None:
-            logs[-1] = logs[-1] - np.log(bottom.mean(axis=0))
-            replicates[-1] = replicates[-1] - np.log(weighted_means(texts, bottom))
+        logs[place] = np.log(top.mean(axis=0)) - np.log(bottom.mean(axis=0))
+        replicates[place] = np.log(weighted_means(weights, top) / weighted_means(texts, bottom))
     difference, drawn = logs[0] - logs[1], replicates[0] - replicates[1]
     mean = float(difference.mean()), *interval(drawn.mean(axis=1))
     return tuple(

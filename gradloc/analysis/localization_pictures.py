@@ -10,7 +10,7 @@ import altair as alt
 import numpy as np
 
 from gradloc.analysis.localization import LocalizationAnalysis
-from gradloc.analysis.localization_figures import VARIANTS, Contrast
+from gradloc.analysis.localization_figures import TEXT, VARIANTS, Contrast
 from gradloc.analysis.localization_tables import GROUPS, SHORT, units_in_words
 from gradloc.report.formatting import number, span
 from gradloc.report.layer_maps import KIND_COLUMNS
@@ -26,11 +26,11 @@ def profile_pictures(analysis: LocalizationAnalysis) -> list[Picture]:
 
 
 def contrast_pictures(analysis: LocalizationAnalysis, *, centred: bool) -> list[Picture]:
-    """One heat map a contrast in RGN and in its length-matched form."""
+    """One heat map a contrast of facts, in RGN and in its length-matched form."""
     return [
         _contrast(analysis, found)
         for found in analysis.figures.contrasts
-        if found.centred == centred and found.variant != "rgn_whole"
+        if found.centred == centred and found.variant != "rgn_whole" and found.control != TEXT
     ]
 
 

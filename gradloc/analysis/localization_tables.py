@@ -17,6 +17,7 @@ from gradloc.report.formatting import MISSING, number, percent, ranges, span
 SHORT = {"norm": "norm", "rgn": "RGN", "rgn_matched": "RGN, matched", "rgn_whole": "RGN, whole"}
 GROUPS = {
     "new": "new", "updated": "updated", "invariant": "known", "missed": "old, not known",
+    "text": "text",
 }  # fmt: skip
 
 FACT_COLUMNS = ("Facts", "Probes", "Entities", "Answer, tokens", "Sequence, tokens",
@@ -36,6 +37,11 @@ def answer(analysis: LocalizationAnalysis) -> list[str]:
     for group in ("updated", "new"):
         if group not in analysis.facts:
             continue
+        text = analysis.contrast(group, "text")
+        lines.append(
+            f"The gradient norm of {group} facts is higher than that of ordinary text in "
+            f"{int(text.above.sum())} of {n} units and lower in {int(text.below.sum())}."
+        )
         level = analysis.contrast(group)
         shape = analysis.contrast(group, centred=True)
         lines.append(
