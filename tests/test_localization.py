@@ -11,6 +11,7 @@ import torch
 from click.testing import CliRunner
 from conftest import build_model
 from scipy.stats import spearmanr
+from test_report_browser import browser, show  # noqa: F401  (a fixture)
 
 import gradloc
 from gradloc.analysis import localization_measure
@@ -18,14 +19,13 @@ from gradloc.analysis import localization_statistics as statistics
 from gradloc.analysis.localization import analyse_localization
 from gradloc.analysis.localization_figures import GroupNorms, contrasts_of, localization_figures
 from gradloc.analysis.localization_measure import by_turns, measure_groups
-from gradloc.analysis.localization_page import render
+from gradloc.analysis.localization_page import render, write_localization_page
 from gradloc.analysis.localization_tables import answer, localization_tables
 from gradloc.analyze import analyze
 from gradloc.errors import GradlocError, MeasurementError
 from gradloc.layers import find_units
 from gradloc.models import load_model, load_tokenizer
 from gradloc.probes import Probe, ProbeSet
-from gradloc.results import Figure
 from gradloc.spans import encode_probe
 
 N_UNITS, N = 10, 16
@@ -381,7 +381,8 @@ def test_the_answer_counts_units_as_the_contrasts_do(analysis):
     level = analysis.contrast("updated")
     text = analysis.contrast("updated", "text")
     assert f"in {int(text.above.sum())} of 6 units" in lines[0]
-    assert f"lower in {int(text.below.sum())}" in lines[0]
+    matched = analysis.contrast("updated", "text", "rgn_matched")
+    assert lines[0].endswith(f"as the answers in {int(matched.above.sum())}.")
     assert f"in {int(level.above.sum())} of 6 units" in lines[1]
     assert f"lower in {int(level.below.sum())}" in lines[1]
     assert len(lines) == 6
@@ -404,6 +405,26 @@ def test_the_page_holds_every_picture_and_no_address(analysis):
     assert len(specs) == 2 * 2 * 2 * 2 + 4
     assert all(f'data-picture="{key}"' in page for key in specs)
     assert "$schema" not in json.dumps(specs)
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [360, 1280])
+def test_the_page_in_a_browser(browser, analysis, tmp_path, width):  # noqa: F811
+    page = write_localization_page(analysis, tmp_path / "page.html", title="<b>my</b> model")
+    show(browser, page.as_uri(), width=width)
+    drawn = browser.execute_script(
+        "return Array.from(document.querySelectorAll('[data-picture]'), e => [e.dataset.picture,"
+        " e.dataset.drawn, e.querySelectorAll('.mark-rect.role-mark path').length])"
+    )
+    assert len(drawn) == 20
+    # Six units; profiles show them for each of four groups.
+    for name, state, n_cells in drawn:
+        assert (state, n_cells) == ("yes", 24 if name.startswith("profile") else 6)
+    browser.execute_script("document.querySelectorAll('details').forEach(d => { d.open = true })")
+    wide = browser.execute_script("return document.documentElement.scrollWidth")
+    assert wide <= width
+    assert browser.get_log("browser") == []
+    assert browser.find_element("tag name", "h1").text == "<b>my</b> model"
 
 
 def test_the_command_writes_json_and_page(tmp_path, tiny_checkpoint):
@@ -485,8 +506,8 @@ def test_in_the_dated_world_it_is_known_what_is_old_new_and_updated(dated_world)
 def test_means_over_seeds_leave_out_what_is_undefined_and_say_so(dated_world):
     def figures(uptake, ratio):
         return {
-            "uptake": Figure(uptake, None, None, 9, "nats/token", True),
-            "ratio_known_facts": Figure(ratio, None, None, 9, "ratio", False),
+            "uptake": {"value": uptake},
+            "ratio_known_facts": {"value": ratio},
             "exact": {},
         }
 
@@ -510,3 +531,12 @@ def test_a_batch_of_the_dated_world_holds_every_row_once_an_epoch(dated_world):
     batches = dated_world._batches(rows, 4, seed=0)
     epoch = [next(batches) for _ in range(6)]
     assert sorted(row["n"] for batch in epoch for row in batch) == list(range(23))
+
+
+def test_finished_seeds_are_kept_and_other_settings_refused(dated_world, tmp_path):
+    path = tmp_path / "out.json"
+    assert dated_world.finished(path, {"steps": 5}) == {}
+    path.write_text(json.dumps({"settings": {"steps": 5}, "seeds": [{"seed": 2, "arms": {}}]}))
+    assert dated_world.finished(path, {"steps": 5}) == {2: {"seed": 2, "arms": {}}}
+    with pytest.raises(SystemExit, match="made with other settings"):
+        dated_world.finished(path, {"steps": 6})

@@ -38,9 +38,11 @@ def answer(analysis: LocalizationAnalysis) -> list[str]:
         if group not in analysis.facts:
             continue
         text = analysis.contrast(group, "text")
+        matched = analysis.contrast(group, "text", "rgn_matched")
         lines.append(
             f"The gradient norm of {group} facts is higher than that of ordinary text in "
-            f"{int(text.above.sum())} of {n} units and lower in {int(text.below.sum())}."
+            f"{int(text.above.sum())} of {n} units, and than that of random spans of text as long "
+            f"as the answers in {int(matched.above.sum())}."
         )
         level = analysis.contrast(group)
         shape = analysis.contrast(group, centred=True)
