@@ -106,6 +106,8 @@ def _take(
         "probe_alignment": probes,
         "reference_norms": references,
         "reference_alignment": references,
+        "probe_weight_alignment": probes,
+        "reference_weight_alignment": references,
     }
     return dataclasses.replace(
         profile,

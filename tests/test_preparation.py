@@ -69,6 +69,14 @@ def test_an_entity_that_a_probe_only_mentions_does_not_choose_layers(recipe, tmp
         prepare(recipe())
 
 
+def test_a_spelling_that_differs_in_case_is_no_entity_of_its_own(recipe, tmp_path):
+    """Else one entity would choose layers and judge, and the whole set would be refused."""
+    path = tmp_path / "news.jsonl"
+    path.write_text(path.read_text().replace("Port Mavrone", "Fort QuilanE"))
+    with pytest.raises(ProbeError, match="no probe is left to choose layers by"):
+        prepare(recipe())
+
+
 def test_the_document_that_a_probe_asks_for_is_not_trained_on(recipe):
     _, ids = prepare(recipe())
     assert ids == ["d1", "d3", "d4", "d5"]

@@ -68,7 +68,7 @@ def test_every_policy_gives_a_plan_for_every_unit(policy, tmp_path):
         assert plan.scale["embed"] == plan.scale["norm"] == 0
     if policy in SCORES:
         assert set(plan.scores) == set(plan.scale)
-    if policy in ("snr", "spectrum", "grad_times_weight"):
+    if policy in ("snr", "spectrum"):
         assert plan.reliability["split_half"] is None
         assert "unknown" in plan.reliability["warning"]
     elif policy in ("interference_rates", "sign_agreement"):

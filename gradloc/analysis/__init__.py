@@ -1,7 +1,8 @@
-"""What happened along a training, from its record or from the scores of its stages.
+"""What happened along a training, and where in a model new facts pull.
 
-Comes in: ``acquisition.json`` of a training, or ``results.json`` of checkpoints in order. Goes
-out: figures with intervals, tables and one self-contained page. It runs no model.
+Comes in: ``acquisition.json`` of a training, ``results.json`` of checkpoints in order, or a model
+with probes of all groups. Goes out: figures with intervals, tables and one self-contained page.
+Only ``localization_measure`` runs a model.
 """
 
 from gradloc.analysis.acquisition import AcquisitionAnalysis, analyse_acquisition

@@ -4,19 +4,14 @@ Comes in: a ``LocalizationAnalysis``. Goes out: one HTML file that opens without
 look of the report. It computes no figure.
 """
 
-from importlib.resources import files
 from pathlib import Path
-
-import jinja2
-import vl_convert
-from markupsafe import Markup
 
 from gradloc.analysis import localization_pictures as pictures
 from gradloc.analysis import localization_tables as tables
 from gradloc.analysis.localization import LocalizationAnalysis
 from gradloc.analysis.localization_figures import VARIANTS
 from gradloc.artifacts import write_text
-from gradloc.report import style
+from gradloc.report.frame import page_parts, page_template
 
 
 def write_localization_page(
@@ -42,14 +37,7 @@ def render(analysis: LocalizationAnalysis, title: str) -> str:
         "shape": pictures.contrast_pictures(analysis, centred=True),
         "profiles": pictures.profile_pictures(analysis),
     }
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("gradloc.analysis"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("localization.html.j2").render(
+    return page_template("gradloc.analysis", "localization.html.j2").render(
         title=title,
         analysis=analysis,
         answers=tables.answer(analysis),
@@ -62,14 +50,5 @@ def render(analysis: LocalizationAnalysis, title: str) -> str:
             "correlations": (tables.CORRELATION_COLUMNS, tables.correlation_rows(analysis)),
         },
         specs={picture.key: picture.spec for group in drawn.values() for picture in group},
-        css=Markup(_of_report("page.css")),
-        colors={"light": Markup(style.css_variables(False)),
-                "dark": Markup(style.css_variables(True)), "font": Markup(style.FONT)},
-        script=Markup(_of_report("page.js")),
-        library=Markup(vl_convert.javascript_bundle().replace("</script", "<\\/script")),
+        **page_parts(),
     )  # fmt: skip
-
-
-def _of_report(name: str) -> str:
-    """A file of the report's page, whose look this page shares."""
-    return files("gradloc.report").joinpath("templates", name).read_text(encoding="utf-8")

@@ -5,17 +5,15 @@ network, in the look of the report. It computes no figure.
 """
 
 import json
-from importlib.resources import files
 from pathlib import Path
 
-import jinja2
 import vl_convert
-from markupsafe import Markup
 
 from gradloc.analysis import looks, pictures, tables
 from gradloc.analysis.dynamics import AcquisitionAnalysis
 from gradloc.artifacts import write_text
 from gradloc.report import formatting, style
+from gradloc.report.frame import page_parts, page_template
 
 
 def write_page(analysis: AcquisitionAnalysis, path: str | Path, *, title: str) -> Path:
@@ -39,7 +37,7 @@ def render(analysis: AcquisitionAnalysis, title: str) -> str:
         "effectivity": pictures.effectivity_pictures(analysis),
         "retention": pictures.retention_pictures(analysis),
     }
-    return _environment().get_template("acquisition.html.j2").render(
+    return page_template("gradloc.analysis", "acquisition.html.j2").render(
         title=title,
         analysis=analysis,
         counts=_counts(analysis),
@@ -53,11 +51,7 @@ def render(analysis: AcquisitionAnalysis, title: str) -> str:
         probe_columns=tables.PROBE_COLUMNS,
         probe_rows=tables.probe_rows(analysis),
         specs={picture.key: picture.spec for group in drawn.values() for picture in group},
-        css=Markup(_of_report("page.css")),
-        colors={"light": Markup(style.css_variables(False)),
-                "dark": Markup(style.css_variables(True)), "font": Markup(style.FONT)},
-        script=Markup(_of_report("page.js")),
-        library=Markup(vl_convert.javascript_bundle().replace("</script", "<\\/script")),
+        **page_parts(),
     )  # fmt: skip
 
 
@@ -123,18 +117,3 @@ def _depths(analysis: AcquisitionAnalysis) -> list[dict[str, str]]:
         {"name": name, "dash": " ".join(map(str, looks.DASHES.get(name, (8, 3, 2, 3))))}
         for name in names
     ]
-
-
-def _environment() -> jinja2.Environment:
-    return jinja2.Environment(
-        loader=jinja2.PackageLoader("gradloc.analysis"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-
-
-def _of_report(name: str) -> str:
-    """A file of the report's page, whose look this page shares."""
-    return files("gradloc.report").joinpath("templates", name).read_text(encoding="utf-8")

@@ -112,7 +112,7 @@ def base_targets(
                 )
             for index, row in enumerate(part_rows):
                 for chunk in chunks(logits[index, : len(row) - 1]):
-                    kept.append(_largest(logits[index, chunk].float(), top_k))
+                    kept.append(largest(logits[index, chunk].float(), top_k))
     token_ids, log_probs, log_rest = (torch.cat(columns) for columns in zip(*kept, strict=True))
     if torch.isneginf(log_rest).all():
         token_ids = token_ids[:1]
@@ -121,8 +121,13 @@ def base_targets(
     )
 
 
-def _largest(logits: Tensor, top_k: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The k largest of each row of logits, as log-probabilities, and the rest, on the CPU."""
+def largest(logits: Tensor, top_k: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The k most likely tokens of each row, their log-probabilities, and the rest's; on the CPU.
+
+    Args:
+        logits: (n, vocab).
+        top_k: How many; 0: all, in the order of the vocabulary.
+    """
     vocab = logits.shape[-1]
     log_probs = logits.log_softmax(dim=-1)
     if top_k == 0 or top_k >= vocab:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from gradloc.layers import evaluation_mode
 from gradloc.logits import forward_at
-from gradloc.methods.base_targets import BaseTargets
+from gradloc.methods.base_targets import BaseTargets, largest
 from gradloc.methods.coarse_kl import coarse_kl
 
 
@@ -67,22 +67,10 @@ def teacher_targets(
             positions = torch.arange(end - len(rows[0]) + 1, end, device=device)
             logits = forward_at(model, ids, positions, use_cache=False)[0].float() / temperature
             for row, of_row in zip(rows, logits, strict=True):
-                found.setdefault(row, _largest(of_row, top_k))
+                found.setdefault(row, largest(of_row, top_k))
     token_ids, log_probs, log_rest = (
         torch.cat(columns) for columns in zip(*found.values(), strict=True)
     )
     if torch.isneginf(log_rest).all():
         token_ids = token_ids[:1]
     return BaseTargets(tuple(found), token_ids.contiguous(), log_probs, log_rest)
-
-
-def _largest(logits: Tensor, top_k: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The k most likely tokens of each row, their log-probabilities, and the rest's; on the CPU."""
-    log_probs = logits.log_softmax(dim=-1)
-    n_tokens = logits.shape[-1]
-    if top_k == 0 or top_k >= n_tokens:
-        ids = torch.arange(n_tokens, dtype=torch.int32).expand(1, -1)
-        return ids, log_probs.cpu(), torch.full((len(logits),), -torch.inf)
-    values, ids = log_probs.topk(top_k, dim=-1)
-    rest = log_probs.scatter(1, ids, -torch.inf).logsumexp(dim=-1)
-    return ids.int().cpu(), values.cpu(), rest.cpu()

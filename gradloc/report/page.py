@@ -5,13 +5,10 @@ Goes out: one file that opens without network. It computes no figure; of a run f
 which stage is missing and how to make it.
 """
 
-import functools
 import json
 from pathlib import Path
 
-import jinja2
 import vl_convert
-from markupsafe import Markup, escape
 
 from gradloc.artifacts import write_text
 from gradloc.report import (
@@ -29,6 +26,7 @@ from gradloc.report import (
     tradeoff,
     verdict,
 )
+from gradloc.report.frame import page_parts, page_template
 from gradloc.report.pictures import Picture
 from gradloc.report.run_folder import COMMANDS, Run, read_run
 
@@ -84,7 +82,7 @@ def render(run: Run) -> str:
     columns, rows = headline.headline(results, styles, main, uptake, leading)
     drawn = _pictures(run)
     everything = [picture for group in drawn.values() for picture in group]
-    return _environment().get_template("page.html.j2").render(
+    return page_template("gradloc.report", "page.html.j2").render(
         run=run,
         results=results,
         main=main,
@@ -116,11 +114,7 @@ def render(run: Run) -> str:
         column_unit=headline.column_unit,
         number=formatting.number,
         percent=formatting.percent,
-        css=Markup(_source("page.css")),
-        colors={"light": Markup(style.css_variables(False)),
-                "dark": Markup(style.css_variables(True)), "font": Markup(style.FONT)},
-        script=Markup(_source("page.js")),
-        library=Markup(_library()),
+        **page_parts(),
     )  # fmt: skip
 
 
@@ -144,30 +138,3 @@ def _pictures(run: Run) -> dict[str, list[Picture]]:
 def _column_groups(columns: tuple[headline.Column, ...]) -> list[tuple[str, int]]:
     names = list(dict.fromkeys(column.group for column in columns))
     return [(name, sum(column.group == name for column in columns)) for name in names]
-
-
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("gradloc.report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["breakable"] = _breakable
-    return environment
-
-
-def _breakable(text: str) -> Markup:
-    """Let a long name break after its underscores."""
-    return escape(text).replace("_", Markup("_<wbr>"))
-
-
-def _source(name: str) -> str:
-    return (Path(__file__).parent / "templates" / name).read_text(encoding="utf-8")
-
-
-@functools.cache
-def _library() -> str:
-    """The drawing library as one script without network addresses that it would load."""
-    return vl_convert.javascript_bundle().replace("</script", "<\\/script")

@@ -154,10 +154,6 @@ def _of_weights(profile: GradientProfile, options: dict) -> str:
     return "it is read off the weights, so no sequence can speak for or against it"
 
 
-def _along_weights(profile: GradientProfile, options: dict) -> str:
-    return "inner products with the weights are not split by sequence"
-
-
 def _of_signs(profile: GradientProfile, options: dict) -> str:
     if agreement_level(profile, options.get("level")) == "unit":
         return ""
@@ -175,7 +171,7 @@ SCORES: dict[str, Score] = {
     "interference_scaled": _RATIO,
     "fisher_ratio": Score("Fisher ratio", fisher_score),
     "sign_agreement": Score("sign agreement", agreement_score, _of_signs),
-    "grad_times_weight": Score("ratio of gradient times weight", taylor_score, _along_weights),
+    "grad_times_weight": Score("ratio of gradient times weight", taylor_score),
     "snr": Score("gradient signal-to-noise ratio", snr_score, _of_mean),
     "rgn_above_mean": _RGN,
     "rgn_scaled": _RGN,

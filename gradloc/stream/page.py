@@ -4,17 +4,13 @@ Comes in: ``StreamFigures``. Goes out: ``stream.html``, one file that opens with
 look of the report. It computes no figure.
 """
 
-from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
-import jinja2
-import vl_convert
 from markupsafe import Markup
 
 from gradloc.artifacts import write_text
-from gradloc.report import style
 from gradloc.report.formatting import number
+from gradloc.report.frame import environment_rows, page_parts, page_template
 from gradloc.stream import curves, looks, matrices, table
 from gradloc.stream.figures import StreamFigures, stream_figures
 from gradloc.stream.records import StreamRecord
@@ -44,7 +40,7 @@ def write_stream_page(
 def render(record: StreamRecord, figures: StreamFigures) -> str:
     """Make the page."""
     maps, lines = matrices.heat_maps(figures), curves.curve_pictures(figures)
-    return _environment().get_template("stream.html.j2").render(
+    return page_template("gradloc.stream", "stream.html.j2").render(
         record=record,
         figures=figures,
         looks=looks.arm_looks(figures),
@@ -57,13 +53,9 @@ def render(record: StreamRecord, figures: StreamFigures) -> str:
         top=number(matrices.largest_change(figures), 2),
         shades=matrices.SHADES,
         heat_colors=Markup(_heat_colors()),
-        environment_rows=_environment_rows(record.environment),
+        environment_rows=environment_rows(record.environment),
         specs={picture.key: picture.spec for picture in (*maps, *lines)},
-        css=Markup(_of_report("page.css")),
-        colors={"light": Markup(style.css_variables(False)),
-                "dark": Markup(style.css_variables(True)), "font": Markup(style.FONT)},
-        script=Markup(_of_report("page.js")),
-        library=Markup(vl_convert.javascript_bundle().replace("</script", "<\\/script")),
+        **page_parts(),
     )  # fmt: skip
 
 
@@ -77,29 +69,3 @@ def _heat_colors() -> str:
         f"{round(66 * abs(shade) / matrices.N_SHADES)}%, var(--panel));"
         for shade in matrices.SHADES
     )
-
-
-def _environment_rows(environment: dict[str, Any]) -> list[tuple[str, str]]:
-    """Versions and machine, one a row."""
-    rows = []
-    for key, value in environment.items():
-        if isinstance(value, dict):
-            rows += [(str(name), str(own)) for name, own in value.items()]
-        else:
-            rows.append((str(key).replace("_", " "), str(value)))
-    return rows
-
-
-def _environment() -> jinja2.Environment:
-    return jinja2.Environment(
-        loader=jinja2.PackageLoader("gradloc.stream"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-
-
-def _of_report(name: str) -> str:
-    """A file of the report's page, whose look this page shares."""
-    return files("gradloc.report").joinpath("templates", name).read_text(encoding="utf-8")

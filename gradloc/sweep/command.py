@@ -4,7 +4,6 @@ Comes in: arguments. Goes out: run folders, ``sweep.json``, ``frontier.html`` an
 terminal. Heavy imports happen inside.
 """
 
-import json
 import shlex
 import sys
 from pathlib import Path
@@ -136,12 +135,12 @@ class _Progress:
 
 
 def _draw(path: Path, as_json: bool) -> None:
-    from gradloc.sweep.frontiers import frontier_figures
+    from gradloc.sweep.frontiers import find_frontier, frontier_figures
     from gradloc.sweep.page import write_frontier
     from gradloc.sweep.records import SweepRecord
     from gradloc.sweep.table import frontier_table
 
     record = SweepRecord.load(path)
-    page = write_frontier(record, path.parent / PAGE_FILE)
-    figures = frontier_figures(record)
-    show(as_json, lambda: json.loads(json.dumps(figures)), frontier_table(record), page)
+    frontier = find_frontier(record)
+    page = write_frontier(record, path.parent / PAGE_FILE, frontier=frontier)
+    show(as_json, lambda: frontier_figures(frontier), frontier_table(frontier), page)

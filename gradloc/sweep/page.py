@@ -4,17 +4,12 @@ Comes in: a sweep's record. Goes out: ``frontier.html``, one file that opens wit
 look of the report. It computes no figure (``frontiers`` does).
 """
 
-import functools
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import jinja2
-import vl_convert
-from markupsafe import Markup, escape
-
 from gradloc.artifacts import write_text
 from gradloc.report import formatting, style
+from gradloc.report.frame import environment_rows, page_parts, page_template
 from gradloc.report.pictures import Picture
 from gradloc.sweep import looks, page_tables, pictures, ratio_picture
 from gradloc.sweep.frontiers import find_frontier, read_record
@@ -47,7 +42,7 @@ def render(record: SweepRecord, frontier: Frontier) -> str:
     """Make the page."""
     shown = [_corpus(place, name, frontier) for place, name in enumerate(frontier.corpora)]
     everything = [p for corpus in shown for part in corpus["measures"] for p in part["pictures"]]
-    return _environment().get_template("frontier.html.j2").render(
+    return page_template("gradloc.sweep", "frontier.html.j2").render(
         frontier=frontier,
         corpora=shown,
         styles=looks.arm_looks(frontier),
@@ -63,13 +58,9 @@ def render(record: SweepRecord, frontier: Frontier) -> str:
         cell_rows=page_tables.cell_rows(record),
         point_columns=page_tables.POINT_COLUMNS,
         level_columns=page_tables.level_columns(frontier.line),
-        environment_rows=_environment_rows(record.environment),
+        environment_rows=environment_rows(record.environment),
         specs={picture.key: picture.spec for picture in everything},
-        css=Markup(_of_report("page.css")),
-        colors={"light": Markup(style.css_variables(False)),
-                "dark": Markup(style.css_variables(True)), "font": Markup(style.FONT)},
-        script=Markup(_of_report("page.js")),
-        library=Markup(_library()),
+        **page_parts(),
     )  # fmt: skip
 
 
@@ -149,42 +140,3 @@ def _arm_rows(frontier: Frontier) -> list[tuple[str, ...]]:
                 formatting.percent(arm.trainable_fraction), rates,
             )  # fmt: skip
     return list(rows.values())
-
-
-def _environment_rows(environment: dict[str, Any]) -> list[tuple[str, str]]:
-    """Versions and machine, one a row."""
-    rows = []
-    for key, value in environment.items():
-        if isinstance(value, dict):
-            rows += [(str(name), str(own)) for name, own in value.items()]
-        else:
-            rows.append((str(key).replace("_", " "), str(value)))
-    return rows
-
-
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("gradloc.sweep"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["breakable"] = _breakable
-    return environment
-
-
-def _breakable(text: str) -> Markup:
-    """Let a long name break after its underscores."""
-    return escape(text).replace("_", Markup("_<wbr>"))
-
-
-@functools.cache
-def _library() -> str:
-    """The drawing library as one script without network addresses that it would load."""
-    return vl_convert.javascript_bundle().replace("</script", "<\\/script")
-
-
-def _of_report(name: str) -> str:
-    """A file of the report's page, whose look this page shares."""
-    return files("gradloc.report").joinpath("templates", name).read_text(encoding="utf-8")
