@@ -54,6 +54,8 @@ def reliability(
         return _unknown(f"fewer than {MIN_SEQUENCES} sequences were measured")
     generator = np.random.default_rng(seed)
     in_stack = np.array([unit.in_stack for unit in profile.units])
+    if np.ptp(score(profile)[in_stack]) == 0:
+        return _unknown("all units have the same score, so there is no ranking")
     correlations = []
     for _ in range(n_splits):
         order = [None if n is None else generator.permutation(n) for n in counts]

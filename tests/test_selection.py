@@ -318,3 +318,10 @@ def test_the_figure_that_an_error_names_is_enough():
 def test_a_budget_needs_the_sizes_of_the_model():
     with pytest.raises(SelectionError, match="lacks the sizes"):
         select_layers(profile(shape={}), budget=0.5)
+
+
+def test_a_ranking_of_equals_is_called_unknown_and_not_a_number():
+    """Gradients of zero in every unit: NaN would be written to the plan and warn of nothing."""
+    flat = profile(probe_alignment=np.zeros((8, len(units()))))
+    found = select_layers(flat, "interference_ratio", k=2).reliability
+    assert found["split_half"] is None and "same score" in found["warning"]
