@@ -190,11 +190,34 @@ def test_a_killed_cell_continues(sweep_file, monkeypatch):
 def test_a_record_reads_back_equal(tmp_path):
     measure = MeasureRecord("uptake", "nats", (0.5, -0.25), (0, 1), None)
     cell = CellRecord("c", "full", "all", {"ema": {}}, 1e-4, 0, 1.0, 2.0, 1.0, 3, 3, {"m": measure})
-    record = SweepRecord("s", "full", "m", (cell,), "gradloc sweep", {"a": 1})
+    earlier = ({"command": "gradloc sweep s", "environment": {"a": 0}},)
+    record = SweepRecord("s", "full", "m", (cell,), "gradloc sweep", {"a": 1}, earlier)
     assert SweepRecord.load(record.save(tmp_path / "sweep.json")) == record
     (tmp_path / "other.json").write_text("{}")
     with pytest.raises(GradlocError, match="not the record of a sweep"):
         SweepRecord.load(tmp_path / "other.json")
+
+
+def test_a_sweep_goes_on_elsewhere_from_its_record_alone(sweep_file, tmp_path):
+    """What an earlier sitting ran is kept; a changed arm and what is missing are run."""
+    sweep = load_sweep(sweep_file, ["seeds=[0]", "arms.full.rates=[0.01]"])
+    first, _ = run_sweep(sweep, sweep_cells(sweep), command="first")
+    earlier = SweepRecord.load(shutil.copy(first, tmp_path / "earlier.json"))
+    shutil.rmtree(sweep.folder)
+
+    changes = ["seeds=[0]", "arms.ours.methods={l2_to_start: {}}"]
+    again = load_sweep(sweep_file, changes)
+    ran = []
+    path, failed = run_sweep(
+        again, sweep_cells(again), command="second", earlier=earlier,
+        report=lambda cell, outcome: outcome is True and ran.append((cell.arm, cell.rate)),
+    )  # fmt: skip
+    assert not failed and ran == [("full", 0.001), ("ours", 0.01)]
+    record = SweepRecord.load(path)
+    places = [(cell.arm, cell.learning_rate, cell.sitting) for cell in record.cells]
+    assert places == [("full", 0.001, 1), ("full", 0.01, 0), ("ours", 0.01, 1)]
+    assert record.cells[1] == earlier.cells[0]
+    assert [sitting["command"] for sitting in record.sittings] == ["first", "second"]
 
 
 def test_the_command_lists_runs_and_draws(sweep_file):
@@ -210,6 +233,10 @@ def test_the_command_lists_runs_and_draws(sweep_file):
         "full",
         "ours",
     }
+    kept = shutil.copy(folder / "sweep.json", sweep_file.parent / "kept.json")
+    elsewhere = ["--set", f"output_dir={sweep_file.parent / 'elsewhere'}", "--earlier", str(kept)]
+    listed = runner.invoke(cli, ["sweep", str(sweep_file), *small, *elsewhere, "--list"])
+    assert listed.exit_code == 0 and listed.output.count("done") == 2
     again = runner.invoke(cli, ["sweep", str(folder / "sweep.json"), "--json"])
     assert again.exit_code == 0, again.output
     assert json.loads(again.output)

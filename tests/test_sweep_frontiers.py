@@ -458,3 +458,15 @@ def test_figures_are_json_and_the_same_again(tmp_path):
     assert set(half) == {"at_uptake", "at_forgetting", "mean_ratio"}
     assert set(half["at_uptake"][0]) == {f for f in AtUptake.__dataclass_fields__}
     assert set(half["at_forgetting"][0]) == {f for f in AtForgetting.__dataclass_fields__}
+
+
+def test_times_of_two_sittings_are_not_compared():
+    """The second machine is ten times slower; it has the line again at seed 1 alone."""
+    cells = [
+        simple_cell(seed=0, train_seconds=100.0),
+        simple_cell("ours", seed=0, train_seconds=400.0, sitting=1),
+        simple_cell(seed=1, train_seconds=1000.0, sitting=1),
+        simple_cell("ours", seed=1, train_seconds=400.0, sitting=1),
+    ]
+    assert find(*cells).arms["ours"].time_ratio.value == pytest.approx(0.4)
+    assert find(*cells[:2]).arms["ours"].time_ratio.value is None

@@ -5,6 +5,7 @@ averages nothing and runs no model.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -25,17 +26,45 @@ from gradloc.sweep.records import CellRecord, MeasureRecord, SweepRecord
 METRICS = ("nll", "exact")
 
 
-def collect(sweep: Sweep, cells: Sequence[Cell], command: str = "") -> SweepRecord:
+def collect(
+    sweep: Sweep, cells: Sequence[Cell], command: str = "", earlier: SweepRecord | None = None
+) -> SweepRecord:
     """The record of those cells that are finished.
 
     Args:
         sweep: The sweep.
         cells: Its cells.
         command: The command that runs it, for the record.
+        earlier: Record of earlier sittings. Its cells count as finished where the sweep still
+            has them and they have no run folder here.
     """
-    finished = tuple(_cell_record(cell) for cell in cells if cell.is_done)
-    environment = current_environment()
-    return SweepRecord(sweep.name, sweep.line, sweep.axis, finished, command, environment)
+    sittings = earlier.sittings if earlier else ()
+    finished = []
+    for cell in cells:
+        if cell.is_done:
+            finished.append(replace(_cell_record(cell), sitting=len(sittings)))
+        elif (kept := earlier_record(earlier, cell)) is not None:
+            finished.append(kept)
+    return SweepRecord(
+        sweep.name,
+        sweep.line,
+        sweep.axis,
+        tuple(finished),
+        command,
+        current_environment(),
+        sittings,
+    )
+
+
+def earlier_record(earlier: SweepRecord | None, cell: Cell) -> CellRecord | None:
+    """What an earlier sitting found of a cell; nothing if its arm was another then."""
+    arm = cell.recipe.arms[cell.arm]
+    for record in earlier.cells if earlier else ():
+        same_place = (record.corpus, record.arm, record.seed) == (cell.corpus, cell.arm, cell.seed)
+        same_arm = (record.policy, record.methods) == (arm.policy, arm.methods)
+        if same_place and same_arm and record.learning_rate == cell.rate:
+            return record
+    return None
 
 
 def _cell_record(cell: Cell) -> CellRecord:

@@ -41,9 +41,17 @@ PAGE_FILE = "frontier.html"
     help="Accelerators to hand out to the jobs, such as 0,1,2,3; one job for each unless --jobs "
     "says otherwise.",
 )
+@click.option(
+    "--earlier",
+    type=click.Path(exists=True, dir_okay=False),
+    metavar="SWEEP.json",
+    help="Record of an earlier sitting, on another machine perhaps: its runs are not done again.",
+)
 @click.option("--list", "only_list", is_flag=True, help="List the runs and their state; run none.")
 @SHOW_JSON
-def sweep(sweep, overrides, corpora, arms, seeds, jobs, devices, only_list, as_json) -> None:
+def sweep(
+    sweep, overrides, corpora, arms, seeds, jobs, devices, earlier, only_list, as_json
+) -> None:
     """Train arms at several learning rates and seeds, and draw their frontiers.
 
     SWEEP is a YAML file or the name of a shipped one (sweeps/frontier). Each run is an ordinary
@@ -55,11 +63,14 @@ def sweep(sweep, overrides, corpora, arms, seeds, jobs, devices, only_list, as_j
       gradloc sweep sweeps/frontier --list
       gradloc sweep sweeps/frontier --seed 0 --arm full --arm interference_ratio
       gradloc sweep sweeps/frontier --devices 0,1,2,3
+      gradloc sweep sweeps/frontier --earlier frontier.json      # go on elsewhere
     A sweep.json alone (of another machine, say) is drawn by
       gradloc sweep runs/frontier/sweep.json
     """
     from gradloc.sweep.cells import sweep_cells
+    from gradloc.sweep.collecting import earlier_record
     from gradloc.sweep.config import load_sweep
+    from gradloc.sweep.records import SweepRecord
     from gradloc.sweep.running import RECORD_FILE, run_sweep
 
     if sweep.endswith(".json"):
@@ -67,18 +78,20 @@ def sweep(sweep, overrides, corpora, arms, seeds, jobs, devices, only_list, as_j
         return
     loaded = load_sweep(sweep, overrides)
     cells = sweep_cells(loaded, corpora=corpora, arms=arms, seeds=seeds)
+    kept = SweepRecord.load(earlier) if earlier else None
+    done = [bool(cell.is_done or earlier_record(kept, cell)) for cell in cells]
     if only_list:
-        for cell in cells:
-            click.echo(f"{'done' if cell.is_done else 'open'}  {cell.label}")
+        for cell, is_done in zip(cells, done, strict=True):
+            click.echo(f"{'done' if is_done else 'open'}  {cell.label}")
         return
     named = [name.strip() for name in devices.split(",") if name.strip()]
     jobs = max(jobs, len(named)) if named else jobs
     command = shlex.join(["gradloc", *sys.argv[1:]])
-    n_done = sum(cell.is_done for cell in cells)
-    with _Progress(len(cells), n_done) as progress:
+    with _Progress(len(cells), sum(done)) as progress:
         path, failed = run_sweep(
-            loaded, cells, jobs=jobs, devices=named, command=command, report=progress.report
-        )
+            loaded, cells, jobs=jobs, devices=named, command=command, earlier=kept,
+            report=progress.report,
+        )  # fmt: skip
     _draw(path, as_json)
     if failed:
         reasons = "\n".join(f"  {label}: {reason}" for label, reason in failed.items())

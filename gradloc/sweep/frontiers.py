@@ -83,10 +83,7 @@ def find_frontier(
                 f"'{record.axis}'. Measured were: {known or 'none'}. Set `axis` to one of them."
             )
         corpora[corpus] = _Corpus(own, record.line, record.axis).frontier()
-    return Frontier(
-        record.name, record.line, record.axis, n_bootstrap, corpora, record.command,
-        dict(record.environment),
-    )  # fmt: skip
+    return Frontier(record.name, record.line, record.axis, n_bootstrap, corpora, record.sittings)
 
 
 def frontier_figures(record: SweepRecord | Frontier | str | Path) -> dict[str, Any]:

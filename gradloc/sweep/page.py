@@ -58,7 +58,10 @@ def render(record: SweepRecord, frontier: Frontier) -> str:
         cell_rows=page_tables.cell_rows(record),
         point_columns=page_tables.POINT_COLUMNS,
         level_columns=page_tables.level_columns(frontier.line),
-        environment_rows=environment_rows(record.environment),
+        sittings=[
+            {"command": sitting["command"], "rows": environment_rows(sitting["environment"])}
+            for sitting in record.sittings
+        ],
         specs={picture.key: picture.spec for picture in everything},
         **page_parts(),
     )  # fmt: skip

@@ -137,6 +137,7 @@ def cost_ratio(
 ) -> Figure:
     """An arm's cost / the line's: medians over the rates of one seed, then over seeds.
 
+    A seed's arm and line are compared where they ran in the same sitting, so on one machine.
     Without interval: a machine's noise is not that of facts. The note gives the range over seeds.
 
     Args:
@@ -145,10 +146,10 @@ def cost_ratio(
         field: ``train_seconds`` or ``peak_rss_mib``.
         line_name: For the note.
     """
-    own, reference = _by_seed(arm, field), _by_seed(line, field)
-    ratios = [own[seed] / reference[seed] for seed in own if reference.get(seed)]
+    own, reference = _by_run(arm, field), _by_run(line, field)
+    ratios = [own[run] / reference[run] for run in own if reference.get(run)]
     if not ratios:
-        why = f"no seed has this for both the arm and {line_name}"
+        why = f"no seed has this for both the arm and {line_name} in one sitting"
         return undefined(0, "ratio", False, why)
     note = f"{min(ratios):.2f} to {max(ratios):.2f} over {len(ratios)} seeds"
     return Figure(
@@ -261,9 +262,10 @@ def _minus(own: np.ndarray, other: np.ndarray) -> np.ndarray:
         return np.where(np.isinf(own) & np.isinf(other), 0.0, own - other)
 
 
-def _by_seed(cells: Sequence[CellRecord], field: str) -> dict[int, float]:
-    found: dict[int, list[float]] = {}
+def _by_run(cells: Sequence[CellRecord], field: str) -> dict[tuple[int, int], float]:
+    """Sitting and seed -> median over rates."""
+    found: dict[tuple[int, int], list[float]] = {}
     for cell in cells:
         if (value := getattr(cell, field)) is not None:
-            found.setdefault(cell.seed, []).append(value)
-    return {seed: median(values) for seed, values in found.items()}
+            found.setdefault((cell.sitting, cell.seed), []).append(value)
+    return {run: median(values) for run, values in found.items()}

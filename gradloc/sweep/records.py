@@ -53,6 +53,8 @@ class CellRecord:
         n_trained: Units that trained.
         n_units: Units of the model.
         measures: Metric -> its items.
+        sitting: In which sitting of the sweep it ran, from 0. Times of two sittings, perhaps on
+            two machines, are not compared.
     """
 
     corpus: str
@@ -67,6 +69,7 @@ class CellRecord:
     n_trained: int | None = None
     n_units: int | None = None
     measures: dict[str, MeasureRecord] = field(default_factory=dict)
+    sitting: int = 0
 
 
 @dataclass(frozen=True)
@@ -78,8 +81,9 @@ class SweepRecord:
         line: The arm that the others are compared with, full training at several rates.
         axis: The metric of uptake that arms are matched by.
         cells: The finished cells.
-        command: The command that made it.
-        environment: Versions, machine.
+        command: The command of the last sitting.
+        environment: Versions and machine of the last sitting.
+        earlier: ``command`` and ``environment`` of the sittings before it, in order.
     """
 
     name: str
@@ -88,6 +92,12 @@ class SweepRecord:
     cells: tuple[CellRecord, ...] = ()
     command: str = ""
     environment: dict[str, Any] = field(default_factory=dict)
+    earlier: tuple[dict[str, Any], ...] = ()
+
+    @property
+    def sittings(self) -> tuple[dict[str, Any], ...]:
+        """Command and environment of every sitting; ``CellRecord.sitting`` is a place in it."""
+        return (*self.earlier, {"command": self.command, "environment": self.environment})
 
     def save(self, path: str | Path) -> Path:
         """Write ``sweep.json``."""
@@ -111,7 +121,7 @@ class SweepRecord:
             )
         cells = tuple(_cell(cell) for cell in data["cells"])
         known = {name: data[name] for name in ("name", "line", "axis", "command", "environment")}
-        return cls(cells=cells, **known)
+        return cls(cells=cells, earlier=tuple(data.get("earlier", ())), **known)
 
 
 def _plain(cell: CellRecord) -> dict[str, Any]:

@@ -14,8 +14,9 @@ from pathlib import Path
 
 from gradloc.errors import GradlocError
 from gradloc.sweep.cells import Cell, drop_weights, make_start, open_cell, sweep_cells
-from gradloc.sweep.collecting import collect
+from gradloc.sweep.collecting import collect, earlier_record
 from gradloc.sweep.config import Sweep
+from gradloc.sweep.records import SweepRecord
 
 RECORD_FILE = "sweep.json"
 # Told that a cell begins (None), is done (True) or has failed (the reason).
@@ -31,6 +32,7 @@ def run_sweep(
     jobs: int = 1,
     devices: Sequence[str] = (),
     command: str = "",
+    earlier: SweepRecord | None = None,
     report: Report = lambda cell, outcome: None,
 ) -> tuple[Path, dict[str, str]]:
     """Run every cell that is not finished.
@@ -43,6 +45,8 @@ def run_sweep(
             ``train_seconds`` cannot be compared; with several accelerators they are.
         devices: Accelerators to hand out to the jobs, as ``CUDA_VISIBLE_DEVICES`` names them.
         command: The command, for the record.
+        earlier: Record of earlier sittings, perhaps on another machine: its cells are not run
+            again and go into the new record.
         report: Told when a cell begins and ends.
 
     Returns:
@@ -54,15 +58,15 @@ def run_sweep(
     """
     failed: dict[str, str] = {}
     path = sweep.folder / RECORD_FILE
-    todo = [cell for cell in cells if not cell.is_done]
+    todo = [cell for cell in cells if not (cell.is_done or earlier_record(earlier, cell))]
     for cell, reason in _outcomes(todo, jobs, devices, sweep.keep_weights, report):
         if reason:
             failed[cell.label] = reason
         report(cell, reason or True)
         # All that is finished, not only the cells of this call.
-        collect(sweep, sweep_cells(sweep), command).save(path)
+        collect(sweep, sweep_cells(sweep), command, earlier).save(path)
     if not todo:
-        collect(sweep, sweep_cells(sweep), command).save(path)
+        collect(sweep, sweep_cells(sweep), command, earlier).save(path)
     return path, failed
 
 

@@ -4,7 +4,7 @@ Comes in: nothing but figures. Goes out: ``Frontier`` and its parts, which pages
 computes nothing (``frontiers`` does).
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from gradloc.results import Figure
@@ -147,8 +147,7 @@ class Frontier:
         axis: The measure of uptake by which arms are matched.
         n_bootstrap: Resamples behind each interval.
         corpora: Corpus -> its arms.
-        command: The command that made the record.
-        environment: Versions and machine.
+        sittings: Command, versions and machine of each sitting of the sweep.
     """
 
     name: str
@@ -156,5 +155,4 @@ class Frontier:
     axis: str
     n_bootstrap: int
     corpora: dict[str, CorpusFrontier]
-    command: str = ""
-    environment: dict[str, Any] = field(default_factory=dict)
+    sittings: tuple[dict[str, Any], ...] = ()
