@@ -74,9 +74,10 @@ def write_text(path: str | Path, text: str) -> Path:
     return path
 
 
-def write_json(path: str | Path, value: Any) -> Path:
-    """Write ``value`` as indented JSON, whole or not at all."""
-    return write_text(path, json.dumps(to_jsonable(value), indent=1, ensure_ascii=False) + "\n")
+def write_json(path: str | Path, value: Any, *, compact: bool = False) -> Path:
+    """Write ``value`` as JSON, whole or not at all; indented unless ``compact``."""
+    layout = {"separators": (",", ":")} if compact else {"indent": 1}
+    return write_text(path, json.dumps(to_jsonable(value), ensure_ascii=False, **layout) + "\n")
 
 
 def read_json(path: str | Path, what: str) -> Any:

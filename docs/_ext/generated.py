@@ -258,6 +258,49 @@ def stored_results() -> str:
     return _table(tuple(head), [*rows, tuple(cells)])
 
 
+def stored_frontier() -> str:
+    """Of every corpus of the stored sweep: forgetting against full training's at equal uptake."""
+    from gradloc.report.formatting import MISSING, interval, metric_label, number, percent
+    from gradloc.sweep.frontiers import find_frontier
+    from gradloc.sweep.looks import share_text
+
+    def text(figure) -> str:
+        return f"{number(figure.value)} {interval(figure, brackets=True)}".strip()
+
+    parts = []
+    frontier = find_frontier(STORED / "frontier.json")
+    for name, corpus in frontier.corpora.items():
+        several = {arm: found for arm, found in corpus.arms.items() if arm != frontier.line}
+        parts.append(f"### {name}")
+        parts.append(
+            f"Best uptake of `{frontier.line}` ({metric_label(frontier.axis)}): "
+            f"{text(corpus.best_uptake)} nats, at rate {corpus.best_rate:g}; seeds "
+            f"{', '.join(map(str, corpus.seeds))}."
+        )
+        for loss in next(iter(corpus.arms.values())).forgetting:
+            shares = [at.share for at in corpus.arms[frontier.line].forgetting[loss].at_uptake]
+            head = (
+                metric_label(loss), *(f"at {share_text(share)}" for share in shares), "mean",
+                "best uptake", "parameters", "time", "seeds",
+            )  # fmt: skip
+            rows = [
+                (
+                    f"`{arm}`",
+                    *(text(at.ratio) for at in found.forgetting[loss].at_uptake),
+                    text(found.forgetting[loss].mean_ratio),
+                    number(found.uptake_share.value),
+                    MISSING
+                    if found.trainable_fraction is None
+                    else percent(found.trainable_fraction),
+                    number(found.time_ratio.value),
+                    str(len(found.seeds)),
+                )
+                for arm, found in several.items()
+            ]
+            parts.append(_table(head, rows))
+    return "\n\n".join(parts)
+
+
 def training_arguments() -> str:
     """The TrainingArguments that a recipe may not set."""
     from gradloc.recipe_checks import SET_BY_GRADLOC
@@ -356,6 +399,7 @@ GENERATORS: dict[str, Callable[[], str]] = {
         suite_keys,
         shipped_suites,
         stored_results,
+        stored_frontier,
         training_arguments,
         errors,
         commands,

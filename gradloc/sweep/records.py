@@ -5,15 +5,17 @@ computes no figure (``frontiers`` does) and runs nothing.
 """
 
 from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 from gradloc.artifacts import read_json, write_json
 from gradloc.errors import GradlocError
 
-FORMAT = 1
+FORMAT = 2
 # Nats to four digits: rounding is far below any interval, and the file stays small.
 _DIGITS = 4
+_ITEM_FIELDS = ("kind", "unit", "clusters", "weights")
 
 
 @dataclass(frozen=True)
@@ -100,10 +102,22 @@ class SweepRecord:
         return (*self.earlier, {"command": self.command, "environment": self.environment})
 
     def save(self, path: str | Path) -> Path:
-        """Write ``sweep.json``."""
-        data = {"format": FORMAT, "kind": "sweep", **vars(self)}
-        data["cells"] = [_plain(cell) for cell in self.cells]
-        return write_json(path, data)
+        """Write ``sweep.json``. Which items a measure has is written once for all its cells."""
+        items: list[dict[str, Any]] = []
+        places: dict[tuple, int] = {}
+        cells = []
+        for cell in self.cells:
+            measures = {}
+            for name, measure in cell.measures.items():
+                key = (measure.kind, measure.unit, measure.clusters, measure.weights)
+                if key not in places:
+                    places[key] = len(items)
+                    items.append(dict(zip(_ITEM_FIELDS, key, strict=True)))
+                values = [_rounded(value) for value in measure.values]
+                measures[name] = {"items": places[key], "values": values}
+            cells.append({**vars(cell), "measures": measures})
+        data = {"format": FORMAT, "kind": "sweep", **vars(self), "items": items, "cells": cells}
+        return write_json(path, data, compact=True)
 
     @classmethod
     def load(cls, path: str | Path) -> "SweepRecord":
@@ -119,33 +133,29 @@ class SweepRecord:
             raise GradlocError(
                 f"{path}: sweep format {data['format']}, this version reads {FORMAT}."
             )
-        cells = tuple(_cell(cell) for cell in data["cells"])
+        cells = tuple(_cell(cell, data["items"]) for cell in data["cells"])
         known = {name: data[name] for name in ("name", "line", "axis", "command", "environment")}
         return cls(cells=cells, earlier=tuple(data.get("earlier", ())), **known)
 
 
-def _plain(cell: CellRecord) -> dict[str, Any]:
-    measures = {
-        name: {
-            **vars(measure),
-            "values": [None if v is None else round(v, _DIGITS) for v in measure.values],
-        }
-        for name, measure in cell.measures.items()
-    }
-    return {**vars(cell), "measures": measures}
+def _rounded(value: float | None) -> float | int | str | None:
+    if value is None or not isfinite(value):
+        return value
+    value = round(value, _DIGITS)
+    return int(value) if value == int(value) else value
 
 
-def _cell(data: dict[str, Any]) -> CellRecord:
-    measures = {
-        name: MeasureRecord(
-            measure["kind"],
-            measure["unit"],
+def _cell(data: dict[str, Any], items: list[dict[str, Any]]) -> CellRecord:
+    measures = {}
+    for name, measure in data["measures"].items():
+        shared = items[measure["items"]]
+        measures[name] = MeasureRecord(
+            shared["kind"],
+            shared["unit"],
             tuple(measure["values"]),
-            _tuple(measure["clusters"]),
-            _tuple(measure["weights"]),
+            _tuple(shared["clusters"]),
+            _tuple(shared["weights"]),
         )
-        for name, measure in data["measures"].items()
-    }
     return CellRecord(**{**data, "measures": measures})
 
 
