@@ -89,6 +89,7 @@ def train(
         plan=plan,
         arguments=arguments,
         reference=recipe_reference(recipe, corpus) if methods else (),
+        new_texts=_new_texts(recipe, corpus, probes) if methods else (),
         facts=tuple(probe for probe in probes if probe.split == "localization"),
         max_length=recipe.corpus.max_length,
         work_dir=out_dir / METHODS_DIR,
@@ -150,6 +151,13 @@ def train(
     if trainer.is_world_process_zero():
         _save(trainer, recipe, plan, log, out_dir)
     return out_dir
+
+
+def _new_texts(recipe: Recipe, corpus: Corpus, probes: ProbeSet) -> tuple[str, ...]:
+    """The update documents, where they are held."""
+    if recipe.corpus.streaming or recipe.injection.n_facts:
+        return ()
+    return tuple(document.text for document in training_documents(recipe, corpus, probes))
 
 
 def _trainer_class(methods: Sequence[Method], setting: Setting) -> type[Trainer]:

@@ -10,11 +10,11 @@ from gradloc.methods.generation import generate_texts
 SPECIAL = {94, 95, 96}  # "~" (the end token), <unk> and <pad> of the character tokenizer
 
 
-def slow_texts(model, tokenizer, n, n_tokens, seed, temperature=1.0):
+def slow_texts(model, tokenizer, n, n_tokens, seed, temperature=1.0, beginnings=None):
     draws = torch.rand((n, n_tokens), generator=torch.Generator().manual_seed(seed))
     texts = []
-    for row in draws:
-        ids = [tokenizer.eos_token_id]
+    for row, beginning in zip(draws, beginnings or [[]] * n, strict=True):
+        ids = [tokenizer.eos_token_id, *beginning]
         for draw in row:
             with torch.no_grad():
                 logits = model(input_ids=torch.tensor([ids])).logits[0, -1].double()
@@ -35,6 +35,18 @@ def test_texts_are_those_of_a_loop_without_a_cache(any_model, character_tokenize
         any_model, character_tokenizer, n=3, n_tokens=7, seed=5, temperature=temperature
     )
     assert found == slow_texts(any_model, character_tokenizer, 3, 7, 5, temperature)
+
+
+def test_texts_go_on_from_their_beginnings(any_model, character_tokenizer):
+    words = ["the c", "of Os", "and t"]
+    beginnings = [[ord(letter) - 32 for letter in word] for word in words]
+    options = dict(n=3, n_tokens=6, seed=5, beginnings=beginnings)
+    found = generate_texts(any_model, character_tokenizer, batch_size=2, **options)
+    assert found == slow_texts(any_model, character_tokenizer, **options)
+    assert [text[:5] for text in found] == words
+    for wrong in (beginnings[:2], [*beginnings[:2], [1]]):
+        with pytest.raises(MethodError, match="3 beginnings of one length"):
+            generate_texts(any_model, character_tokenizer, **(options | {"beginnings": wrong}))
 
 
 def test_batches_do_not_matter_and_seeds_do(llama, character_tokenizer):

@@ -14,6 +14,9 @@ from gradloc.methods.input_shield import (
     input_shields,
     linear_modules,
 )
+from gradloc.methods.kept_texts import kept_rows
+
+NEW = ["The river of Tal is the Ombra.", "In Tal one pays in marks."]
 
 
 def without_dropout(kind):
@@ -171,7 +174,7 @@ def test_answers_on_shielded_inputs_stay_where_plain_training_moves_them(tmp_pat
 
 def test_a_resumed_training_equals_an_uninterrupted_one(tmp_path, character_tokenizer):
     def callbacks():
-        setting = setting_for(tmp_path, character_tokenizer)
+        setting = setting_for(tmp_path, character_tokenizer, new_texts=NEW)
         return build_method("input_shield").callbacks(setting)
 
     whole, broken = build_model("llama_tied"), build_model("llama_tied")
@@ -189,13 +192,29 @@ def test_a_resumed_training_equals_an_uninterrupted_one(tmp_path, character_toke
 
 
 def test_only_the_plans_linear_layers_get_a_shield(tmp_path, character_tokenizer):
-    setting = setting_for(tmp_path, character_tokenizer)
+    setting = setting_for(tmp_path, character_tokenizer, new_texts=NEW)
     (callback,) = build_method("input_shield", {"strength": 2.0}).callbacks(setting)
     assert sorted(callback.shields) == sorted(chosen_weights(setting.model))
 
 
+def test_of_two_sources_each_counts_the_same_however_much_text_it_has(
+    tmp_path, character_tokenizer
+):
+    setting = setting_for(tmp_path, character_tokenizer, new_texts=NEW)
+    names = chosen_weights(setting.model)
+    parts = [
+        input_moments(setting.model, kept_rows(setting, source, 20), names)
+        for source in ("reference", "continued")
+    ]
+    expected = input_shields({name: (parts[0][name] + parts[1][name]) / 2 for name in names}, 2.0)
+    options = {"strength": 2.0, "source": ["reference", "continued"], "n_texts": 20}
+    (callback,) = build_method("input_shield", options).callbacks(setting)
+    for name in names:
+        assert torch.allclose(callback.shields[name], expected[name], atol=1e-5)
+
+
 def test_what_cannot_be_shielded_is_refused(tmp_path, character_tokenizer):
-    for options in ({"strength": 0.0}, {"source": "old"}, {"n_texts": 0}):
+    for options in ({"strength": 0.0}, {"source": "old"}, {"source": []}, {"n_texts": 0}):
         with pytest.raises(MethodError):
             build_method("input_shield", options)
     model = build_model("llama_tied")

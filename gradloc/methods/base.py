@@ -32,6 +32,7 @@ class Setting:
         plan: Which units train.
         arguments: Arguments of the Trainer; ``seed`` among them.
         reference: Texts whose behaviour is to be kept (text of before the cut-off).
+        new_texts: The documents that are trained on; none where they are streamed.
         facts: Probes that may be trained with: localisation probes with their old answers. None
             of them judges.
         max_length: Tokens a row at most.
@@ -43,6 +44,7 @@ class Setting:
     plan: LayerPlan
     arguments: TrainingArguments
     reference: Sequence[str] = ()
+    new_texts: Sequence[str] = ()
     facts: Sequence[Probe] = ()
     max_length: int = 128
     work_dir: Path = field(default_factory=Path)

@@ -1,10 +1,12 @@
 """Texts that a model writes itself.
 
-Comes in: a causal language model, its tokenizer, a seed. Goes out: strings, drawn from the
-model's own distribution. It trains nothing and leaves the model and all random state as found.
+Comes in: a causal language model, its tokenizer, a seed, beginnings perhaps. Goes out: strings,
+drawn from the model's own distribution. It trains nothing and leaves the model and all random
+state as found.
 """
 
 import inspect
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -23,8 +25,9 @@ def generate_texts(
     seed: int,
     batch_size: int = 16,
     temperature: float = 1.0,
+    beginnings: Sequence[Sequence[int]] = (),
 ) -> list[str]:
-    """Sample texts from a model, without a prompt.
+    """Sample texts from a model, with or without a beginning.
 
     Each text begins after the BOS token (the EOS token where there is none, which is what ends
     the document before), so its first token already follows the model's distribution. A tokenizer
@@ -44,13 +47,15 @@ def generate_texts(
         seed: Seed of the draws; the global random state is neither read nor changed.
         batch_size: Texts at a time; memory and speed only.
         temperature: Divides the logits; 1 is the model's own distribution.
+        beginnings: Token ids that each text begins with, ``n`` rows of one length.
 
     Returns:
-        ``n`` texts, decoded without special tokens. Encoding one again may give another number of
-        tokens.
+        ``n`` texts, decoded without special tokens, beginnings included. Encoding one again may
+        give another number of tokens.
 
     Raises:
-        MethodError: A count or the temperature is not above 0.
+        MethodError: A count or the temperature is not above 0, or there are not ``n`` beginnings
+            of one length.
 
     References:
         Sun et al. 2020, arXiv:1909.03329 (samples of the model stand in for earlier data).
@@ -62,7 +67,10 @@ def generate_texts(
     for name, value in options.items():
         if not value > 0:
             raise MethodError(f"generating texts: {name} must be above 0; found {value!r}.")
+    if beginnings and (len(beginnings) != n or len({len(row) for row in beginnings}) != 1):
+        raise MethodError(f"generating texts: {n} beginnings of one length are needed.")
     model = unwrap(model)
+    given = torch.tensor([list(row) for row in beginnings] or [[]] * n, dtype=torch.long)
     allowed = _ordinary_tokens(tokenizer, _vocabulary_size(model))
     draws = torch.rand((n, n_tokens), generator=torch.Generator().manual_seed(seed))
     start = next(
@@ -71,7 +79,8 @@ def generate_texts(
     texts = []
     with evaluation_mode(model), torch.no_grad():
         for first in range(0, n, batch_size):
-            ids = _sample(model, draws[first : first + batch_size], start, allowed, temperature)
+            part = slice(first, first + batch_size)
+            ids = _sample(model, draws[part], given[part], start, allowed, temperature)
             texts += tokenizer.batch_decode(
                 ids.tolist(), skip_special_tokens=True, clean_up_tokenization_spaces=False
             )
@@ -79,16 +88,23 @@ def generate_texts(
 
 
 def _sample(
-    model: nn.Module, draws: Tensor, start: int | None, allowed: Tensor, temperature: float
+    model: nn.Module,
+    draws: Tensor,
+    given: Tensor,
+    start: int | None,
+    allowed: Tensor,
+    temperature: float,
 ) -> Tensor:
-    """Token ids of one batch, (batch, n_tokens), from draws of the same shape."""
+    """Token ids of one batch, (batch, given + n_tokens), from draws of (batch, n_tokens)."""
     device = next(model.parameters()).device
     chosen: list[Tensor] = []
-    if start is None:
+    if start is not None:
+        fed = torch.cat([torch.full((len(draws), 1), start), given], dim=1)
+    elif given.shape[1]:
+        fed = given
+    else:
         chosen.append(_read_off(allowed.double().expand(len(draws), -1), draws[:, 0]))
         fed = chosen[0][:, None]
-    else:
-        fed = torch.full((len(draws), 1), start)
     cache, seen = None, fed
     while len(chosen) < draws.shape[1]:
         position = torch.tensor([fed.shape[1] - 1], device=device)
@@ -100,7 +116,7 @@ def _sample(
         chosen.append(_read_off(probabilities, draws[:, len(chosen)]))
         seen = torch.cat([seen, chosen[-1][:, None]], dim=1)
         fed = seen if cache is None else chosen[-1][:, None]
-    return torch.stack(chosen, dim=1)
+    return torch.cat([given, torch.stack(chosen, dim=1)], dim=1)
 
 
 def _read_off(weights: Tensor, draws: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ from gradloc.errors import MethodError
 from gradloc.layers import canonical_name, evaluation_mode, unwrap
 from gradloc.methods.base import Method, Setting
 from gradloc.methods.extra_loss import planned_parameters
-from gradloc.methods.kept_texts import check_texts, kept_rows
+from gradloc.methods.kept_texts import Source, check_texts, kept_rows
 
 # Reference texts that pass through the model at once.
 _BATCH = 8
@@ -173,7 +173,7 @@ def input_moments(
     return {name: total / n_positions for name, total in sums.items()}
 
 
-def input_shields(moments: Mapping[str, Tensor], strength: float = 10.0) -> dict[str, Tensor]:
+def input_shields(moments: Mapping[str, Tensor], strength: float = 3.0) -> dict[str, Tensor]:
     """S = (I + strength x C / mean eigenvalue of C)^-1 of each layer.
 
     A direction that carries the mean share of the inputs is slowed down 1 + ``strength`` times,
@@ -205,12 +205,14 @@ class InputShield(Method):
         strength: How strongly, see ``input_shields``. Stronger shields want a higher learning
             rate.
         source: ``reference``: the setting's reference texts; ``generated``: texts sampled once
-            from the base model, for which no old data is needed.
-        n_texts: How many texts at most. A few thousand tokens are needed for as many inputs.
+            from the base model; ``continued``: what it makes of a few words of the new documents.
+            The last two need no old data. Of several, each counts the same.
+        n_texts: How many texts of each source at most. A few thousand tokens are needed for as
+            many inputs.
     """
 
-    strength: float = 10.0
-    source: str = "reference"
+    strength: float = 3.0
+    source: Source | tuple[Source, ...] = ("reference", "continued")
     n_texts: int = 256
 
     def check(self) -> None:
@@ -221,7 +223,10 @@ class InputShield(Method):
         """
         if not self.strength > 0:
             raise MethodError(f"input_shield: strength must be above 0; found {self.strength!r}.")
-        check_texts("input_shield", self.source, self.n_texts)
+        if not self._sources():
+            raise MethodError("input_shield: source names no source of text.")
+        for source in self._sources():
+            check_texts("input_shield", source, self.n_texts)
 
     def callbacks(self, setting: Setting) -> list[TrainerCallback]:
         """The callback, with shields of the layers that the plan trains.
@@ -241,6 +246,17 @@ class InputShield(Method):
                 "input_shield: the plan trains no linear layer that can be shielded. Choose "
                 "another policy, or leave the method out."
             )
-        rows = kept_rows(setting, self.source, self.n_texts)
-        moments = input_moments(setting.model, rows, names, pad_token_id(setting.tokenizer))
+        found = [
+            input_moments(
+                setting.model,
+                kept_rows(setting, source, self.n_texts),
+                names,
+                pad_token_id(setting.tokenizer),
+            )
+            for source in self._sources()
+        ]
+        moments = {name: sum(part[name] for part in found) / len(found) for name in names}
         return [InputShieldCallback(input_shields(moments, self.strength))]
+
+    def _sources(self) -> tuple[str, ...]:
+        return (self.source,) if isinstance(self.source, str) else tuple(self.source)

@@ -1,17 +1,26 @@
 """The texts on which a penalty holds a model to what it was.
 
-Comes in: a setting and where texts are to come from. Goes out: token rows, and plain values that
-say which. It records no predictions.
+Comes in: a setting and where texts are to come from. Goes out: texts or token rows, and plain
+values that say which. It records no predictions.
 """
 
 import random
-from typing import Any
+from typing import Any, Literal, get_args
 
 from gradloc.errors import MethodError
 from gradloc.methods.base import Setting
 from gradloc.methods.generation import generate_texts
 
-SOURCES = ("reference", "generated")
+# ``reference``: the setting's reference texts. ``generated``: texts that the base model writes by
+# itself. ``continued``: what it writes when a few words of the new documents are put before it:
+# in their manner, but of what it knows already. The last two need no old data.
+Source = Literal["reference", "generated", "continued"]
+SOURCES: tuple[str, ...] = get_args(Source)
+
+# Words put before the model, and how much it adds: enough for a relation ("the currency of") and
+# for one statement. Longer, it would be told the new facts themselves, or drift from them.
+_BEGINNING_TOKENS = 4
+_ADDED_TOKENS = 24
 
 
 def check_texts(method: str, source: str, n_texts: int) -> None:
@@ -30,9 +39,14 @@ def check_texts(method: str, source: str, n_texts: int) -> None:
 
 def describe_texts(setting: Setting, source: str, n_texts: int) -> dict[str, Any]:
     """Everything that ``kept_rows`` depends on but the model, as plain values."""
+    texts = {
+        "reference": lambda: _reference_texts(setting, n_texts),
+        "generated": list,
+        "continued": lambda: list(setting.new_texts),
+    }[source]()
     return {
         "source": source,
-        "texts": _reference_texts(setting, n_texts) if source == "reference" else [],
+        "texts": texts,
         "n_texts": n_texts,
         "max_length": setting.max_length,
         "seed": setting.arguments.seed,
@@ -43,8 +57,8 @@ def kept_rows(setting: Setting, source: str, n_texts: int) -> list[tuple[int, ..
     """Token rows of reference texts, or of texts that the model writes now.
 
     Args:
-        setting: Model, tokenizer, reference texts, ``max_length`` and seed.
-        source: ``reference`` or ``generated``.
+        setting: Model, tokenizer, texts, ``max_length`` and seed.
+        source: One of ``SOURCES``.
         n_texts: How many texts at most; reference texts are drawn by the seed.
 
     Returns:
@@ -53,16 +67,10 @@ def kept_rows(setting: Setting, source: str, n_texts: int) -> list[tuple[int, ..
     Raises:
         MethodError: There is no such text.
     """
-    if source == "generated":
-        texts = generate_texts(
-            setting.model,
-            setting.tokenizer,
-            n=n_texts,
-            n_tokens=setting.max_length,
-            seed=setting.arguments.seed,
-        )
-    else:
+    if source == "reference":
         texts = _reference_texts(setting, n_texts)
+    else:
+        texts = written_texts(setting, source, n_texts)
     encoded = (
         tuple(setting.tokenizer(text, verbose=False)["input_ids"][: setting.max_length])
         for text in texts
@@ -71,6 +79,53 @@ def kept_rows(setting: Setting, source: str, n_texts: int) -> list[tuple[int, ..
     if not rows:
         raise MethodError(f"none of the {len(texts)} reference texts has two tokens or more.")
     return rows
+
+
+def written_texts(setting: Setting, source: str, n_texts: int) -> list[str]:
+    """Texts that the model writes now, ``generated`` or ``continued``.
+
+    Raises:
+        MethodError: There are no new documents to take beginnings from.
+    """
+    beginnings: list[list[int]] = []
+    n_tokens = setting.max_length
+    if source == "continued":
+        beginnings = _beginnings(setting, n_texts)
+        n_tokens = _ADDED_TOKENS
+    return generate_texts(
+        setting.model,
+        setting.tokenizer,
+        n=n_texts,
+        n_tokens=n_tokens,
+        seed=setting.arguments.seed,
+        beginnings=beginnings,
+    )
+
+
+def _beginnings(setting: Setting, n: int) -> list[list[int]]:
+    """A few tokens from the new documents, half of them from their first words."""
+    rows = [
+        ids
+        for text in setting.new_texts
+        if len(ids := _plain_ids(setting.tokenizer, text)[: setting.max_length])
+        >= _BEGINNING_TOKENS
+    ]
+    if not rows:
+        raise MethodError(
+            f"source: continued takes beginnings of {_BEGINNING_TOKENS} tokens from the new "
+            "documents, and there are none (a streamed corpus holds none). Choose another source."
+        )
+    generator = random.Random(setting.arguments.seed)
+    found = []
+    for number in range(n):
+        ids = generator.choice(rows)
+        first = 0 if number % 2 else generator.randrange(len(ids) - _BEGINNING_TOKENS + 1)
+        found.append(ids[first : first + _BEGINNING_TOKENS])
+    return found
+
+
+def _plain_ids(tokenizer, text: str) -> list[int]:
+    return tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
 
 
 def _reference_texts(setting: Setting, n: int) -> list[str]:

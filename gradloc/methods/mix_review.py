@@ -6,14 +6,14 @@ of all epochs, laid out in the order in which they are read. It changes no loss.
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from gradloc.errors import MethodError
 from gradloc.injection.rows import rows_per_step
 from gradloc.methods.base import Method, Rows, Setting
-from gradloc.methods.kept_texts import check_texts
+from gradloc.methods.kept_texts import Source, check_texts
 from gradloc.methods.replay import draw_rows, old_rows
 
 
@@ -43,7 +43,7 @@ class MixReview(Method):
 
     mix_ratio: float = 4.0
     decay: float = 0.7
-    source: Literal["reference", "generated"] = "reference"
+    source: Source = "reference"
     n_texts: int = 256
     packing: bool = False
     extra: bool = True

@@ -7,7 +7,6 @@ autograd, no extra forward pass in training.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from safetensors.torch import load_file
@@ -23,7 +22,7 @@ from gradloc.methods.extra_loss import (
     planned_parameters,
     starting_weights,
 )
-from gradloc.methods.kept_texts import check_texts, describe_texts, kept_rows
+from gradloc.methods.kept_texts import Source, check_texts, describe_texts, kept_rows
 from gradloc.methods.stored import digest_of, load_or_compute
 from gradloc.sequences import Sequence as TokenSequence
 from gradloc.sequences import sequence_loss
@@ -176,14 +175,15 @@ class EWC(Method):
         weight: Factor of the penalty. With 1, and without ``normalize``, it is about the KL
             divergence from the base model in nats per token, as far as a diagonal can say.
         source: ``reference``: the setting's reference texts (empirical Fisher); ``generated``:
-            texts sampled from the base model (the Fisher information proper).
+            texts sampled from the base model (the Fisher information proper); ``continued``: what
+            it makes of a few words of the new documents.
         n_texts: How many texts at most.
         normalize: Divide F by its mean over all trained weights, so that a weight has the same
             meaning in models whose gradients differ in size.
     """
 
     weight: float = 1.0
-    source: Literal["reference", "generated"] = "reference"
+    source: Source = "reference"
     n_texts: int = 128
     normalize: bool = False
 

@@ -8,7 +8,6 @@ base model is kept while training.
 import functools
 import random
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from safetensors.torch import load_file
@@ -25,7 +24,7 @@ from gradloc.methods.base_targets import (
 )
 from gradloc.methods.coarse_kl import coarse_kl
 from gradloc.methods.extra_loss import ExtraLoss, add_to_gradients
-from gradloc.methods.kept_texts import check_texts, describe_texts, kept_rows
+from gradloc.methods.kept_texts import Source, check_texts, describe_texts, kept_rows
 from gradloc.methods.stored import digest_of, load_or_compute
 
 TARGETS_FILE = "reference_kl.safetensors"
@@ -126,7 +125,7 @@ class ReferenceKL(Method):
         weight: Factor of the penalty, in nats per token as the loss is.
         batch_size: Texts a step.
         source: ``reference``: the setting's reference texts; ``generated``: texts sampled once
-            from the base model.
+            from the base model; ``continued``: what it makes of a few words of the new documents.
         n_texts: How many texts at most.
         top_k: Tokens kept of each position's distribution; the rest counts as one event. 0: all.
         every: Only at every n-th step, n times as strong.
@@ -134,7 +133,7 @@ class ReferenceKL(Method):
 
     weight: float = 1.0
     batch_size: int = 8
-    source: Literal["reference", "generated"] = "reference"
+    source: Source = "reference"
     n_texts: int = 256
     top_k: int = 64
     every: int = 1

@@ -6,15 +6,14 @@ both, in the order in which they train. It changes no loss.
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from gradloc.batches import training_rows
 from gradloc.errors import MethodError
 from gradloc.methods.base import Method, Rows, Setting
-from gradloc.methods.generation import generate_texts
-from gradloc.methods.kept_texts import check_texts
+from gradloc.methods.kept_texts import Source, check_texts, written_texts
 
 
 @dataclass(frozen=True)
@@ -29,8 +28,9 @@ class Replay(Method):
     Args:
         ratio: Replayed rows / all rows, 0 to below 1. 0.5: as many old rows as new ones.
         source: ``reference``: the setting's reference texts; ``generated``: texts sampled from
-            the model before it trains, for which no old data is needed.
-        n_texts: Texts sampled at most (``generated``). More rows than texts repeat them.
+            the model before it trains; ``continued``: what it makes of a few words of the new
+            documents. The last two need no old data.
+        n_texts: Texts sampled at most. More rows than texts repeat them.
         packing: Fill the replayed rows with several texts, as ``corpus.packing`` does the others.
         extra: Lengthen a training by ``max_steps`` so that the visits of new rows stay.
 
@@ -41,7 +41,7 @@ class Replay(Method):
     """
 
     ratio: float = 0.5
-    source: Literal["reference", "generated"] = "reference"
+    source: Source = "reference"
     n_texts: int = 256
     packing: bool = False
     extra: bool = True
@@ -87,8 +87,8 @@ def old_rows(source: str, setting: Setting, like: Rows, n_texts: int, packing: b
     """Rows of the text to keep, with the columns that the new rows have.
 
     Args:
-        source: ``reference`` or ``generated``.
-        setting: The training; ``generated`` samples from its model as it is now.
+        source: One of ``SOURCES``.
+        setting: The training; texts are sampled from its model as it is now.
         like: The new rows.
         n_texts: How many texts to sample.
         packing: Fill rows with several texts.
@@ -102,16 +102,7 @@ def old_rows(source: str, setting: Setting, like: Rows, n_texts: int, packing: b
             f"replay: the rows already have columns that old rows lack ({', '.join(strange)}). "
             "Put replay before the method that adds them."
         )
-    if source == "generated":
-        texts = generate_texts(
-            setting.model,
-            setting.tokenizer,
-            n=n_texts,
-            n_tokens=setting.max_length,
-            seed=setting.arguments.seed,
-        )
-    else:
-        texts = setting.reference
+    texts = setting.reference if source == "reference" else written_texts(setting, source, n_texts)
     pool = list(
         training_rows(
             setting.tokenizer,

@@ -1,0 +1,45 @@
+"""Where the texts come from on which a model is held to what it was."""
+
+import pytest
+from hand_training import setting_for
+
+from gradloc.errors import MethodError
+from gradloc.methods.kept_texts import describe_texts, kept_rows, written_texts
+
+NEW = ["Zembla pays in crowns now.", "The queen of Zembla is Charlotte.", "abc"]
+
+
+def test_continued_texts_begin_as_the_new_documents_do_and_go_on_in_the_models_words(
+    tmp_path, character_tokenizer
+):
+    setting = setting_for(tmp_path, character_tokenizer, new_texts=NEW, max_length=64)
+    texts = written_texts(setting, "continued", 12)
+    assert len(texts) == 12 and {len(text) for text in texts} == {28}
+    # "abc" is too short to begin with, and what it is cut to at most is what trains.
+    assert all(any(text[:4] in new for new in NEW[:2]) for text in texts)
+    assert {text[:4] for text in texts[1::2]} == {new[:4] for new in NEW[:2]}
+    assert not any(text in new for text in texts for new in NEW)
+    assert texts == written_texts(setting, "continued", 12)
+    assert [len(row) for row in kept_rows(setting, "continued", 12)] == [28] * 12
+
+
+def test_beginnings_come_from_what_is_trained_on_and_not_from_the_rest(
+    tmp_path, character_tokenizer
+):
+    setting = setting_for(
+        tmp_path, character_tokenizer, new_texts=["abcdefgh" + "#" * 40], max_length=8
+    )
+    assert not any("#" in text[:4] for text in written_texts(setting, "continued", 20))
+
+
+def test_new_documents_are_part_of_what_a_stored_result_depends_on(tmp_path, character_tokenizer):
+    one = setting_for(tmp_path, character_tokenizer, new_texts=NEW)
+    other = setting_for(tmp_path, character_tokenizer, new_texts=NEW[:2])
+    assert describe_texts(one, "continued", 4) != describe_texts(other, "continued", 4)
+    assert describe_texts(one, "reference", 4) == describe_texts(other, "reference", 4)
+
+
+def test_without_new_documents_nothing_can_be_continued(tmp_path, character_tokenizer):
+    setting = setting_for(tmp_path, character_tokenizer, new_texts=["abc"])
+    with pytest.raises(MethodError, match="beginnings of 4 tokens"):
+        kept_rows(setting, "continued", 4)
