@@ -71,13 +71,14 @@ def arguments(folder, **changes):
     return TrainingArguments(**given)
 
 
-def by_trainer(folder, model, callbacks, plan=None, resume=None, **changes):
+def by_trainer(folder, model, callbacks, plan=None, resume=None, tokenizer=None, **changes):
     """A Trainer that has trained ``model`` with callbacks, and with a plan where one is given."""
     freezing = [GradLocCallback(plan)] if plan else []
     trainer = Trainer(
         model,
         args=arguments(folder, **changes),
         train_dataset=Rows(),
+        processing_class=tokenizer,
         callbacks=[*freezing, *callbacks],
     )
     trainer.train(resume_from_checkpoint=resume)

@@ -95,7 +95,7 @@ def test_generated_replay_needs_no_old_text_and_ends_no_document(setting):
 
 @pytest.mark.parametrize("packing", [False, True])
 def test_sampled_texts_end_only_where_the_next_one_begins(setting, monkeypatch, packing):
-    monkeypatch.setattr("gradloc.methods.replay.generate_texts", lambda *args, **kw: ["abcd"] * 4)
+    monkeypatch.setattr("gradloc.methods.replay.written_texts", lambda *args, **kw: ["abcd"] * 4)
     rows = new_rows(setting.tokenizer, 4)
     mixed = Replay(source="generated", packing=packing).rows(rows, setting)
     old = {setting.tokenizer.decode(row["input_ids"]) for row in mixed if row not in rows}

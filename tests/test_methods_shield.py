@@ -8,12 +8,8 @@ from hand_training import CHOSEN, Rows, arguments, by_trainer, plan_for, setting
 from gradloc.errors import MethodError
 from gradloc.layers import find_units
 from gradloc.methods import build_method
-from gradloc.methods.input_shield import (
-    InputShieldCallback,
-    input_moments,
-    input_shields,
-    linear_modules,
-)
+from gradloc.methods.input_moments import input_moments, input_shields, linear_modules
+from gradloc.methods.input_shield import InputShieldCallback
 from gradloc.methods.kept_texts import kept_rows
 
 NEW = ["The river of Tal is the Ombra.", "In Tal one pays in marks."]
@@ -211,6 +207,27 @@ def test_of_two_sources_each_counts_the_same_however_much_text_it_has(
     (callback,) = build_method("input_shield", options).callbacks(setting)
     for name in names:
         assert torch.allclose(callback.shields[name], expected[name], atol=1e-5)
+
+
+def test_a_script_gives_texts_and_gets_the_same_shields(tmp_path, character_tokenizer):
+    model = build_model("llama_tied")
+    names = chosen_weights(model)
+    old = ["The capital of Norway is Oslo.", "Water boils."]
+    groups = [[character_tokenizer(text)["input_ids"][:16] for text in g] for g in (old, NEW)]
+    moments = [moments_by_hand(build_model("llama_tied"), rows, names) for rows in groups]
+    expected = input_shields({name: (moments[0][name] + moments[1][name]) / 2 for name in names})
+    callback = InputShieldCallback.from_texts(old, NEW, max_length=16)
+    by_trainer(
+        tmp_path, model, [callback], plan_for(model), max_steps=1, tokenizer=character_tokenizer
+    )
+    assert sorted(callback.shields) == sorted(names)
+    for name in names:
+        assert torch.allclose(callback.shields[name], expected[name], atol=1e-4)
+    for wrong in ("a text", []):
+        with pytest.raises(MethodError, match="lists of texts"):
+            InputShieldCallback.from_texts(wrong)
+    with pytest.raises(MethodError, match="processing_class"):
+        by_trainer(tmp_path, model, [InputShieldCallback.from_texts(old)], plan_for(model))
 
 
 def test_what_cannot_be_shielded_is_refused(tmp_path, character_tokenizer):

@@ -1,16 +1,12 @@
-"""Shield reference text from each step: update weights only where its inputs have little weight.
+"""Shield text from each step: update weights only where its inputs have little weight.
 
-Comes in: what reference text sends into each trained linear layer, recorded before training. Goes
-out: a callback that multiplies every update of such a layer by a matrix on its input side. It
-adds no loss, and reads no reference text while training.
-
-Why: a linear layer y = W x that is changed by D answers the reference input x otherwise by D x.
-Over reference text that is E ||D x||^2 = tr(D C D') with C = E[x x'], the second moment of its
-inputs. C is far from round: few directions carry most of it. The step that gains as much for the
-least of this cost is the ordinary one times (I + s C)^-1.
+Comes in: shields, or texts to make them from. Goes out: a callback that multiplies every update
+of a trained linear layer by a matrix on its input side (``input_moments`` says which and why). It
+adds no loss, and reads none of the text while training.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import random
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,15 +14,19 @@ from torch import Tensor, nn
 from transformers import TrainerCallback
 from transformers.pytorch_utils import Conv1D
 
-from gradloc.batches import collate, pad_token_id
+from gradloc.batches import pad_token_id
 from gradloc.errors import MethodError
-from gradloc.layers import canonical_name, evaluation_mode, unwrap
+from gradloc.layers import unwrap
+from gradloc.measuring import reference_texts
 from gradloc.methods.base import Method, Setting
 from gradloc.methods.extra_loss import planned_parameters
-from gradloc.methods.kept_texts import Source, check_texts, kept_rows
-
-# Reference texts that pass through the model at once.
-_BATCH = 8
+from gradloc.methods.input_moments import (
+    input_shields,
+    linear_modules,
+    mean_moments,
+    shielded_names,
+)
+from gradloc.methods.kept_texts import check_texts, encoded_rows, kept_rows, new_rows
 
 
 class InputShieldCallback(TrainerCallback):
@@ -46,9 +46,9 @@ class InputShieldCallback(TrainerCallback):
         MethodError: A shielded weight is not in the model, does not train, or has another shape.
 
     Example:
-        >>> moments = input_moments(model, rows, names)   # doctest: +SKIP
-        >>> Trainer(model, callbacks=[   # doctest: +SKIP
-        ...     GradLocCallback(plan), InputShieldCallback(input_shields(moments))])
+        >>> shield = InputShieldCallback.from_texts(old_texts, new_texts)   # doctest: +SKIP
+        >>> Trainer(model, processing_class=tokenizer,   # doctest: +SKIP
+        ...         callbacks=[GradLocCallback(plan), shield])
 
     References:
         Zeng et al. 2019 (OWM), arXiv:1810.01256, equation 1: the same matrix, built up task by
@@ -57,13 +57,56 @@ class InputShieldCallback(TrainerCallback):
 
     def __init__(self, shields: Mapping[str, Tensor]):
         self.shields = dict(shields)
+        self._request: _Request | None = None
         self._weights: dict[str, nn.Parameter] = {}
         self._transposed: set[str] = set()
         self._before: dict[str, Tensor] = {}
         self._hooks: list = []
 
-    def on_train_begin(self, args, state, control, model=None, optimizer=None, **kwargs):
+    @classmethod
+    def from_texts(
+        cls,
+        *groups: Sequence[str],
+        strength: float = 3.0,
+        max_length: int = 128,
+        n_texts: int = 256,
+        seed: int = 0,
+    ) -> "InputShieldCallback":
+        """Shield all linear layers that train, as measured when training starts.
+
+        A resumed training measures anew, on the weights that it goes on from.
+
+        Args:
+            *groups: Lists of texts, each of which counts the same: text whose behaviour is to be
+                kept; the new documents themselves, so that what they share moves less than what
+                is particular to each. None: the general passages that ship with gradloc.
+            strength: As for ``input_shields``.
+            max_length: Tokens of a text that count.
+            n_texts: Texts of a group at most.
+            seed: Which of them, where there are more.
+
+        Raises:
+            MethodError: The strength is not above 0, or a group is a single text or empty.
+        """
+        if not strength > 0:
+            raise MethodError(f"input_shield: strength must be above 0; found {strength!r}.")
+        for group in groups:
+            if isinstance(group, str) or not len(group):
+                raise MethodError("InputShieldCallback.from_texts takes lists of texts.")
+        drawn = [
+            random.Random(seed).sample(list(group), min(n_texts, len(group)))
+            for group in groups or (reference_texts(None),)
+        ]
+        callback = cls({})
+        callback._request = _Request(drawn, strength, max_length)
+        return callback
+
+    def on_train_begin(
+        self, args, state, control, model=None, optimizer=None, processing_class=None, **kwargs
+    ):
         """Find the weights and hook into the optimizer; plans are applied by now."""
+        if self._request is not None:
+            self.shields = self._request.measure(unwrap(model), processing_class)
         self._weights, self._transposed = {}, set()
         modules = linear_modules(unwrap(model))
         for name, shield in self.shields.items():
@@ -115,86 +158,30 @@ class InputShieldCallback(TrainerCallback):
         self._before = {}
 
 
-def linear_modules(model: nn.Module) -> dict[str, nn.Module]:
-    """Canonical name of its weight -> each linear layer that a shield can act on."""
-    return {
-        f"{canonical_name(name)}.weight": module
-        for name, module in model.named_modules()
-        if isinstance(module, (nn.Linear, Conv1D))
-    }
+@dataclass(frozen=True)
+class _Request:
+    """What ``from_texts`` was asked to measure."""
 
+    groups: list[list[str]]
+    strength: float
+    max_length: int
 
-def input_moments(
-    model: nn.Module,
-    rows: Sequence[Sequence[int]],
-    names: Iterable[str],
-    pad_id: int = 0,
-) -> dict[str, Tensor]:
-    """Second moments of what reference text sends into linear layers.
-
-    Args:
-        model: The model; left as found, in evaluation mode while this runs.
-        rows: Token rows.
-        names: Canonical names of the layers' weights.
-        pad_id: Token id that fills batches; padding does not count.
-
-    Returns:
-        Name -> C = mean over positions of x x', (in, in), float32.
-    """
-    modules = linear_modules(model)
-    sums: dict[str, Tensor] = {}
-    device = next(model.parameters()).device
-    real: list[Tensor] = []
-
-    def note(name: str):
-        def hook(module, inputs):
-            x = inputs[0].detach()[real[0]].float()
-            sums[name] = sums.get(name, 0) + x.T @ x
-
-        return hook
-
-    hooks = [modules[name].register_forward_pre_hook(note(name)) for name in names]
-    n_positions = 0
-    try:
-        with evaluation_mode(model), torch.no_grad():
-            for start in range(0, len(rows), _BATCH):
-                part = [list(row) for row in rows[start : start + _BATCH]]
-                batch = collate([{"input_ids": row, "labels": row} for row in part], pad_id)
-                real[:] = [batch["attention_mask"].bool().to(device)]
-                n_positions += int(real[0].sum())
-                # The stack alone: no head runs.
-                model.base_model(
-                    input_ids=batch["input_ids"].to(device),
-                    attention_mask=batch["attention_mask"].to(device),
-                )
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return {name: total / n_positions for name, total in sums.items()}
-
-
-def input_shields(moments: Mapping[str, Tensor], strength: float = 3.0) -> dict[str, Tensor]:
-    """S = (I + strength x C / mean eigenvalue of C)^-1 of each layer.
-
-    A direction that carries the mean share of the inputs is slowed down 1 + ``strength`` times,
-    one that carries none is left free.
-
-    Args:
-        moments: Name -> C, (in, in), from ``input_moments``.
-        strength: 0 leaves all updates as they are; the larger, the nearer to a projection onto
-            the directions that reference text does not use.
-
-    Example:
-        >>> input_shields({"w": torch.diag(torch.tensor([2.0, 0.0]))}, strength=2.0)["w"]
-        tensor([[0.2000, 0.0000],
-                [0.0000, 1.0000]])
-    """
-    shields = {}
-    for name, moment in moments.items():
-        mean = moment.diagonal().mean().clamp_min(torch.finfo(moment.dtype).tiny)
-        identity = torch.eye(len(moment), dtype=moment.dtype, device=moment.device)
-        shields[name] = torch.linalg.inv(identity + (strength / mean) * moment)
-    return shields
+    def measure(self, model: nn.Module, processing_class) -> dict[str, Tensor]:
+        """Shields of the linear layers that train."""
+        if processing_class is None:
+            raise MethodError(
+                "InputShieldCallback.from_texts needs the Trainer's processing_class: its "
+                "tokenizer."
+            )
+        tokenizer = getattr(processing_class, "tokenizer", processing_class)
+        groups = [encoded_rows(tokenizer, texts, self.max_length) for texts in self.groups]
+        trained = {
+            name for name, module in linear_modules(model).items() if module.weight.requires_grad
+        }
+        moments = mean_moments(
+            model, groups, shielded_names(model, trained), pad_token_id(tokenizer)
+        )
+        return input_shields(moments, self.strength)
 
 
 @dataclass(frozen=True)
@@ -205,14 +192,16 @@ class InputShield(Method):
         strength: How strongly, see ``input_shields``. Stronger shields want a higher learning
             rate.
         source: ``reference``: the setting's reference texts; ``generated``: texts sampled once
-            from the base model; ``continued``: what it makes of a few words of the new documents.
-            The last two need no old data. Of several, each counts the same.
+            from the base model; ``continued``: what it makes of a few words of the new documents;
+            ``new``: the new documents themselves, so that what they share with one another (their
+            manner, common words) moves less than what is particular to each. Only the first
+            needs old text. Of several, each counts the same.
         n_texts: How many texts of each source at most. A few thousand tokens are needed for as
             many inputs.
     """
 
     strength: float = 3.0
-    source: Source | tuple[Source, ...] = ("reference", "continued")
+    source: str | tuple[str, ...] = ("reference", "new")
     n_texts: int = 256
 
     def check(self) -> None:
@@ -226,7 +215,8 @@ class InputShield(Method):
         if not self._sources():
             raise MethodError("input_shield: source names no source of text.")
         for source in self._sources():
-            check_texts("input_shield", source, self.n_texts)
+            if source != "new":
+                check_texts("input_shield", source, self.n_texts)
 
     def callbacks(self, setting: Setting) -> list[TrainerCallback]:
         """The callback, with shields of the layers that the plan trains.
@@ -234,28 +224,15 @@ class InputShield(Method):
         Raises:
             MethodError: The plan trains no linear layer inside the blocks.
         """
-        trained = planned_parameters(setting.model, setting.plan)
-        head = setting.model.get_output_embeddings()
-        names = [
-            name
-            for name, module in linear_modules(setting.model).items()
-            if name in trained and module is not head
-        ]
-        if not names:
-            raise MethodError(
-                "input_shield: the plan trains no linear layer that can be shielded. Choose "
-                "another policy, or leave the method out."
-            )
-        found = [
-            input_moments(
-                setting.model,
-                kept_rows(setting, source, self.n_texts),
-                names,
-                pad_token_id(setting.tokenizer),
-            )
+        names = shielded_names(setting.model, planned_parameters(setting.model, setting.plan))
+        groups = [
+            new_rows(setting, self.n_texts)
+            if source == "new"
+            else kept_rows(setting, source, self.n_texts)
             for source in self._sources()
         ]
-        moments = {name: sum(part[name] for part in found) / len(found) for name in names}
+        pad_id = pad_token_id(setting.tokenizer)
+        moments = mean_moments(setting.model, groups, names, pad_id)
         return [InputShieldCallback(input_shields(moments, self.strength))]
 
     def _sources(self) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ values that say which. It records no predictions.
 """
 
 import random
+from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 from gradloc.errors import MethodError
@@ -71,14 +72,31 @@ def kept_rows(setting: Setting, source: str, n_texts: int) -> list[tuple[int, ..
         texts = _reference_texts(setting, n_texts)
     else:
         texts = written_texts(setting, source, n_texts)
-    encoded = (
-        tuple(setting.tokenizer(text, verbose=False)["input_ids"][: setting.max_length])
-        for text in texts
-    )
-    rows = [row for row in encoded if len(row) >= 2]
-    if not rows:
-        raise MethodError(f"none of the {len(texts)} reference texts has two tokens or more.")
-    return rows
+    return encoded_rows(setting.tokenizer, texts, setting.max_length)
+
+
+def new_rows(setting: Setting, n_texts: int) -> list[tuple[int, ...]]:
+    """Token rows of the new documents, at most ``n_texts`` of them, drawn by the seed.
+
+    Raises:
+        MethodError: There are none (a streamed corpus holds none).
+    """
+    texts = list(setting.new_texts)
+    drawn = random.Random(setting.arguments.seed).sample(texts, min(n_texts, len(texts)))
+    return encoded_rows(setting.tokenizer, drawn, setting.max_length)
+
+
+def encoded_rows(tokenizer, texts: Sequence[str], max_length: int) -> list[tuple[int, ...]]:
+    """Texts as rows of 2 to ``max_length`` tokens; shorter texts are left out.
+
+    Raises:
+        MethodError: None is left.
+    """
+    rows = (tuple(tokenizer(text, verbose=False)["input_ids"][:max_length]) for text in texts)
+    found = [row for row in rows if len(row) >= 2]
+    if not found:
+        raise MethodError(f"none of {len(texts)} texts has two tokens or more.")
+    return found
 
 
 def written_texts(setting: Setting, source: str, n_texts: int) -> list[str]:

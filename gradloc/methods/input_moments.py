@@ -1,0 +1,136 @@
+"""What text sends into linear layers, and the shields that follow from it.
+
+Comes in: a model and token rows. Goes out: for each linear layer the second moment of its inputs,
+and the matrix that its updates are multiplied by. It trains nothing.
+
+Why: a linear layer y = W x that is changed by D answers the input x otherwise by D x. Over some
+text that is E ||D x||^2 = tr(D C D') with C = E[x x'], the second moment of its inputs. C is far
+from round: few directions carry most of it. The step that gains as much for the least of this
+cost is the ordinary one times (I + s C)^-1.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from gradloc.batches import collate
+from gradloc.errors import MethodError
+from gradloc.layers import canonical_name, evaluation_mode
+
+# Texts that pass through the model at once.
+_BATCH = 8
+
+
+def shielded_names(model: nn.Module, trained: Collection[str]) -> list[str]:
+    """The linear layers among what trains, the head aside.
+
+    Raises:
+        MethodError: There are none.
+    """
+    head = model.get_output_embeddings()
+    names = [
+        name
+        for name, module in linear_modules(model).items()
+        if name in trained and module is not head
+    ]
+    if not names:
+        raise MethodError(
+            "input_shield: nothing that trains is a linear layer that can be shielded. Choose "
+            "another policy, or leave the shield out."
+        )
+    return names
+
+
+def mean_moments(
+    model: nn.Module,
+    groups: Sequence[Sequence[Sequence[int]]],
+    names: Sequence[str],
+    pad_id: int,
+) -> dict[str, Tensor]:
+    """``input_moments`` of several groups of rows, each of which counts the same."""
+    found = [input_moments(model, rows, names, pad_id) for rows in groups]
+    return {name: sum(part[name] for part in found) / len(found) for name in names}
+
+
+def linear_modules(model: nn.Module) -> dict[str, nn.Module]:
+    """Canonical name of its weight -> each linear layer that a shield can act on."""
+    return {
+        f"{canonical_name(name)}.weight": module
+        for name, module in model.named_modules()
+        if isinstance(module, (nn.Linear, Conv1D))
+    }
+
+
+def input_moments(
+    model: nn.Module,
+    rows: Sequence[Sequence[int]],
+    names: Iterable[str],
+    pad_id: int = 0,
+) -> dict[str, Tensor]:
+    """Second moments of what reference text sends into linear layers.
+
+    Args:
+        model: The model; left as found, in evaluation mode while this runs.
+        rows: Token rows.
+        names: Canonical names of the layers' weights.
+        pad_id: Token id that fills batches; padding does not count.
+
+    Returns:
+        Name -> C = mean over positions of x x', (in, in), float32.
+    """
+    modules = linear_modules(model)
+    sums: dict[str, Tensor] = {}
+    device = next(model.parameters()).device
+    real: list[Tensor] = []
+
+    def note(name: str):
+        def hook(module, inputs):
+            x = inputs[0].detach()[real[0]].float()
+            sums[name] = sums.get(name, 0) + x.T @ x
+
+        return hook
+
+    hooks = [modules[name].register_forward_pre_hook(note(name)) for name in names]
+    n_positions = 0
+    try:
+        with evaluation_mode(model), torch.no_grad():
+            for start in range(0, len(rows), _BATCH):
+                part = [list(row) for row in rows[start : start + _BATCH]]
+                batch = collate([{"input_ids": row, "labels": row} for row in part], pad_id)
+                real[:] = [batch["attention_mask"].bool().to(device)]
+                n_positions += int(real[0].sum())
+                # The stack alone: no head runs.
+                model.base_model(
+                    input_ids=batch["input_ids"].to(device),
+                    attention_mask=batch["attention_mask"].to(device),
+                )
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return {name: total / n_positions for name, total in sums.items()}
+
+
+def input_shields(moments: Mapping[str, Tensor], strength: float = 3.0) -> dict[str, Tensor]:
+    """S = (I + strength x C / mean eigenvalue of C)^-1 of each layer.
+
+    A direction that carries the mean share of the inputs is slowed down 1 + ``strength`` times,
+    one that carries none is left free.
+
+    Args:
+        moments: Name -> C, (in, in), from ``input_moments``.
+        strength: 0 leaves all updates as they are; the larger, the nearer to a projection onto
+            the directions that reference text does not use.
+
+    Example:
+        >>> input_shields({"w": torch.diag(torch.tensor([2.0, 0.0]))}, strength=2.0)["w"]
+        tensor([[0.2000, 0.0000],
+                [0.0000, 1.0000]])
+    """
+    shields = {}
+    for name, moment in moments.items():
+        mean = moment.diagonal().mean().clamp_min(torch.finfo(moment.dtype).tiny)
+        identity = torch.eye(len(moment), dtype=moment.dtype, device=moment.device)
+        shields[name] = torch.linalg.inv(identity + (strength / mean) * moment)
+    return shields
