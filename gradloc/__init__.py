@@ -14,6 +14,7 @@ _HOME = {
     "GradLocCallback": "callback",
     "GradientProfile": "profile",
     "GradlocError": "errors",
+    "InputShieldCallback": "methods.input_shield",
     "LayerPlan": "plan",
     "ProbeSet": "probes",
     "Recipe": "recipe",

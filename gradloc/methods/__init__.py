@@ -6,8 +6,11 @@ and enter it in ``METHODS``.
 """
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from gradloc.errors import MethodError
 from gradloc.methods.averaging import WeightAveraging
@@ -66,11 +69,18 @@ def build_method(name: str, options: Mapping[str, Any] | None = None) -> Method:
         if option not in known:
             hint = did_you_mean(option, known)
             raise MethodError(f"method {name!r} has no option {option!r}. {hint}")
-    method = METHODS[name](**options)
     try:
-        method.check()
-    except TypeError as error:  # a text where a number is compared
-        raise MethodError(f"method {name!r}: an option has the wrong type ({error}).") from error
+        # Pydantic's strict mode takes lists for tuples in JSON only.
+        method = TypeAdapter(METHODS[name]).validate_json(json.dumps(options), strict=True)
+    except ValidationError as error:
+        wrong = error.errors(include_url=False)[0]
+        rule = wrong["msg"].removeprefix("Input should be ")
+        raise MethodError(
+            f"method {name!r}: {wrong['loc'][0]} must be {rule}; found {wrong['input']!r}."
+        ) from error
+    except TypeError as error:
+        raise MethodError(f"method {name!r}: options must be plain values ({error}).") from error
+    method.check()
     return method
 
 

@@ -112,7 +112,7 @@ def input_moments(
     return {name: total / n_positions for name, total in sums.items()}
 
 
-def input_shields(moments: Mapping[str, Tensor], strength: float = 3.0) -> dict[str, Tensor]:
+def input_shields(moments: Mapping[str, Tensor], strength: float = 1.0) -> dict[str, Tensor]:
     """S = (I + strength x C / mean eigenvalue of C)^-1 of each layer.
 
     A direction that carries the mean share of the inputs is slowed down 1 + ``strength`` times,

@@ -67,7 +67,7 @@ class InputShieldCallback(TrainerCallback):
     def from_texts(
         cls,
         *groups: Sequence[str],
-        strength: float = 3.0,
+        strength: float = 1.0,
         max_length: int = 128,
         n_texts: int = 256,
         seed: int = 0,
@@ -200,7 +200,7 @@ class InputShield(Method):
             many inputs.
     """
 
-    strength: float = 3.0
+    strength: float = 1.0
     source: str | tuple[str, ...] = ("reference", "new")
     n_texts: int = 256
 
