@@ -260,12 +260,9 @@ def stored_results() -> str:
 
 def stored_frontier() -> str:
     """Of every corpus of the stored sweep: forgetting against full training's at equal uptake."""
-    from gradloc.report.formatting import MISSING, interval, metric_label, number, percent
+    from gradloc.report.formatting import MISSING, metric_label, number, percent
     from gradloc.sweep.frontiers import find_frontier
     from gradloc.sweep.looks import share_text
-
-    def text(figure) -> str:
-        return f"{number(figure.value)} {interval(figure, brackets=True)}".strip()
 
     parts = []
     frontier = find_frontier(STORED / "frontier.json")
@@ -274,7 +271,7 @@ def stored_frontier() -> str:
         parts.append(f"### {name}")
         parts.append(
             f"Best uptake of `{frontier.line}` ({metric_label(frontier.axis)}): "
-            f"{text(corpus.best_uptake)} nats, at rate {corpus.best_rate:g}; seeds "
+            f"{_figure(corpus.best_uptake)} nats, at rate {corpus.best_rate:g}; seeds "
             f"{', '.join(map(str, corpus.seeds))}."
         )
         for loss in next(iter(corpus.arms.values())).forgetting:
@@ -286,8 +283,8 @@ def stored_frontier() -> str:
             rows = [
                 (
                     f"`{arm}`",
-                    *(text(at.ratio) for at in found.forgetting[loss].at_uptake),
-                    text(found.forgetting[loss].mean_ratio),
+                    *(_figure(at.ratio) for at in found.forgetting[loss].at_uptake),
+                    _figure(found.forgetting[loss].mean_ratio),
                     number(found.uptake_share.value),
                     MISSING
                     if found.trainable_fraction is None
@@ -299,6 +296,29 @@ def stored_frontier() -> str:
             ]
             parts.append(_table(head, rows))
     return "\n\n".join(parts)
+
+
+def stored_shields() -> str:
+    """Every run of the stored look at the shield: uptake, and forgetting / the line's there."""
+    from gradloc.report.formatting import learning_rate, metric_label, number
+    from gradloc.sweep.frontiers import find_frontier
+
+    frontier = find_frontier(STORED / "frontier-shields.json")
+    (corpus,) = frontier.corpora.values()
+    losses = list(corpus.arms[frontier.line].forgetting)
+    head = ("arm", "learning rate", "uptake, nats", *(metric_label(loss) for loss in losses))
+    rows = [
+        (
+            f"`{arm}`",
+            learning_rate(point.learning_rate),
+            number(point.measures[frontier.axis].value),
+            *(_figure(point.forgetting_ratio[loss]) for loss in losses),
+        )
+        for arm, found in corpus.arms.items()
+        if arm != frontier.line
+        for point in found.points
+    ]
+    return _table(head, rows)
 
 
 def training_arguments() -> str:
@@ -370,6 +390,13 @@ def public_names() -> str:
     )
 
 
+def _figure(figure: Any) -> str:
+    """A figure as ``0.43 [0.41 to 0.45]``."""
+    from gradloc.report.formatting import interval, number
+
+    return f"{number(figure.value)} {interval(figure, brackets=True)}".strip()
+
+
 def _first_line(thing: Any) -> str:
     return _markdown(inspect.getdoc(thing).split("\n\n")[0].replace("\n", " "))
 
@@ -400,6 +427,7 @@ GENERATORS: dict[str, Callable[[], str]] = {
         shipped_suites,
         stored_results,
         stored_frontier,
+        stored_shields,
         training_arguments,
         errors,
         commands,
