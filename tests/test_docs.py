@@ -136,7 +136,7 @@ def test_every_public_name_policy_reader_error_and_command_is_documented(pages):
     api = page(pages, "api")
     assert {f"gradloc.{name}" for name in gradloc.__all__ if name[0] != "_"} <= api.ids
     for name, known in {
-        "concepts": POLICIES,
+        "policies": POLICIES,
         "recipes": READERS,
         "command-line": [f"gradloc {command}" for command in cli.commands],
         "what-can-go-wrong": [
