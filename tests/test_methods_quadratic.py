@@ -58,13 +58,17 @@ def quadratic(start, weight, importance=None):
     ],
 )
 def test_training_equals_a_loop_on_the_sum(tmp_path, optim, clip, accumulation, frozen, fisher):
-    model = build_model("llama_tied")
+    # In double precision, but for norms and loss: Adam divides by a gradient's size, so where terms
+    # cancel it turns the rounding of another order of summing into steps of another length.
+    model = build_model("llama_tied").double()
     plan = plan_for(model) if frozen else None
     start = starting_weights(model, plan)
     importance = None
     if fisher:
         generator = torch.Generator().manual_seed(0)
-        importance = {n: torch.rand(s.shape, generator=generator) for n, s in start.items()}
+        importance = {
+            n: torch.rand(s.shape, generator=generator).double() for n, s in start.items()
+        }
     callback = QuadraticPenaltyCallback(start, weight=20.0, importance=importance)
     trainer = by_trainer(
         tmp_path,
@@ -78,16 +82,16 @@ def test_training_equals_a_loop_on_the_sum(tmp_path, optim, clip, accumulation, 
     )
     options = dict(plan=plan, optim=optim, clip=clip)
     penalty = quadratic(start, 20.0, importance)
-    expected = by_hand(build_model("llama_tied"), penalty, **options)
-    without = by_hand(build_model("llama_tied"), lambda model, step: 0.0, **options)
+    expected = by_hand(build_model("llama_tied").double(), penalty, **options)
+    without = by_hand(build_model("llama_tied").double(), lambda model, step: 0.0, **options)
     assert largest_gap(model, expected) < 1e-6 < 20e-6 < largest_gap(model, without)
     values = [e["quadratic_penalty"] for e in trainer.state.log_history if "loss" in e]
-    before_last = by_hand(build_model("llama_tied"), penalty, n_steps=3, **options)
+    before_last = by_hand(build_model("llama_tied").double(), penalty, n_steps=3, **options)
     assert values[0] == 0
-    # What is logged has no weight; rounding of the weights shows in the distance.
+    # What is logged has no weight.
     assert math.isclose(values[3], penalty(before_last, 0).item() / 20.0, rel_tol=1e-3)
     if frozen:
-        assert moved(model) == set(start)
+        assert moved(model.float()) == set(start)
 
 
 def test_fisher_is_that_of_a_loop_over_parameters(llama):
