@@ -260,41 +260,43 @@ def stored_results() -> str:
 
 def stored_frontier() -> str:
     """Of every corpus of the stored sweep: forgetting against full training's at equal uptake."""
-    from gradloc.report.formatting import MISSING, metric_label, number, percent
+    from gradloc.report.formatting import MISSING, learning_rate, metric_label, number, percent
     from gradloc.sweep.frontiers import find_frontier
     from gradloc.sweep.looks import share_text
 
     parts = []
     frontier = find_frontier(STORED / "frontier.json")
     for name, corpus in frontier.corpora.items():
-        several = {arm: found for arm, found in corpus.arms.items() if arm != frontier.line}
+        others = {arm: found for arm, found in corpus.arms.items() if arm != frontier.line}
         parts.append(f"### {name}")
         parts.append(
             f"Best uptake of `{frontier.line}` ({metric_label(frontier.axis)}): "
-            f"{_figure(corpus.best_uptake)} nats, at rate {corpus.best_rate:g}; seeds "
-            f"{', '.join(map(str, corpus.seeds))}."
+            f"{_figure(corpus.best_uptake)} nats, at rate {learning_rate(corpus.best_rate)}."
         )
         for loss in next(iter(corpus.arms.values())).forgetting:
             shares = [at.share for at in corpus.arms[frontier.line].forgetting[loss].at_uptake]
-            head = (
-                metric_label(loss), *(f"at {share_text(share)}" for share in shares), "mean",
-                "best uptake", "parameters", "time", "seeds",
-            )  # fmt: skip
+            head = (metric_label(loss), *(f"at {share_text(share)}" for share in shares), "mean")
             rows = [
                 (
                     f"`{arm}`",
                     *(_figure(at.ratio) for at in found.forgetting[loss].at_uptake),
                     _figure(found.forgetting[loss].mean_ratio),
-                    number(found.uptake_share.value),
-                    MISSING
-                    if found.trainable_fraction is None
-                    else percent(found.trainable_fraction),
-                    number(found.time_ratio.value),
-                    str(len(found.seeds)),
                 )
-                for arm, found in several.items()
+                for arm, found in others.items()
             ]
             parts.append(_table(head, rows))
+        rows = [
+            (
+                f"`{arm}`",
+                _figure(found.uptake_share),
+                MISSING if found.trainable_fraction is None else percent(found.trainable_fraction),
+                number(found.time_ratio.value),
+                ", ".join(map(str, found.seeds)),
+            )
+            for arm, found in others.items()
+        ]
+        head = ("", "best uptake / full's", "parameters trained", "time / full's", "seeds")
+        parts.append(_table(head, rows))
     return "\n\n".join(parts)
 
 
@@ -394,7 +396,8 @@ def _figure(figure: Any) -> str:
     """A figure as ``0.43 [0.41 to 0.45]``."""
     from gradloc.report.formatting import interval, number
 
-    return f"{number(figure.value)} {interval(figure, brackets=True)}".strip()
+    ends = interval(figure, brackets=True).replace(" ", "\N{NO-BREAK SPACE}")
+    return f"{number(figure.value)} {ends}".strip()
 
 
 def _first_line(thing: Any) -> str:
