@@ -18,6 +18,7 @@ def test_continued_texts_begin_as_the_new_documents_do_and_go_on_in_the_models_w
     # "abc" is too short to begin with, and what it is cut to at most is what trains.
     assert all(any(text[:4] in new for new in NEW[:2]) for text in texts)
     assert {text[:4] for text in texts[1::2]} == {new[:4] for new in NEW[:2]}
+    assert {text[:4] for text in texts[::2]} - {new[:4] for new in NEW}, "the others from within"
     assert not any(text in new for text in texts for new in NEW)
     assert texts == written_texts(setting, "continued", 12)
     assert [len(row) for row in kept_rows(setting, "continued", 12)] == [28] * 12
