@@ -6,7 +6,7 @@ on. It runs no model.
 """
 
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -200,6 +200,42 @@ def training_rows(
         yield from _rows(held[:n_ready], max_length)
         held = held[n_ready:]
     yield from _rows(held, max_length)
+
+
+def dataset_rows(dataset, n: int, max_length: int, seed: int = 0) -> list[list[int]]:
+    """Token rows of what a Trainer trains on, read ahead of it.
+
+    Args:
+        dataset: A dataset with a length, of which rows are drawn, or a stream of ``datasets``,
+            of which the first are taken. Any other stream is left alone: what is read of it
+            might be gone.
+        n: Rows at most.
+        max_length: Tokens a row at most.
+        seed: Which rows are drawn.
+
+    Returns:
+        ``input_ids`` without padding, of two tokens or more; none where the rows have no
+        ``input_ids`` (a collator may be the one to tokenise).
+    """
+    from datasets import IterableDataset  # slow to import, and measuring needs none
+
+    if hasattr(dataset, "__len__"):
+        indices = random.Random(seed).sample(range(len(dataset)), min(n, len(dataset)))
+        rows: Iterable = (dataset[index] for index in indices)
+    elif isinstance(dataset, IterableDataset):
+        rows = dataset.take(n)
+    else:
+        return []
+    found = []
+    for row in rows:
+        if not isinstance(row, Mapping) or "input_ids" not in row:
+            return []
+        ids = torch.as_tensor(row["input_ids"])
+        mask = torch.as_tensor(row.get("attention_mask", torch.ones_like(ids)))
+        ids = ids[mask.bool()][:max_length].tolist()
+        if len(ids) >= 2:
+            found.append(ids)
+    return found
 
 
 def _rows(ids: list[int], max_length: int) -> Iterator[dict[str, list[int]]]:

@@ -30,14 +30,16 @@ from gradloc.freezing import (
     scale_learning_rates,
 )
 from gradloc.label_loss import score_labels_only
-from gradloc.measuring import profile_probes, reference_texts
+from gradloc.localizing import Localization
+from gradloc.measuring import reference_texts
+from gradloc.methods.input_shield import InputShieldCallback
 from gradloc.models import load_tokenizer
 from gradloc.plan import LayerPlan, as_plan
 from gradloc.prefix_cache import CacheConfig, PrefixCache
 from gradloc.probes import ProbeSet, load_probes
 from gradloc.profile import GradientProfile
 from gradloc.recipe import MeasureConfig
-from gradloc.selection import DEFAULT_POLICY, select_layers
+from gradloc.selection import DEFAULT_POLICY
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +66,7 @@ class GradLocCallback(TrainerCallback, ExportableState):
         trainable_fraction: Parameters that train / all parameters of the model, 0-1.
         n_verified: Frozen tensors proven unchanged at the end of training.
         prefix_cache: The cache while training runs, with ``n_hits``, ``n_misses``, ``n_bytes``.
+        shield: The callback that shields the steps, once training has begun; ``None``: none does.
     """
 
     def __init__(
@@ -82,7 +85,8 @@ class GradLocCallback(TrainerCallback, ExportableState):
         self.profile: GradientProfile | None = None
         self.trainable_fraction = float("nan")
         self.n_verified = 0
-        self._request: _Request | None = None
+        self.shield: InputShieldCallback | None = None
+        self._localization: Localization | None = None
         self._frozen: FrozenLayers | None = None
         self._hooks: list = []
 
@@ -93,13 +97,16 @@ class GradLocCallback(TrainerCallback, ExportableState):
         *,
         reference: str | Path | list[str] | None = None,
         policy: str = DEFAULT_POLICY,
+        shield: float | None = None,
         measure: MeasureConfig | None = None,
         seed: int = 0,
         cache: CacheConfig | str | Path | None = None,
         label_loss: bool | None = None,
         **options: object,
     ) -> "GradLocCallback":
-        """Measure on probes when training starts, then select and freeze.
+        """Measure on probes when training starts, then select, freeze and shield.
+
+        The published method is ``policy="rgn_above_mean"``: it chooses layers, and no more.
 
         Args:
             probes: Probe file or set. Probes whose ``split`` is ``evaluation`` and ``invariant``
@@ -108,6 +115,11 @@ class GradLocCallback(TrainerCallback, ExportableState):
                 (passages between blank lines) or a list of texts. ``None``: the general passages
                 that ship with gradloc.
             policy: A key of ``gradloc.selection.POLICIES``.
+            shield: How strongly each step is held back where the reference text and the rows to
+                train on have their inputs in common (``InputShieldCallback``); 0: not at all.
+                ``None``: 1 with the default policy, 0 with any other. Shielded steps are
+                shorter and want a higher learning rate. A resumed training makes the shield
+                anew, from the weights that it goes on from.
             measure: Granularity, counts and lengths.
             seed: Which probes and texts are drawn.
             cache: As for ``GradLocCallback``.
@@ -115,17 +127,18 @@ class GradLocCallback(TrainerCallback, ExportableState):
             **options: Options of the policy.
 
         Raises:
-            GradlocError: The files cannot be read.
+            GradlocError: The files cannot be read, or the shield's strength is below 0.
         """
         callback = cls(None, cache=cache, label_loss=label_loss)
         probe_set = probes if isinstance(probes, ProbeSet) else load_probes(probes)
         texts = list(reference) if isinstance(reference, (list, tuple)) else None
-        callback._request = _Request(
+        callback._localization = Localization(
             probe_set,
             texts if texts is not None else reference_texts(reference),
             policy,
             options,
             measure or MeasureConfig(),
+            shield,
             seed,
         )
         return callback
@@ -151,7 +164,7 @@ class GradLocCallback(TrainerCallback, ExportableState):
 
     def on_init_end(self, args, state, control, **kwargs):
         """Find the trainer that is being built and get hold of its optimizer's making."""
-        _wrap_create_optimizer(_trainer_under_construction())
+        _wrap_create_optimizer(_trainer_under_construction(), self)
 
     def on_train_begin(self, args, state, control, model=None, **kwargs):
         """Check that the freeze took place, and spare the frozen depth of the backward pass."""
@@ -208,6 +221,7 @@ class GradLocCallback(TrainerCallback, ExportableState):
         self._frozen = freeze_layers(trainer.model, self.plan)
         if self._frozen.learning_rate_scales:
             self._hooks = scale_learning_rates(trainer.optimizer, self._frozen.learning_rate_scales)
+        self._protect(trainer)
         self._save_work(trainer)
         n_parameters = sum(p.numel() for p in trainer.model.parameters())
         self.trainable_fraction = self._frozen.n_trainable / n_parameters
@@ -241,10 +255,21 @@ class GradLocCallback(TrainerCallback, ExportableState):
             )
             self._hooks.append(self.prefix_cache)
 
+    def _protect(self, trainer: Trainer) -> None:
+        """Shield what is known from the steps of what trains, if that was asked for."""
+        if self.shield is not None:  # of an earlier train()
+            trainer.remove_callback(self.shield)
+            self.shield = None
+        if self._localization is not None:
+            self.shield = self._localization.protect(
+                trainer.model, _tokenizer(trainer), trainer.train_dataset
+            )
+        if self.shield is not None:
+            trainer.add_callback(self.shield)
+
     def _measure(self, trainer: Trainer) -> LayerPlan:
         """Measure on the first process and give every other the same plan."""
-        request = self._request
-        if request is None:
+        if self._localization is None:
             raise GradlocError(
                 "GradLocCallback needs a plan: GradLocCallback('plan.json') or "
                 "GradLocCallback.from_probes('probes.jsonl')."
@@ -253,25 +278,9 @@ class GradLocCallback(TrainerCallback, ExportableState):
 
         plans: list = [None]
         if trainer.accelerator.is_main_process:
-            self.profile = profile_probes(
-                trainer.model,
-                _tokenizer(trainer),
-                request.probes,
-                request.reference,
-                request.measure,
-                seed=request.seed,
-            )
-            plans = [select_layers(self.profile, request.policy, **request.options)]
+            self.profile, plan = self._localization.choose(trainer.model, _tokenizer(trainer))
+            plans = [plan]
         return broadcast_object_list(plans)[0]
-
-
-class _Request:
-    """What ``from_probes`` was asked to measure and select."""
-
-    def __init__(self, probes, reference, policy, options, measure, seed):
-        self.probes, self.reference = probes, reference
-        self.policy, self.options = policy, options
-        self.measure, self.seed = measure, seed
 
 
 def attach(trainer: Trainer, plan: LayerPlan | str | Path | GradLocCallback) -> GradLocCallback:
@@ -287,7 +296,7 @@ def attach(trainer: Trainer, plan: LayerPlan | str | Path | GradLocCallback) -> 
     callback = plan if isinstance(plan, GradLocCallback) else GradLocCallback(plan)
     trainer.add_callback(callback)
     trainer.state.stateful_callbacks.setdefault(type(callback).__name__, callback.state())
-    _wrap_create_optimizer(trainer)
+    _wrap_create_optimizer(trainer, callback)
     return callback
 
 
@@ -307,7 +316,7 @@ def _trainer_under_construction() -> Trainer:
     )
 
 
-def _wrap_create_optimizer(trainer: Trainer) -> None:
+def _wrap_create_optimizer(trainer: Trainer, given: GradLocCallback) -> None:
     """Freeze as soon as this trainer has built its optimizer; once a trainer."""
     if trainer.is_deepspeed_enabled:
         raise GradlocError(
@@ -324,6 +333,8 @@ def _wrap_create_optimizer(trainer: Trainer) -> None:
         callback = next(
             c for c in trainer.callback_handler.callbacks if isinstance(c, GradLocCallback)
         )
+        # A plan is part of a callback's state, probes and texts are not.
+        callback._localization = callback._localization or given._localization
         callback.restore()  # a second train() starts from the flags of the first
         optimizer = create_optimizer(*args, **kwargs)
         callback._freeze(trainer)

@@ -4,10 +4,18 @@ import itertools
 import pytest
 import torch
 from conftest import build_model
+from datasets import IterableDataset
 from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from gradloc.batches import collate, pad_token_id, probe_batches, text_batches, training_rows
+from gradloc.batches import (
+    collate,
+    dataset_rows,
+    pad_token_id,
+    probe_batches,
+    text_batches,
+    training_rows,
+)
 from gradloc.errors import GradlocError, SpanError
 from gradloc.probes import Probe
 
@@ -196,3 +204,23 @@ def test_the_width_is_rounded_up_to_a_multiple_and_only_padding_is_added():
     assert batch["attention_mask"].sum(dim=1).tolist() == [5, 8]
     assert (batch["labels"][batch["attention_mask"] == 0] == -100).all()
     assert collate(rows, pad_token_id=0, pad_to_multiple_of=4)["input_ids"].shape == (2, 8)
+
+
+def test_rows_of_a_dataset_are_read_ahead_without_padding_and_without_losing_any():
+    data = [
+        {"input_ids": [5, 6, 7, 0, 0], "attention_mask": [1, 1, 1, 0, 0]},
+        {"input_ids": [0, 0, 8, 9], "attention_mask": [0, 0, 1, 1]},
+        {"input_ids": torch.tensor([1, 2, 3, 4, 5, 6])},
+        {"input_ids": [3]},  # nothing to predict
+    ]
+    assert sorted(dataset_rows(data, 4, 4)) == [[1, 2, 3, 4], [5, 6, 7], [8, 9]]
+    many = [{"input_ids": [i, i]} for i in range(50)]
+    drawn = dataset_rows(many, 5, 4, seed=1)
+    assert len(drawn) == 5 and drawn != dataset_rows(many, 5, 4, seed=2)
+
+    stream = IterableDataset.from_generator(lambda: iter(many))
+    assert dataset_rows(stream, 3, 4) == [[0, 0], [1, 1], [2, 2]]
+    assert len(list(stream)) == 50, "what was read ahead is still trained on"
+    once = iter(many)
+    assert dataset_rows(once, 3, 4) == [] and len(list(once)) == 50
+    assert dataset_rows([{"text": "to be tokenised later"}], 3, 4) == []

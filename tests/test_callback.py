@@ -16,10 +16,13 @@ from gradloc import GradLocCallback, LayerPlan, attach
 from gradloc.errors import (
     FrozenParametersChangedError,
     GradlocError,
+    MethodError,
     PlanMismatchError,
     SelectionError,
 )
 from gradloc.layers import find_units
+from gradloc.methods.input_moments import input_shields, linear_modules, mean_moments
+from gradloc.methods.input_shield import InputShieldCallback
 
 CHOSEN = ("model.layers.1.mlp", "model.layers.2.self_attn")
 
@@ -258,18 +261,23 @@ def test_gradient_accumulation_gives_the_same_weights_as_a_larger_batch(tmp_path
 DDP_SCRIPT = """
 import sys, torch
 sys.path.insert(0, {tests!r})
-from test_callback import CHOSEN, changed_units, parameters_in, plan_for, trainer_for
+from pathlib import Path
+from test_callback import *
 from conftest import build_model
 from gradloc import GradLocCallback
 
 model = build_model("llama_tied").train()
 before = parameters_in(model)
-trainer = trainer_for({folder!r}, GradLocCallback(plan_for(model)), model,
-                      ddp_find_unused_parameters=False, ddp_backend="gloo",
-                      per_device_train_batch_size=2)
+settings = dict(ddp_find_unused_parameters=False, ddp_backend="gloo", per_device_train_batch_size=2)
+folder = Path({folder!r})
+if {shielded}:
+    trainer = shielding_trainer(folder, None, model=model, **settings)
+else:
+    trainer = trainer_for(folder, GradLocCallback(plan_for(model)), model, **settings)
 trainer.train()
 assert torch.distributed.get_world_size() == 2
-assert changed_units(model, before) == set(CHOSEN)
+(callback,) = callbacks_of(trainer, GradLocCallback)
+assert changed_units(model, before) == set(callback.plan.trained)
 mine = torch.cat([p.detach().flatten() for p in model.parameters()])
 theirs = [torch.empty_like(mine) for _ in range(2)]
 torch.distributed.all_gather(theirs, mine)
@@ -280,13 +288,7 @@ torch.distributed.destroy_process_group()
 """
 
 
-@pytest.mark.slow
-def test_two_processes_train_as_one(tmp_path):
-    """DDP over gloo without find_unused_parameters, equal to one process on the same batches."""
-    script = tmp_path / "script.py"
-    script.write_text(
-        DDP_SCRIPT.format(tests=str(Path(__file__).parent), folder=str(tmp_path / "ddp"))
-    )
+def run_on_two_processes(script):
     done = subprocess.run(
         [
             sys.executable,
@@ -304,11 +306,26 @@ def test_two_processes_train_as_one(tmp_path):
         env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    single = trainer_for(
-        tmp_path / "one",
-        GradLocCallback(plan_for(build_model("llama_tied"))),
-        save_strategy="no",
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shielded", [False, True])
+def test_two_processes_train_as_one(tmp_path, shielded):
+    """DDP over gloo without find_unused_parameters, equal to one process on the same batches."""
+    for name in ("ddp", "one"):
+        (tmp_path / name).mkdir()
+    script = tmp_path / "script.py"
+    script.write_text(
+        DDP_SCRIPT.format(
+            tests=str(Path(__file__).parent), folder=str(tmp_path / "ddp"), shielded=shielded
+        )
     )
+    run_on_two_processes(script)
+    if shielded:
+        single = shielding_trainer(tmp_path / "one", None, save_strategy="no")
+    else:
+        plan = plan_for(build_model("llama_tied"))
+        single = trainer_for(tmp_path / "one", GradLocCallback(plan), save_strategy="no")
     single.train()
     together = torch.load(tmp_path / "ddp" / "weights.pt")
     for name, parameter in single.model.state_dict().items():
@@ -410,3 +427,92 @@ def test_from_probes_measures_selects_and_freezes(tmp_path):
     trainer.train(resume_from_checkpoint=str(tmp_path / "out" / "checkpoint-2"))
     assert resumed.plan == callback.plan  # the checkpoint's, not measured anew
     assert resumed.profile is None
+
+
+def shielding_trainer(folder, callback, *more, model=None, **changes):
+    probes, reference = write_probes(folder)
+    return Trainer(
+        model=model or build_model("llama_tied").train(),
+        args=arguments(folder / "out", **changes),
+        train_dataset=Rows(),
+        processing_class=tiny_tokenizer(),
+        callbacks=[callback or GradLocCallback.from_probes(probes, reference=reference), *more],
+    )
+
+
+def callbacks_of(trainer, kind):
+    return [c for c in trainer.callback_handler.callbacks if isinstance(c, kind)]
+
+
+def test_by_default_the_steps_are_shielded_from_reference_and_training_rows(tmp_path):
+    """The same weights as with the plan and with shields that are made here, by themselves."""
+    trainer = shielding_trainer(tmp_path, None)
+    trainer.train()
+    (callback,) = callbacks_of(trainer, GradLocCallback)
+    assert callback.shield is not None
+
+    base = build_model("llama_tied")
+    trained = {
+        name
+        for unit in find_units(base)
+        if callback.plan.scale[unit.name]
+        for name in unit.parameters
+    }
+    names = [name for name in linear_modules(base) if name in trained]
+    lines = (tmp_path / "reference.jsonl").read_text().splitlines()
+    texts = [json.loads(line)["text"] for line in lines]
+    groups = [
+        [tiny_tokenizer()(text)["input_ids"] for text in texts],
+        [row["input_ids"].tolist() for row in Rows()],
+    ]
+    shields = input_shields(mean_moments(base, groups, names, 0))
+    by_hand = shielding_trainer(
+        tmp_path, GradLocCallback(callback.plan), InputShieldCallback(shields)
+    )
+    by_hand.train()
+    for name, value in by_hand.model.state_dict().items():
+        torch.testing.assert_close(trainer.model.state_dict()[name], value, rtol=1e-4, atol=1e-5)
+    unshielded = shielding_trainer(tmp_path, GradLocCallback(callback.plan))
+    unshielded.train()
+    name = names[0]
+    assert not torch.allclose(
+        trainer.model.state_dict()[name], unshielded.model.state_dict()[name], atol=1e-4
+    )
+
+
+@pytest.mark.parametrize("restore_states", [False, True])
+def test_a_resumed_training_is_shielded_again(tmp_path, restore_states):
+    shielding_trainer(tmp_path, None).train()
+    trainer = shielding_trainer(
+        tmp_path, None, restore_callback_states_from_checkpoint=restore_states
+    )
+    trainer.train(resume_from_checkpoint=str(tmp_path / "out" / "checkpoint-2"))
+    shields = callbacks_of(trainer, InputShieldCallback)
+    assert len(shields) == 1 and shields[0].shields
+    trainer.train()
+    shields = callbacks_of(trainer, InputShieldCallback)
+    assert len(shields) == 1, "a second train() shields once"
+
+
+def test_a_shield_is_left_out_where_it_is_not_wanted_or_cannot_act(tmp_path, caplog):
+    probes, reference = write_probes(tmp_path)
+
+    def train(model=None, **options):
+        callback = GradLocCallback.from_probes(probes, reference=reference, **options)
+        shielding_trainer(tmp_path, callback, model=model, max_steps=1).train()
+        return callback.shield
+
+    assert train(policy="top_rgn_k", k=2) is None
+    assert train(shield=0) is None
+    assert train(policy="top_rgn_k", k=2, shield=0.5) is not None
+
+    def adapters():
+        model = build_model("llama_tied").train()
+        return get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj", "up_proj"]))
+
+    assert train(adapters()) is None
+    assert "trains without a shield" in caplog.text
+    with pytest.raises(MethodError, match="linear layer"):
+        train(adapters(), shield=1.0)
+    with pytest.raises(MethodError, match="0 or more"):
+        GradLocCallback.from_probes(probes, reference=reference, shield=-1)

@@ -1,9 +1,12 @@
 """The input shield against a loop by hand: C from the inputs, each step times its shield."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from conftest import build_model
 from hand_training import CHOSEN, Rows, arguments, by_trainer, plan_for, setting_for, token_rows
+from test_callback import run_on_two_processes
 
 from gradloc.errors import MethodError
 from gradloc.layers import find_units
@@ -166,6 +169,51 @@ def test_answers_on_shielded_inputs_stay_where_plain_training_moves_them(tmp_pat
             return (model.eval()(input_ids=ids).logits - base(input_ids=ids).logits).norm()
 
     assert drift([InputShieldCallback(shields)]) < 0.5 * drift([])
+
+
+SHARDED_SCRIPT = """
+import sys
+import torch
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
+sys.path.insert(0, {tests!r})
+from test_methods_shield import *
+
+torch.distributed.init_process_group("gloo")
+rank = torch.distributed.get_rank()
+mesh = torch.distributed.init_device_mesh("cpu", (2,))
+shards, whole = without_dropout("llama_tied").train(), without_dropout("llama_tied").train()
+names = chosen_weights(whole)
+# Rank 1 measures something else: what counts is what the first process has measured.
+shields = input_shields(input_moments(whole, token_rows(9, 3, 7, 12, 6), names), 5.0)
+mine = shields if rank == 0 else {{name: torch.eye(len(s)) for name, s in shields.items()}}
+for layer in shards.model.layers:
+    fully_shard(layer, mesh=mesh)
+fully_shard(shards, mesh=mesh)
+ids = torch.stack([Rows()[i]["input_ids"] for i in range(4)])
+for model, given in ((shards, mine), (whole, shields)):
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    callback = InputShieldCallback(given)
+    callback.on_train_begin(None, None, None, model=model, optimizer=optimizer)
+    for _ in range(3):
+        model(input_ids=ids, labels=ids).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+expected = whole.state_dict()
+for name, value in shards.state_dict().items():
+    assert isinstance(value, DTensor)
+    torch.testing.assert_close(value.full_tensor(), expected[name], rtol=1e-3, atol=1e-4)
+assert not torch.allclose(expected[names[0]], without_dropout("llama_tied").state_dict()[names[0]])
+torch.distributed.destroy_process_group()
+"""
+
+
+@pytest.mark.slow
+def test_sharded_weights_are_shielded_like_whole_ones(tmp_path):
+    """FSDP2 over gloo: two processes with half of each weight train what one trains."""
+    script = tmp_path / "script.py"
+    script.write_text(SHARDED_SCRIPT.format(tests=str(Path(__file__).parent)))
+    run_on_two_processes(script)
 
 
 def test_a_resumed_training_equals_an_uninterrupted_one(tmp_path, character_tokenizer):

@@ -16,7 +16,7 @@ from transformers.pytorch_utils import Conv1D
 
 from gradloc.batches import pad_token_id
 from gradloc.errors import MethodError
-from gradloc.layers import unwrap
+from gradloc.layers import find_units, unwrap
 from gradloc.measuring import reference_texts
 from gradloc.methods.base import Method, Setting
 from gradloc.methods.extra_loss import planned_parameters
@@ -34,16 +34,18 @@ class InputShieldCallback(TrainerCallback):
 
         W <- W_before + (W_after - W_before) S
 
-    It works with any optimizer, since it acts on what ``step`` did, weight decay included, and
-    with any plan. Biases and norms have no input to shield and are left to the plan. While a step
-    runs, a copy of the shielded weights is held.
+    It works with any optimizer, since it acts on what ``step`` did, weight decay included, with
+    any plan, and under DDP and FSDP2, whose shards of a weight are whole rows. Biases and norms
+    have no input to shield and are left to the plan. While a step runs, a copy of the shielded
+    weights is held.
 
     Args:
         shields: Canonical name of a weight (``model.layers.3.mlp.up_proj.weight``) -> S, of shape
             (in, in), from ``input_shields``.
 
     Raises:
-        MethodError: A shielded weight is not in the model, does not train, or has another shape.
+        MethodError: A shielded weight is not in the model, does not train, has another shape or
+            is sharded over its inputs.
 
     Example:
         >>> shield = InputShieldCallback.from_texts(old_texts, new_texts)   # doctest: +SKIP
@@ -123,7 +125,16 @@ class InputShieldCallback(TrainerCallback):
                     f"input_shield: the shield of {name} is {tuple(shield.shape)}, its layer has "
                     f"{n_inputs} inputs."
                 )
-            self.shields[name] = shield.to(module.weight.device)
+            if transposed and hasattr(module.weight, "to_local"):
+                raise MethodError(
+                    f"input_shield: {name} is sharded over its inputs, and a shield needs all of "
+                    "them. Train on one device or with DDP."
+                )
+            shield = shield.to(module.weight.device).contiguous()
+            if torch.distributed.is_available() and torch.distributed.is_initialized():
+                # Processes may round differently, and must not drift apart.
+                torch.distributed.broadcast(shield, 0)
+            self.shields[name] = shield
             self._weights[name] = module.weight
             if transposed:
                 self._transposed.add(name)
@@ -142,7 +153,7 @@ class InputShieldCallback(TrainerCallback):
     @torch.no_grad()
     def _keep(self, optimizer, args, kwargs) -> None:
         self._before = {
-            name: weight.detach().clone()
+            name: _here(weight).clone()
             for name, weight in self._weights.items()
             if weight.grad is not None
         }
@@ -150,12 +161,43 @@ class InputShieldCallback(TrainerCallback):
     @torch.no_grad()
     def _shield(self, optimizer, args, kwargs) -> None:
         for name, before in self._before.items():
-            weight, shield = self._weights[name], self.shields[name]
+            weight, shield = _here(self._weights[name]), self.shields[name]
             update = (weight - before).to(shield.dtype)
             # Conv1D holds its weight as (in, out); a shield is symmetric.
             shielded = shield @ update if name in self._transposed else update @ shield
             weight.copy_(before + shielded.to(before.dtype))
         self._before = {}
+
+
+def _here(weight: nn.Parameter) -> Tensor:
+    """The weight's values on this process: FSDP2 shards it by rows, each with all its inputs."""
+    return weight.to_local() if hasattr(weight, "to_local") else weight
+
+
+def trained_shields(
+    model: nn.Module, groups: Sequence[Sequence[Sequence[int]]], pad_id: int, strength: float
+) -> dict[str, Tensor]:
+    """Shields of the model's own linear layers that train now; adapters get none.
+
+    Args:
+        model: The model, frozen by a plan or not.
+        groups: Token rows, each group of which counts the same.
+        pad_id: Token id that fills batches.
+        strength: As for ``input_shields``.
+
+    Raises:
+        MethodError: No linear layer inside the blocks trains.
+    """
+    model = unwrap(model)
+    trained = {  # adapters are no parameters of a unit
+        name
+        for unit in find_units(model)
+        for name, parameter in unit.parameters.items()
+        if parameter.requires_grad
+    }
+    return input_shields(
+        mean_moments(model, groups, shielded_names(model, trained), pad_id), strength
+    )
 
 
 @dataclass(frozen=True)
@@ -175,13 +217,7 @@ class _Request:
             )
         tokenizer = getattr(processing_class, "tokenizer", processing_class)
         groups = [encoded_rows(tokenizer, texts, self.max_length) for texts in self.groups]
-        trained = {
-            name for name, module in linear_modules(model).items() if module.weight.requires_grad
-        }
-        moments = mean_moments(
-            model, groups, shielded_names(model, trained), pad_token_id(tokenizer)
-        )
-        return input_shields(moments, self.strength)
+        return trained_shields(model, groups, pad_token_id(tokenizer), self.strength)
 
 
 @dataclass(frozen=True)
