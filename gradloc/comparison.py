@@ -43,6 +43,7 @@ class TrainingFacts:
     """How a checkpoint came about; the fields are those of ``ArmResult``."""
 
     policy: str = ""
+    methods: dict[str, dict[str, Any]] = field(default_factory=dict)
     learning_rate: float | None = None
     train_seconds: float | None = None
     peak_rss_mib: float | None = None
@@ -50,6 +51,11 @@ class TrainingFacts:
     curve: dict[str, list] = field(default_factory=dict)
     series: str = ""
     step: int | None = None
+
+    @property
+    def is_full(self) -> bool:
+        """Whether everything was trained, and nothing done but that."""
+        return self.policy == FULL_POLICY and not self.methods
 
     @classmethod
     def load(cls, folder: str | Path) -> "TrainingFacts":
@@ -84,7 +90,8 @@ def summarize(
         arms: Arm name -> scores on the suite's probes.
         facts: Arm name -> how it was trained, where that is known.
         reference_arms: Arms that were trained in full; together they are the line that the
-            others are compared with at equal uptake. ``None``: those whose policy is ``all``.
+            others are compared with at equal uptake. ``None``: those whose policy is ``all``, by
+            no method of training.
 
     Returns:
         The result.
@@ -94,7 +101,7 @@ def summarize(
     """
     facts = dict(facts or {})
     if reference_arms is None:
-        reference_arms = [n for n in arms if n in facts and facts[n].policy == FULL_POLICY]
+        reference_arms = [n for n in arms if n in facts and facts[n].is_full]
     _check_names(arms, reference_arms)
     systems = _on_same_items(suite, {**({BASELINE: baseline} if baseline else {}), **arms})
     measures = _measures(suite, systems)

@@ -72,7 +72,8 @@ def evaluate(
         baseline: The model that "before" means. Without it there is no uptake and no forgetting,
             only scores, and invariant facts are not screened.
         reference_arms: Names of the checkpoints that were trained in full, to compare the others
-            with at equal uptake. ``None``: those that gradloc trained with the policy ``all``.
+            with at equal uptake. ``None``: those that gradloc trained with the policy ``all``
+            and no method.
         dtype: Type in which weights are loaded: ``float32`` or ``bfloat16``.
         scores_dir: Folder in which scores are kept as they come, one file a checkpoint: an
             evaluation that was broken off continues, and only new items are scored. Models in

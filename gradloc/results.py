@@ -57,6 +57,7 @@ class ArmResult:
             uptake, interpolated over the reference arm's learning rates (below 1 is better).
             Empty where nothing was trained to compare with.
         policy: Selection policy of the plan it was trained with; empty for foreign checkpoints.
+        methods: Training methods with their options, by name.
         learning_rate: Peak learning rate, if known.
         train_seconds: Wall-clock seconds of training, without measuring and evaluating.
         peak_rss_mib: Peak resident memory of training, in MiB.
@@ -74,6 +75,7 @@ class ArmResult:
     scores: dict[str, Figure]
     versus_full: dict[str, Figure] = field(default_factory=dict)
     policy: str = ""
+    methods: dict[str, dict[str, Any]] = field(default_factory=dict)
     learning_rate: float | None = None
     train_seconds: float | None = None
     peak_rss_mib: float | None = None

@@ -77,6 +77,13 @@ def test_a_local_folder_is_not_taken_for_a_hub_id(tmp_path, monkeypatch):
     assert make_card(tmp_path, base_model="models/base").data.base_model is None
 
 
+def test_methods_are_named_with_their_options(tmp_path):
+    methods = {"input_shield": {}, "replay": {"ratio": 0.5, "source": "reference"}}
+    body = make_card(tmp_path, training=TRAINING | {"methods": methods}).text
+    assert "| Method `input_shield` | as it comes |" in body
+    assert "| Method `replay` | ratio: 0.5, source: reference |" in body
+
+
 def test_body_tells_method_data_training_and_results(tmp_path):
     text = make_card(tmp_path).text
     for part in (

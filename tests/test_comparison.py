@@ -153,6 +153,18 @@ def test_reference_arms_may_be_named(suite):
     assert summarize(suite, BASE, arms).arms["arm"].versus_full == {}
 
 
+def test_an_arm_with_a_method_is_no_line_of_full_training(suite):
+    """LoRA and replay train everything by policy; compared with themselves they would look well."""
+    facts = {
+        "low": TrainingFacts(policy="all"),
+        "arm": TrainingFacts(policy="all", methods={"lora": {"r": 16}}),
+    }
+    found = summarize(suite, BASE, {"arm": ARM, "low": LOW}, facts)
+    assert found.reference_arms == ("low",)
+    assert "uptake_share" in found.arms["arm"].versus_full
+    assert found.arms["arm"].methods == {"lora": {"r": 16}}
+
+
 def test_without_a_baseline_there_are_only_scores(suite):
     found = summarize(suite, None, {"arm": ARM}, {"arm": TrainingFacts(policy="all")})
     arm = found.arms["arm"]

@@ -395,6 +395,19 @@ def test_headline_marks_the_best_of_each_column():
     assert (cell.text, cell.interval) == ("74.2", "67 to 81")
 
 
+def test_an_arm_says_by_which_methods_it_was_trained():
+    results = make_results()
+    arms = dict(results.arms)
+    arms["interference_ratio"] = replace(
+        arms["interference_ratio"], methods={"input_shield": {}, "replay": {"ratio": 0.5}}
+    )
+    shielded = replace(results, arms=arms)
+    _, rows = headline(shielded, arm_styles(shielded, None), None, None)
+    said = {row.arm: row.how for row in rows}
+    assert said["interference_ratio"] == "interference_ratio + input_shield + replay · lr 2.5e-4"
+    assert said["full_low"] == "all · lr 3e-5"
+
+
 def test_answers_get_signs():
     shown = examples(make_results(), arm_styles(make_results(), None))
     signs = [{answer["arm"]: answer["sign"] for answer in example["answers"]} for example in shown]

@@ -195,6 +195,9 @@ def _training(training: dict[str, Any]) -> str:
         for key, (label, write) in known.items()
         if training.get(key) is not None
     ]
+    for method, options in (training.get("methods") or {}).items():
+        given = ", ".join(f"{option}: {value}" for option, value in options.items())
+        rows.append((f"Method `{method}`", given or "as it comes"))
     return _table(("Training", ""), rows) if rows else "Nothing was recorded of the training."
 
 

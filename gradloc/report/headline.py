@@ -109,7 +109,7 @@ def headline(
         how = " · ".join(
             part
             for part in (
-                arm.policy if arm.policy != name else "",
+                trained_how(name, arm),
                 f"lr {learning_rate(arm.learning_rate)}" if arm.learning_rate else "",
                 f"step {arm.step:,}" if arm.step is not None else "",
             )
@@ -117,6 +117,13 @@ def headline(
         )
         rows.append(Row(name, styles[name], how, name == main, tuple(cells)))
     return columns, tuple(rows)
+
+
+def trained_how(name: str, arm: ArmResult) -> str:
+    """Policy and methods of an arm, empty where its name says as much."""
+    if arm.methods:
+        return " + ".join(part for part in (arm.policy, *arm.methods) if part)
+    return arm.policy if arm.policy != name else ""
 
 
 def footnotes(results: EvalResult, columns: tuple[Column, ...]) -> list[str]:
