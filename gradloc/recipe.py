@@ -269,7 +269,8 @@ class Recipe:
         prefix_cache: Hidden states kept between epochs; off unless enabled.
         injection: Facts to inject into ordinary text; off unless it asks for some.
         arms: Name -> arm. The first is the main one: its plan is ``plan.json`` and its weights
-            are ``checkpoint/``. Arms with policy ``all`` are the line to compare with.
+            are ``checkpoint/``. Arms with policy ``all`` and no method are the line to compare
+            with. None given: one, ``shielded``, layers by interference ratio under a shield.
         environment: Written by gradloc into the recipe of a run: versions of Python and the
             libraries, git revision. Two recipes that differ in it alone are equal.
     """
@@ -285,7 +286,9 @@ class Recipe:
     training: dict[str, Any] = field(default_factory=dict)
     prefix_cache: PrefixCacheConfig = field(default_factory=PrefixCacheConfig)
     injection: InjectionConfig = field(default_factory=InjectionConfig)
-    arms: dict[str, ArmConfig] = field(default_factory=lambda: {"interference_ratio": ArmConfig()})
+    arms: dict[str, ArmConfig] = field(
+        default_factory=lambda: {"shielded": ArmConfig(methods={"input_shield": {}})}
+    )
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     environment: dict[str, Any] = field(default_factory=dict, compare=False)
 

@@ -6,6 +6,7 @@ layers and judges no result.
 """
 
 import functools
+import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -25,7 +26,7 @@ from gradloc.corpus import Corpus, read_corpus
 from gradloc.corpus.documents import Document
 from gradloc.errors import CorpusError, GradlocError, MethodError
 from gradloc.injection import InjectedRows, ordinary_texts, plan_injection
-from gradloc.measuring import recipe_reference
+from gradloc.measuring import MAX_REFERENCE, recipe_reference
 from gradloc.memory import PeakMemory
 from gradloc.methods import Method, Setting, build_methods
 from gradloc.models import load_model, load_tokenizer
@@ -154,10 +155,12 @@ def train(
 
 
 def _new_texts(recipe: Recipe, corpus: Corpus, probes: ProbeSet) -> tuple[str, ...]:
-    """The update documents, where they are held."""
-    if recipe.corpus.streaming or recipe.injection.n_facts:
-        return ()
-    return tuple(document.text for document in training_documents(recipe, corpus, probes))
+    """The update documents, of a stream the first; of injected facts the text around them."""
+    if recipe.injection.n_facts:
+        return tuple(itertools.islice(ordinary_texts(recipe.injection, corpus), MAX_REFERENCE))
+    limit = MAX_REFERENCE if recipe.corpus.streaming else None
+    documents = training_documents(recipe, corpus, probes)
+    return tuple(document.text for document in itertools.islice(documents, limit))
 
 
 def _trainer_class(methods: Sequence[Method], setting: Setting) -> type[Trainer]:

@@ -159,6 +159,16 @@ def test_a_streamed_corpus_refuses_methods_that_change_its_rows(prepared, recipe
         train(recipe, plan, arm="replay", out_dir=tmp_path / "x", probes=probes)
 
 
+def test_a_method_sees_the_new_texts_of_a_stream(prepared, recipe_file, tmp_path):
+    """It is read ahead; without new texts the default shield could not be made."""
+    methods = "arms.plain.methods={input_shield: {source: new}}"
+    recipe = load_recipe(recipe_file, ["corpus.streaming=true", methods])
+    _, probes, plan = prepared
+    folder = train(recipe, plan, arm="plain", out_dir=tmp_path / "x", probes=probes)
+    log = read_json(folder / "training.json", "training log")
+    assert log["methods"] == {"input_shield": {"source": "new"}} and log["n_steps"]
+
+
 def test_a_methods_loss_is_a_mean_over_micro_batches(prepared, recipe_file, tmp_path):
     """Two micro-batches of equal weight are one batch: the loss is divided by their number."""
     _, probes, plan = prepared

@@ -32,7 +32,7 @@ class Setting:
         plan: Which units train.
         arguments: Arguments of the Trainer; ``seed`` among them.
         reference: Texts whose behaviour is to be kept (text of before the cut-off).
-        new_texts: The documents that are trained on; none where they are streamed.
+        new_texts: The documents that are trained on, the first ones where they are streamed.
         facts: Probes that may be trained with: localisation probes with their old answers. None
             of them judges.
         max_length: Tokens a row at most.

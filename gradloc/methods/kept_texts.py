@@ -79,7 +79,7 @@ def new_rows(setting: Setting, n_texts: int) -> list[tuple[int, ...]]:
     """Token rows of the new documents, at most ``n_texts`` of them, drawn by the seed.
 
     Raises:
-        MethodError: There are none (a streamed corpus holds none).
+        MethodError: There are none.
     """
     texts = list(setting.new_texts)
     drawn = random.Random(setting.arguments.seed).sample(texts, min(n_texts, len(texts)))
@@ -131,7 +131,7 @@ def _beginnings(setting: Setting, n: int) -> list[list[int]]:
     if not rows:
         raise MethodError(
             f"source: continued takes beginnings of {_BEGINNING_TOKENS} tokens from the new "
-            "documents, and there are none (a streamed corpus holds none). Choose another source."
+            "documents, and none of them is as long. Choose another source."
         )
     generator = random.Random(setting.arguments.seed)
     found = []
