@@ -7,7 +7,7 @@ from test_selection import profile, units
 from gradloc import select_layers
 from gradloc.errors import SelectionError
 from gradloc.profile import GradientProfile, UnitInfo
-from gradloc.selection import COMMON_OPTIONS, POLICIES
+from gradloc.selection import COMMON_OPTIONS, POLICIES, POSITIONAL
 
 NAMES = ("a", "b", "c")
 
@@ -245,3 +245,22 @@ def test_blocks_have_no_kind_to_choose():
 
 def test_only_stands_among_the_options_of_every_policy():
     assert COMMON_OPTIONS[0] == "only" and "budget" in COMMON_OPTIONS
+
+
+# random_k takes the size of another policy's choice, which here is the same both ways; the other
+# two need more than this profile holds.
+NOT_ASKED = {"random_k", "interference_set", "sign_agreement"}
+
+
+@pytest.mark.parametrize("policy", sorted(set(POLICIES) - NOT_ASKED))
+def test_positional_policies_are_those_that_no_measurement_changes(policy):
+    """A stream measures once for them; a wrong entry would freeze a choice that should move."""
+    up = profile()
+    down = GradientProfile(
+        **{
+            name: value[..., ::-1] if isinstance(value, np.ndarray) else value
+            for name, value in vars(up).items()
+        }
+    )
+    same = select_layers(up, policy).scale == select_layers(down, policy).scale
+    assert same == (policy in POSITIONAL)

@@ -116,7 +116,7 @@ def recipe_file(tmp_path, data, tiny_checkpoint):
             "use_cpu": True,
             "disable_tqdm": True,
         },
-        "arms": {"full": {"policy": "all"}, "ours": {"policy": "top_k", "options": {"k": 2}}},
+        "arms": {"full": {"policy": "all"}, "ours": {"policy": "top_rgn_k", "options": {"k": 2}}},
         "evaluation": {
             "n_curve_points": 0,
             "n_bootstrap": 20,
@@ -331,7 +331,14 @@ def test_plans_are_measured_on_the_stage_s_own_probes_with_its_own_model(finishe
     other = make_profile(base, _made(tmp_path / "base"), probes)
     assert not np.allclose(other.probe_norm, profiles[1].probe_norm, rtol=1e-3)
     plan = LayerPlan.load(second / "plan.json")
-    assert plan.scale == select_layers(profiles[1], "top_k", k=2).scale
+    assert plan.scale == select_layers(profiles[1], "top_rgn_k", k=2).scale
+
+
+def test_an_arm_that_no_measurement_could_change_measures_the_base_alone(finished):
+    folders = [finished.run_dir / "full" / month for month in MONTHS]
+    assert [(folder / "profile.json").is_file() for folder in folders] == [True, False, False]
+    plans = [read_json(folder / "plan.json", "plan") for folder in folders]
+    assert plans[0] == plans[1] == plans[2]
 
 
 def _made(folder):

@@ -6,13 +6,14 @@ model in sight. To add a policy, see ``gradloc.selection.policies``.
 
 from gradloc.selection.budget import BUDGETS, Budget, share_of_mass
 from gradloc.selection.choosing import COMMON_OPTIONS, select_layers
-from gradloc.selection.policies import DEFAULT_POLICY, POLICIES, SCORES
+from gradloc.selection.policies import DEFAULT_POLICY, POLICIES, POSITIONAL, SCORES
 
 __all__ = [
     "BUDGETS",
     "COMMON_OPTIONS",
     "DEFAULT_POLICY",
     "POLICIES",
+    "POSITIONAL",
     "SCORES",
     "Budget",
     "select_layers",

@@ -131,6 +131,10 @@ POLICIES: dict[str, Policy] = {
 }
 
 
+# These ask for the layout of the model alone: they choose the same whatever was measured.
+POSITIONAL = frozenset({"last_third_mlp", "top_k", "bottom_k", "all", "none"})
+
+
 class Score(NamedTuple):
     """What a policy ranks units by, shown beside every selection with its reliability.
 

@@ -18,7 +18,7 @@ from gradloc.pipeline import make_probes, make_profile, train_stage
 from gradloc.plan import LayerPlan
 from gradloc.profile import GradientProfile
 from gradloc.recipe import ProbeSource, Recipe
-from gradloc.selection import select_layers
+from gradloc.selection import POSITIONAL, select_layers
 from gradloc.stream.periods import Period
 from gradloc.stream.start import BASE_SCORES_FILE, DOCUMENTS_FILE, PROBES_FILE, Say, Start
 
@@ -185,7 +185,10 @@ def _train(start: Start, stage: Stage, first: Stage, say: Say) -> None:
 
 
 def _choose(start: Start, stage: Stage, first: Stage, say: Say) -> LayerPlan:
-    if start.division.measure == "once" and stage != first:
+    config = start.recipe.arms[stage.arm]
+    # What a measurement could not change is not measured again.
+    chosen_once = start.division.measure == "once" or config.policy in POSITIONAL
+    if chosen_once and stage != first:
         return LayerPlan.load(first.folder / PLAN_FILE)
     if stage == first and not (stage.folder / PROFILE_FILE).is_file():
         # Before the first stage all arms are the base model, so one measurement serves them all.
@@ -194,7 +197,6 @@ def _choose(start: Start, stage: Stage, first: Stage, say: Say) -> LayerPlan:
     elif not (stage.folder / PROFILE_FILE).is_file():
         make_profile(stage.recipe, stage.folder, make_probes(stage.recipe, stage.folder), say)
     profile = GradientProfile.load(stage.folder / PROFILE_FILE)
-    config = start.recipe.arms[stage.arm]
     return select_layers(profile, config.policy, **config.options)
 
 
