@@ -226,11 +226,12 @@ class GradLocCallback(TrainerCallback, ExportableState):
         n_parameters = sum(p.numel() for p in trainer.model.parameters())
         self.trainable_fraction = self._frozen.n_trainable / n_parameters
         logger.info(
-            "gradloc trains %d of %d units, %.1f %% of the parameters (%s)",
+            "gradloc trains %d of %d units, %.1f %% of the parameters (%s%s)",
             len(self.plan.trained),
             len(self.plan.scale),
             100 * self.trainable_fraction,
             self.plan.policy or "plan by hand",
+            "" if self.shield is None else ", steps shielded",
         )
 
     def _save_work(self, trainer: Trainer) -> None:
