@@ -323,6 +323,30 @@ def stored_shields() -> str:
     return _table(head, rows)
 
 
+def stored_stream() -> str:
+    """The stored stream: measures of every arm, then the score matrix of each."""
+    from gradloc.stream.figures import stream_figures
+    from gradloc.stream.records import StreamRecord
+    from gradloc.stream.table import WORDS, matrix_rows, summary_rows
+
+    figures = stream_figures(StreamRecord.load(STORED / "stream.json"))
+    head = ("", *(f"{words} {arrow}" for words, arrow in WORDS.values()))
+    rows = [
+        (
+            f"`{name}`",
+            *(f"{cell.text} [{cell.small}]" if cell.small else cell.text for cell in cells),
+        )
+        for name, cells in summary_rows(figures)
+    ]
+    parts = [_table(head, rows)]
+    for name, arm in figures.arms.items():
+        matrix = [
+            (label, *(cell.text for cell in cells)) for label, cells in matrix_rows(figures, arm)
+        ]
+        parts += [f"#### `{name}`", _table(("", *figures.columns), matrix)]
+    return "\n\n".join(parts)
+
+
 def training_arguments() -> str:
     """The TrainingArguments that a recipe may not set."""
     from gradloc.recipe_checks import SET_BY_GRADLOC
@@ -431,6 +455,7 @@ GENERATORS: dict[str, Callable[[], str]] = {
         stored_results,
         stored_frontier,
         stored_shields,
+        stored_stream,
         training_arguments,
         errors,
         commands,
