@@ -59,7 +59,8 @@ class ArmResult:
         policy: Selection policy of the plan it was trained with; empty for foreign checkpoints.
         methods: Training methods with their options, by name.
         learning_rate: Peak learning rate, if known.
-        train_seconds: Wall-clock seconds of training, without measuring and evaluating.
+        train_seconds: Wall-clock seconds of training and of what its methods did for it, without
+            measuring and evaluating.
         peak_rss_mib: Peak resident memory of training, in MiB.
         trainable_fraction: Parameters trained / all parameters, 0-1.
         curve: Columns over training steps: ``step``, ``loss`` (nats per token of the batches,

@@ -5,6 +5,7 @@ tokenizer, plan, recipe and ``training.json`` (what it cost and how it went). It
 layers and judges no result.
 """
 
+import contextlib
 import functools
 import itertools
 import time
@@ -95,11 +96,16 @@ def train(
         max_length=recipe.corpus.max_length,
         work_dir=out_dir / METHODS_DIR,
     )
-    for method in methods:
-        method.prepare(setting)
-    dataset, followers = _data(recipe, setting, methods, corpus, probes)
-    for method in methods:
-        model = method.wrap(model, setting)
+    watch = _Stopwatch()
+    with watch:
+        for method in methods:
+            method.prepare(setting)
+    with watch if methods else contextlib.nullcontext():  # methods may write their texts here
+        dataset, followers = _data(recipe, setting, methods, corpus, probes)
+    with watch:
+        for method in methods:
+            model = method.wrap(model, setting)
+        added = [callback for method in methods for callback in method.callbacks(setting)]
     cache = _prefix_cache(recipe, plan)
     callback = GradLocCallback(plan, cache=cache)
     curve = ProbeCurve(
@@ -119,7 +125,7 @@ def train(
         processing_class=tokenizer,
         callbacks=[
             callback,
-            *(added for method in methods for added in method.callbacks(setting)),
+            *added,
             curve,
             *followers,
             Progress(arm),
@@ -132,26 +138,41 @@ def train(
         trainer.train(resume_from_checkpoint=last)
         seconds = time.perf_counter() - start
         seconds -= curve.seconds + sum(follower.seconds for follower in followers)
+    trained = trainer.model
+    with watch:
+        for method in methods:
+            trained = method.finish(trained, setting)
+    trainer.model = trained
     log = {
         "arm": arm,
         "policy": plan.policy,
         "methods": recipe.arms[arm].methods,
         "learning_rate": trainer.args.learning_rate,
         "n_steps": trainer.state.global_step,
-        "train_seconds": round(seconds, 2),
+        "train_seconds": round(seconds + watch.seconds, 2),
+        "method_seconds": round(watch.seconds, 2),
         "peak_rss_mib": round(memory.mib, 1),
         "trainable_fraction": round(callback.trainable_fraction, 6),
         "n_frozen_tensors_verified": callback.n_verified,
         **_cache_figures(callback),
         "curve": _curve(trainer.state.log_history),
     }
-    trained = trainer.model
-    for method in methods:
-        trained = method.finish(trained, setting)
-    trainer.model = trained
     if trainer.is_world_process_zero():
         _save(trainer, recipe, plan, log, out_dir)
     return out_dir
+
+
+class _Stopwatch:
+    """Seconds of all stretches that ran under it."""
+
+    def __init__(self):
+        self.seconds = 0.0
+
+    def __enter__(self):
+        self._start = time.perf_counter()
+
+    def __exit__(self, *error: object):
+        self.seconds += time.perf_counter() - self._start
 
 
 def _new_texts(recipe: Recipe, corpus: Corpus, probes: ProbeSet) -> tuple[str, ...]:

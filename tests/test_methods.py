@@ -1,6 +1,7 @@
 """The table of methods, and each of them in a recipe from its corpus to an ordinary checkpoint."""
 
 import dataclasses
+import time
 
 import pytest
 import torch
@@ -157,6 +158,32 @@ def test_a_streamed_corpus_refuses_methods_that_change_its_rows(prepared, recipe
     recipe = load_recipe(recipe_file, ["corpus.streaming=true"])
     with pytest.raises(MethodError, match="streaming"):
         train(recipe, plan, arm="replay", out_dir=tmp_path / "x", probes=probes)
+
+
+def test_training_time_counts_what_methods_do_before_and_after(prepared, recipe_file, tmp_path):
+    """A shield, or texts that the model writes first, are part of what a method costs."""
+
+    class Slow(Method):
+        def callbacks(self, setting):
+            time.sleep(0.3)
+            return []
+
+        def finish(self, model, setting):
+            time.sleep(0.3)
+            return model
+
+    _, probes, plan = prepared
+    recipe = load_recipe(recipe_file)
+    logs = []
+    for methods in ((), (Slow(),)):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("gradloc.training.build_methods", lambda given, made=methods: made)
+            folder = train(
+                recipe, plan, arm="plain", out_dir=tmp_path / f"{len(methods)}", probes=probes
+            )
+        logs.append(read_json(folder / "training.json", "training log"))
+    assert logs[0]["method_seconds"] == 0 < 0.6 <= logs[1]["method_seconds"]
+    assert logs[1]["train_seconds"] > logs[1]["method_seconds"]
 
 
 def test_a_method_sees_the_new_texts_of_a_stream(prepared, recipe_file, tmp_path):

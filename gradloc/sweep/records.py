@@ -49,7 +49,7 @@ class CellRecord:
         methods: Its training methods with their options.
         learning_rate: Peak learning rate.
         seed: Seed of corpus, splits, measurement and training.
-        train_seconds: Wall-clock of the training alone.
+        train_seconds: Wall-clock of the training and of what its methods did for it.
         peak_rss_mib: Peak memory of the training.
         trainable_fraction: Parameters that trained / all parameters, 0-1.
         n_trained: Units that trained.
