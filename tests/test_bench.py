@@ -28,7 +28,8 @@ from gradloc.plan import LayerPlan
 SIZES = dict(k=1, batch_size=2, sequence_length=8, rotations=2, steps=2, memory_repeats=0)
 ARMS = [
     "full", "full_bf16", "top1", "top1_cached", "top1_cached_bf16", "middle1", "middle1_cached",
-    "scattered1", "bottom1", "plan", "plan_cached", "lora_r16", "masking", "callback_overhead",
+    "scattered1", "bottom1", "plan", "plan_cached", "plan_shielded", "lora_r16", "masking",
+    "callback_overhead",
 ]  # fmt: skip
 
 

@@ -8,10 +8,12 @@ import torch
 from conftest import CONFIGS
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM, Qwen3MoeConfig
+from transformers.pytorch_utils import Conv1D
 
 from gradloc.cost import Machine, StepSetting, added_by, calibrate, predict_cost, step_work
 from gradloc.errors import GradlocError
 from gradloc.layers import find_units, model_shape
+from gradloc.methods.input_moments import linear_modules
 from gradloc.profile import UnitInfo
 
 D, F, KV, N_BLOCKS, VOCAB = 576, 1536, 192, 30, 49_152
@@ -151,6 +153,54 @@ def test_kept_activations_equal_the_tensors_that_autograd_saves(kind, tolerance,
     block = [i for i, unit in enumerate(units) if unit.block == 1]
     predicted = work.kept[block].sum() + trained * work.kept_trained[block].sum()
     assert predicted == pytest.approx(saved[1] - saved[0], rel=tolerance)
+
+
+@pytest.mark.parametrize("kind", ["llama_tied", "gpt2", "neox", "qwen"])
+@pytest.mark.parametrize("granularity", ["sublayer", "block"])
+def test_shields_are_as_large_as_those_of_the_models_own_layers(kind, granularity):
+    model, _, shape = build(CONFIGS[kind])
+    units = find_units(model, granularity)
+    machine = Machine(1.0, math.inf, math.inf)  # seconds are multiply-adds
+    setting = StepSetting(shielded=True, machine=machine)
+    work = step_work(tuple(unit.info for unit in units), shape, setting)
+    modules = linear_modules(model)
+    for index, unit in enumerate(units):
+        own = [modules[name] for name in unit.parameters if name in modules and unit.info.in_stack]
+        sizes = [
+            layer.weight.shape if isinstance(layer, Conv1D) else layer.weight.shape[::-1]
+            for layer in own
+        ]
+        # A unit's norms and biases are few beside its weights, but in a model as small as this.
+        near = {"rel": 0.1}
+        held = 4 * sum(n_in**2 for n_in, _ in sizes)
+        if kind in ("llama_tied", "qwen"):
+            assert work.shields[index] == pytest.approx(held, **near)
+        else:  # queries, keys and values in one layer have one shield, and are counted as three
+            assert held * 0.9 <= work.shields[index] <= 3.2 * held
+        products = 2 * sum(n_in**2 * n_out for n_in, n_out in sizes)
+        assert work.shield[index] == pytest.approx(products, **near)
+        copied = 4 * sum(n_in * n_out for n_in, n_out in sizes)
+        assert work.copied[index] == pytest.approx(copied, **near)
+    plain = step_work(tuple(unit.info for unit in units), shape, StepSetting())
+    assert not plain.shield.any() and not plain.shields.any() and not plain.copied.any()
+
+
+def test_a_shield_costs_time_and_memory_of_what_it_shields_alone():
+    def cost(chosen, **setting):
+        return predict_cost(UNITS, chosen, SHAPE, label_loss=True, **setting)
+
+    mlps = scales(DEFAULT_MLPS, kinds=("mlp",))
+    plain, shielded = cost(mlps), cost(mlps, shielded=True)
+    for name in ("time_ratio", "memory_ratio", "ideal_time_ratio", "optimizer_ratio"):
+        assert shielded[name] > plain[name], name
+    assert shielded["forward_ratio"] == plain["forward_ratio"]
+    # Twice the tokens, half the share: the shield's work is of the step, not of the tokens.
+    more = {"batch_size": 16}
+    added = shielded["time_ratio"] - plain["time_ratio"]
+    added_then = cost(mlps, shielded=True, **more)["time_ratio"] - cost(mlps, **more)["time_ratio"]
+    assert 0.4 * added < added_then < 0.65 * added
+    nothing = {unit.name: float(unit.kind == "norm") for unit in UNITS}
+    assert cost(nothing, shielded=True) == cost(nothing)
 
 
 def bytes_saved(model):

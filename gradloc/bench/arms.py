@@ -28,6 +28,9 @@ from gradloc.cost import predict_cost
 from gradloc.errors import GradlocError, SelectionError
 from gradloc.freezing import check_trains_something
 from gradloc.layers import find_units, model_shape
+from gradloc.methods.extra_loss import planned_parameters
+from gradloc.methods.input_moments import input_moments, input_shields, shielded_names
+from gradloc.methods.input_shield import InputShieldCallback
 from gradloc.plan import LayerPlan
 from gradloc.prefix_cache import CacheConfig
 from gradloc.schema import did_you_mean
@@ -35,7 +38,7 @@ from gradloc.schema import did_you_mean
 # Every ratio is to this arm.
 REFERENCE = "full"
 # Those that a plan of the user's makes.
-USERS_ARMS = ("plan", "plan_cached")
+USERS_ARMS = ("plan", "plan_cached", "plan_shielded")
 
 
 @dataclass
@@ -69,6 +72,7 @@ class Arm:
         cached: Whether it starts at hidden states that were computed before.
         bf16: Whether it computes in bfloat16 autocast over the weights as they are.
         label_loss: Whether its head and loss are computed at labelled positions only.
+        shielded: Whether its steps are shielded.
         usual: Whether it runs when no arms are named.
     """
 
@@ -79,6 +83,7 @@ class Arm:
     cached: bool = False
     bf16: bool = False
     label_loss: bool = False
+    shielded: bool = False
     usual: bool = True
 
 
@@ -144,6 +149,8 @@ def arm_table(model: nn.Module, settings: BenchSettings) -> ArmTable:
             arms.append(_plan_arm(plan, f"{name}_cached", settings))
         if name == top:
             arms.append(_plan_arm(plan, f"{name}_cached_bf16", settings, bf16=True))
+        if name in ("ten_mlps", "plan"):
+            arms.append(_plan_arm(plan, f"{name}_shielded", shielded=True))
     others, others_missing = _other_arms(model, plans[top], settings.k)
     arms += others
     missing |= others_missing
@@ -192,7 +199,12 @@ def _users_plan(model: nn.Module, values: dict) -> LayerPlan:
 
 
 def _plan_arm(
-    plan: LayerPlan, name: str, cached_by: BenchSettings | None = None, *, bf16: bool = False
+    plan: LayerPlan,
+    name: str,
+    cached_by: BenchSettings | None = None,
+    *,
+    bf16: bool = False,
+    shielded: bool = False,
 ) -> Arm:
     """An arm that trains under a plan, with a cache where settings say in which folder."""
 
@@ -202,13 +214,31 @@ def _plan_arm(
             # A folder for each arm: the hidden states of autocast are others.
             folder = Path(cached_by.cache_dir) / name
             cache = CacheConfig(str(folder), dtype="bfloat16" if bf16 else "float32")
-        arguments = {"bf16": True} if bf16 else {}
-        return Setup(model, [GradLocCallback(plan, cache=cache)], arguments)
+        callbacks: list[TrainerCallback] = [GradLocCallback(plan, cache=cache)]
+        if shielded:
+            callbacks.append(_shield(model, plan))
+        return Setup(model, callbacks, {"bf16": True} if bf16 else {})
 
     about = f"{len(plan.trained)} of {len(plan.scale)} units train"
     about += ", cached hidden states" * (cached_by is not None) + ", bfloat16 autocast" * bf16
-    usual = not name.startswith("middle") or cached_by is None
-    return Arm(name, about, build, plan, cached_by is not None, bf16, True, usual)
+    about += ", steps shielded" * shielded
+    return Arm(
+        name,
+        about,
+        build,
+        plan,
+        cached=cached_by is not None,
+        bf16=bf16,
+        label_loss=True,
+        shielded=shielded,
+        usual=not name.startswith("middle") or cached_by is None,
+    )
+
+
+def _shield(model: nn.Module, plan: LayerPlan) -> InputShieldCallback:
+    """A shield of the right size: what it holds costs nothing, so one row of tokens is enough."""
+    names = shielded_names(model, planned_parameters(model, plan))
+    return InputShieldCallback(input_shields(input_moments(model, [range(8)], names)))
 
 
 def _other_arms(model: nn.Module, top: LayerPlan, k: int) -> tuple[list[Arm], dict[str, str]]:

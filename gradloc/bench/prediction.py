@@ -39,6 +39,7 @@ def predict(arm: Arm, model: nn.Module, settings: BenchSettings) -> dict[str, fl
         batch_size=settings.batch_size,
         cached=arm.cached,
         label_loss=arm.label_loss,
+        shielded=arm.shielded,
         dtype=settings.dtype,
     )
     return {name: found[name] for name in NOTHING}

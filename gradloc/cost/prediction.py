@@ -28,7 +28,7 @@ class StepSeconds:
     Args:
         forward: Forward pass with the loss.
         backward: Backward pass.
-        optimizer: Clipping and the optimizer's step.
+        optimizer: Clipping and the optimizer's step, shielded where it is.
     """
 
     forward: float
@@ -51,6 +51,7 @@ def predict_cost(
     cached: bool = False,
     label_loss: bool = False,
     labelled_fraction: float = 1.0,
+    shielded: bool = False,
     dtype: str = "float32",
     machine: Machine = MACHINE,
 ) -> dict[str, float | int | None]:
@@ -68,6 +69,7 @@ def predict_cost(
         cached: The blocks below the lowest trained one do not run.
         label_loss: Head and loss at labelled positions only.
         labelled_fraction: Labelled positions / all positions.
+        shielded: Steps are shielded.
         dtype: Type of weights and activations.
         machine: Rates of the machine.
 
@@ -83,7 +85,7 @@ def predict_cost(
         GradlocError: A setting out of range.
     """
     setting = StepSetting(
-        sequence_length, batch_size, cached, label_loss, labelled_fraction, dtype, machine
+        sequence_length, batch_size, cached, label_loss, labelled_fraction, shielded, dtype, machine
     )
     trained = np.array([scale[unit.name] > 0 for unit in units])
     lowest = lowest_block(compress(units, trained))
@@ -105,7 +107,7 @@ def predict_cost(
 
 def full_setting(setting: StepSetting) -> StepSetting:
     """The setting of full training by the plain Trainer: what every ratio is to."""
-    return replace(setting, cached=False, label_loss=False)
+    return replace(setting, cached=False, label_loss=False, shielded=False)
 
 
 def _against_full(units, trained, shape, setting):
@@ -170,22 +172,26 @@ def step_seconds(
         forward += head
     else:
         backward += head
-    return StepSeconds(float(forward), float(backward), float(work.update[trained].sum()))
+    optimizer = work.update[trained].sum() + work.shield[trained].sum()
+    return StepSeconds(float(forward), float(backward), float(optimizer))
 
 
 def step_memory(work: StepWork, trained: np.ndarray) -> float:
     """Peak bytes above the weights.
 
     Adam's moments are there all the time. While the backward pass goes down, activations are
-    let go and gradients come; the peak is the largest sum on that way.
+    let go and gradients come; the peak is the largest sum on that way, or, where steps are
+    shielded, in the optimizer's step, which needs a copy of what it changes.
     """
     reached = work.depth >= work.depth[trained].min()
     kept = work.kept * reached + work.kept_trained * trained
     gradient = work.gradient * trained
     moments, early = 2 * gradient.sum(), (work.early * trained).sum()
+    shields, copied = (work.shields * trained).sum(), (work.copied * trained).sum()
     on_the_way = [kept.sum() + work.logits, kept.sum() + work.logits_in_head + early]
     for depth in np.unique(work.depth):
         there = (work.depth >= depth) | (work.early > 0)
         late = (work.late * trained).sum() * (depth == -1)
         on_the_way.append(kept[work.depth < depth].sum() + gradient[there].sum() + late)
-    return float(moments + max(on_the_way))
+    on_the_way.append(gradient.sum() + copied)
+    return float(moments + shields + max(on_the_way))

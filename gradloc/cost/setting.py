@@ -29,6 +29,7 @@ class StepSetting:
         label_loss: Head and loss are computed at labelled positions only, in chunks
             (``gradloc.label_loss``); else by the model's own loss, at all positions.
         labelled_fraction: Labelled positions / all positions, 0-1; matters with ``label_loss``.
+        shielded: Steps are shielded (``gradloc.methods.input_shield``).
         dtype: Type of weights and activations: a key of ``DTYPE_BYTES``.
         machine: How fast the machine computes and moves bytes.
 
@@ -41,6 +42,7 @@ class StepSetting:
     cached: bool = False
     label_loss: bool = False
     labelled_fraction: float = 1.0
+    shielded: bool = False
     dtype: str = "float32"
     machine: Machine = field(default=MACHINE)
 

@@ -42,6 +42,9 @@ _LOGITS_KEPT = 3
 # A gradient is read by clipping and scaled in place; AdamW reads gradient, weight and two moments
 # and writes the last three.
 _UPDATE = 10
+# A shielded update: the weights are copied, subtracted, the update multiplied, added, written back.
+_SHIELDED = 10
+_SHIELD_BYTES = 4  # shields are float32
 # gradloc.label_loss: logits of one chunk, and their probabilities.
 _CHUNK_BYTES, _CHUNK_COPIES = 64 * 2**20, 2
 
@@ -67,6 +70,9 @@ class StepWork:
         loss_backward: Seconds of the loss backward.
         logits: Bytes of logits and what is made of them, at their most.
         logits_in_head: Bytes of logits while the head's weight gradient is computed.
+        shield: Seconds of shielding its update; 0 where steps are not shielded.
+        shields: Bytes of its shields, which are there all the time.
+        copied: Bytes of its weights' copy while the optimizer steps.
     """
 
     depth: np.ndarray
@@ -84,6 +90,9 @@ class StepWork:
     loss_backward: float
     logits: float
     logits_in_head: float
+    shield: np.ndarray
+    shields: np.ndarray
+    copied: np.ndarray
 
 
 def step_work(units: tuple[UnitInfo, ...], shape: dict, setting: StepSetting) -> StepWork:
@@ -109,6 +118,10 @@ def step_work(units: tuple[UnitInfo, ...], shape: dict, setting: StepSetting) ->
     kept_logits = _LOGITS_KEPT * logits
     if setting.label_loss:
         kept_logits = _CHUNK_COPIES * min(logits, _CHUNK_BYTES)
+    products, moments, copied = np.array(
+        [_shielded(unit, shape) if setting.shielded else (0, 0, 0) for unit in units], dtype=float
+    ).reshape(len(units), 3).T  # fmt: skip
+    copied = copied * each
     gradient = sizes * each
     is_tied = not any(unit.kind == "head" for unit in units)
     return StepWork(
@@ -129,6 +142,10 @@ def step_work(units: tuple[UnitInfo, ...], shape: dict, setting: StepSetting) ->
         loss_backward=_LOGITS_BACKWARD * logits / fresh,
         logits=kept_logits,
         logits_in_head=kept_logits if setting.label_loss else logits,
+        shield=2 * products / machine.products_per_second
+        + _SHIELDED * copied / machine.stream_bytes_per_second,
+        shields=_SHIELD_BYTES * moments,
+        copied=copied,
     )
 
 
@@ -173,6 +190,36 @@ def _used(unit: UnitInfo, shape: dict) -> float:
     return unit.n_parameters - idle * experts[unit.block]
 
 
+def _inner_width(unit: UnitInfo, shape: dict) -> tuple[float, bool]:
+    """Width between the projections of an MLP, as one token meets it, and whether it is gated."""
+    hidden = shape["hidden_size"]
+    attention = 2 * hidden * (_query_size(shape) + shape["kv_size"]) if unit.kind == "block" else 0
+    weights = max(0.0, _used(unit, shape) - attention)
+    # A gated MLP has three projections, another two; 2.5 lies between, biases on either side.
+    ffn = shape.get("ffn_size")
+    gated = not ffn or bool(shape.get("n_experts")) or weights / (hidden * ffn) > 2.5
+    return weights / ((3 if gated else 2) * hidden), gated
+
+
+def _shielded(unit: UnitInfo, shape: dict) -> tuple[float, float, float]:
+    """Of a unit's linear layers: multiply-adds of shielding them, sizes of shields and weights.
+
+    Routed experts are no linear layers of their own and get no shield.
+    """
+    hidden, query, kv = shape["hidden_size"], _query_size(shape), shape["kv_size"]
+    layers: list[tuple[float, float]] = []  # (outputs, inputs)
+    if unit.in_stack and unit.kind in ("attention", "block"):
+        layers += [(query, hidden), (kv, hidden), (kv, hidden), (hidden, query)]
+    if unit.in_stack and unit.kind in ("mlp", "block") and not shape.get("n_experts"):
+        inner, gated = _inner_width(unit, shape)
+        layers += [(inner, hidden)] * (1 + gated) + [(hidden, inner)]
+    return (
+        sum(outputs * inputs**2 for outputs, inputs in layers),
+        sum(inputs**2 for _, inputs in layers),
+        sum(outputs * inputs for outputs, inputs in layers),
+    )
+
+
 def _widths(unit: UnitInfo, shape: dict) -> tuple[float, float, float]:
     """Numbers a token: touched by elementwise work, kept, and kept beside where trained.
 
@@ -192,12 +239,7 @@ def _widths(unit: UnitInfo, shape: dict) -> tuple[float, float, float]:
             2 * hidden,
         )
     if unit.kind in ("mlp", "block"):
-        attention = 2 * hidden * (query + kv) if unit.kind == "block" else 0
-        weights = max(0.0, _used(unit, shape) - attention)
-        # A gated MLP has three projections, another two; 2.5 lies between, biases on either side.
-        ffn = shape.get("ffn_size")
-        gated = not ffn or bool(shape.get("n_experts")) or weights / (hidden * ffn) > 2.5
-        inner = weights / ((3 if gated else 2) * hidden)
+        inner, gated = _inner_width(unit, shape)
         found += (
             _NORM_AND_RESIDUAL * hidden + (_ACTIVATION + _GATE * gated) * inner,
             hidden + (3 if gated else 1) * inner,

@@ -27,10 +27,11 @@ def planning_tables(planning: Planning, title: str) -> list[Table | Text]:
 def _table(planning: Planning, title: str) -> Table:
     setting = planning.setting
     loss = "loss at labelled positions" if setting.label_loss else "the model's own loss"
+    shield = ", steps shielded" * setting.shielded
     table = Table(
         box=box.SIMPLE_HEAD,
         title=f"{title}: predicted cost, full training = 1\n[dim]batches of {setting.batch_size} × "
-        f"{setting.sequence_length} tokens, {setting.dtype}, {loss}[/dim]",
+        f"{setting.sequence_length} tokens, {setting.dtype}, {loss}{shield}[/dim]",
         title_justify="left",
         caption_justify="left",
     )
