@@ -1,6 +1,7 @@
 """The input shield against a loop by hand: C from the inputs, each step times its shield."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -178,6 +179,9 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 sys.path.insert(0, {tests!r})
 from test_methods_shield import *
+from gradloc.methods.averaging import WeightAveragingCallback
+from gradloc.methods.extra_loss import starting_weights
+from gradloc.methods.recadam import RecAdamCallback
 
 torch.distributed.init_process_group("gloo")
 rank = torch.distributed.get_rank()
@@ -204,6 +208,13 @@ for name, value in shards.state_dict().items():
     assert isinstance(value, DTensor)
     torch.testing.assert_close(value.full_tensor(), expected[name], rtol=1e-3, atol=1e-4)
 assert not torch.allclose(expected[names[0]], without_dropout("llama_tied").state_dict()[names[0]])
+# These hold copies of whole weights and must say so instead of mixing them with parts.
+for callback in (WeightAveragingCallback(), RecAdamCallback(starting_weights(whole))):
+    with pytest.raises(MethodError, match="sharded ones"):
+        callback.on_train_begin(
+            None, SimpleNamespace(global_step=0, max_steps=3), None, model=shards,
+            optimizer=torch.optim.AdamW(shards.parameters()),
+        )
 torch.distributed.destroy_process_group()
 """
 
@@ -286,6 +297,8 @@ def test_what_cannot_be_shielded_is_refused(tmp_path, character_tokenizer):
     shields = {"model.layers.0.mlp.up_proj.weight": torch.eye(3)}
     with pytest.raises(MethodError, match="no weight of a linear layer that trains"):
         by_trainer(tmp_path, model, [InputShieldCallback(shields)], plan_for(model))
+    with pytest.raises(MethodError, match="DeepSpeed"):
+        InputShieldCallback({}).on_train_begin(SimpleNamespace(deepspeed="zero.json"), None, None)
     shields = {chosen_weights(model)[0]: torch.eye(3)}
     with pytest.raises(MethodError, match="inputs"):
         by_trainer(tmp_path, model, [InputShieldCallback(shields)], plan_for(model))

@@ -17,7 +17,7 @@ from transformers import TrainerCallback
 
 from gradloc.errors import MethodError
 from gradloc.methods.base import Method, Setting
-from gradloc.methods.extra_loss import trainable_parameters
+from gradloc.methods.extra_loss import refuse_shards, trainable_parameters
 
 KINDS = ("tail", "ema")
 AVERAGE_FILE = "weight_average.safetensors"
@@ -43,8 +43,8 @@ class WeightAveragingCallback(TrainerCallback):
         n_averaged: How many steps the average holds.
 
     Raises:
-        MethodError: An option is out of range, or a checkpoint from after ``start`` has no
-            average.
+        MethodError: An option is out of range, a checkpoint from after ``start`` has no average,
+            or parameters are sharded.
 
     References:
         Izmailov et al. 2018, arXiv:1803.05407 (mean along the tail of training); Polyak and
@@ -61,6 +61,7 @@ class WeightAveragingCallback(TrainerCallback):
     def on_train_begin(self, args, state, control, model=None, **kwargs):
         """Note what trains, and go on with a checkpoint's average."""
         self._parameters = trainable_parameters(model)
+        refuse_shards("weight_averaging", self._parameters, args)
         self._average = {}
         self.n_averaged = max(0, state.global_step - self._first(state) + 1)
         if self.n_averaged:

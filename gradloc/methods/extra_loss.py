@@ -78,12 +78,7 @@ class ExtraLoss(TrainerCallback):
     def on_train_begin(self, args, state, control, model=None, **kwargs):
         """Note what trains; plans are applied by now."""
         self._parameters = trainable_parameters(model)
-        sharded = any(hasattr(p, "to_local") for p in self._parameters.values())
-        if sharded or getattr(args, "deepspeed", None):
-            raise MethodError(
-                f"{self.log_key} needs whole parameters on each process; found sharded ones. "
-                "Train on one device or with DDP."
-            )
+        refuse_shards(self.log_key, self._parameters, args)
         self.begin(self._parameters, args)
 
     def on_step_begin(self, args, state, control, model=None, optimizer=None, **kwargs):
@@ -104,6 +99,21 @@ class ExtraLoss(TrainerCallback):
             logs[self.log_key] = float(self.value)
             # The Trainer has put a copy into its history already.
             state.log_history[-1][self.log_key] = logs[self.log_key]
+
+
+def refuse_shards(what: str, parameters: dict[str, nn.Parameter], args) -> None:
+    """Refuse to go on where a process holds parts of parameters.
+
+    Raises:
+        MethodError: FSDP or DeepSpeed shards them.
+    """
+    if getattr(args, "deepspeed", None) or any(
+        hasattr(parameter, "to_local") for parameter in parameters.values()
+    ):
+        raise MethodError(
+            f"{what} needs whole parameters on each process; found sharded ones. Train on one "
+            "device or with DDP."
+        )
 
 
 def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:

@@ -45,7 +45,7 @@ class InputShieldCallback(TrainerCallback):
 
     Raises:
         MethodError: A shielded weight is not in the model, does not train, has another shape or
-            is sharded over its inputs.
+            is sharded over its inputs, or DeepSpeed trains.
 
     Example:
         >>> shield = InputShieldCallback.from_texts(old_texts, new_texts)   # doctest: +SKIP
@@ -107,6 +107,11 @@ class InputShieldCallback(TrainerCallback):
         self, args, state, control, model=None, optimizer=None, processing_class=None, **kwargs
     ):
         """Find the weights and hook into the optimizer; plans are applied by now."""
+        if getattr(args, "deepspeed", None):
+            raise MethodError(
+                "input_shield: DeepSpeed's optimizer steps on parts of its own. Train on one "
+                "device, with DDP or with FSDP2."
+            )
         if self._request is not None:
             self.shields = self._request.measure(unwrap(model), processing_class)
         self._weights, self._transposed = {}, set()

@@ -14,7 +14,12 @@ from transformers import TrainerCallback
 
 from gradloc.errors import MethodError
 from gradloc.methods.base import Method, Setting
-from gradloc.methods.extra_loss import match_start, starting_weights, trainable_parameters
+from gradloc.methods.extra_loss import (
+    match_start,
+    refuse_shards,
+    starting_weights,
+    trainable_parameters,
+)
 
 ANNEALING = ("sigmoid", "linear")
 
@@ -85,6 +90,7 @@ class RecAdamCallback(TrainerCallback):
                 "Train with optim: adamw_torch or adamw_torch_fused."
             )
         parameters = trainable_parameters(model)
+        refuse_shards("recadam", parameters, args)
         start = match_start(parameters, self.start, "recadam")
         self._start = {parameter: start[name] for name, parameter in parameters.items()}
         self._check_stable(args.learning_rate, state.max_steps)
