@@ -173,6 +173,7 @@ class GradLocCallback(TrainerCallback, ExportableState):
                 "GradLocCallback was added to a Trainer that already existed, so nothing was "
                 "frozen. Pass it in callbacks=[...], or call gradloc.attach(trainer, callback)."
             )
+        self._frozen.note_shards()
         if self.prefix_cache is not None:
             # What is seen once is not worth storing. A stream has no length, so the Trainer takes
             # as many epochs as a number can count.

@@ -34,18 +34,20 @@ class FrozenLayers:
         self._model = unwrap(model)
         units = find_units(self._model, plan.granularity)
         plan.check_units(tuple(unit.info for unit in units))
-        self._found = [(p, p.requires_grad) for p in self._model.parameters()]
+        # By name: FSDP puts other parameters in the place of these.
+        self._found = {name: p.requires_grad for name, p in self._parameters().items()}
+        self._scales: dict[str, float] = {}
         self.learning_rate_scales: dict[nn.Parameter, float] = {}
         for unit in units:
             scale = plan.scale[unit.name]
-            for parameter in (*unit.parameters.values(), *unit.adapters.values()):
+            for name, parameter in (*unit.parameters.items(), *unit.adapters.items()):
                 # A parameter that was frozen before stays so: a plan only ever takes away.
                 parameter.requires_grad_(parameter.requires_grad and scale > 0)
                 if not parameter.requires_grad:
                     parameter.grad = None
                 elif scale != 1:
-                    self.learning_rate_scales[parameter] = scale
-        self._digests = self._digest_frozen()
+                    self._scales[name] = scale
+        self._look()
 
     def __enter__(self) -> "FrozenLayers":
         return self
@@ -66,6 +68,15 @@ class FrozenLayers:
             for unit in find_units(self._model, self.plan.granularity)
             if any(p.requires_grad for p in (*unit.parameters.values(), *unit.adapters.values()))
         )
+
+    def note_shards(self) -> None:
+        """Take note of the model's parameters anew if it has been sharded since it was frozen.
+
+        FSDP2 replaces every parameter by this process's part of it. Call it before training;
+        a model that is whole is left as it was seen first.
+        """
+        if any(hasattr(p, "to_local") for p in self._model.parameters()):
+            self._look()
 
     def verify(self) -> int:
         """Compare every frozen tensor, bit for bit, with what it was when it was frozen.
@@ -88,15 +99,28 @@ class FrozenLayers:
 
     def restore(self) -> None:
         """Give every parameter the ``requires_grad`` it had before; weights stay as they are."""
-        for parameter, requires_grad in self._found:
-            parameter.requires_grad_(requires_grad)
+        for name, parameter in self._parameters().items():
+            parameter.requires_grad_(self._found.get(name, parameter.requires_grad))
         self._digests = {}
+
+    def _look(self) -> None:
+        """Digests and scales of the parameters that the model has now."""
+        self._digests = self._digest_frozen()
+        parameters = self._parameters()
+        # In place: the optimizer's hooks hold this dictionary.
+        self.learning_rate_scales.clear()
+        self.learning_rate_scales |= {
+            parameters[name]: scale for name, scale in self._scales.items()
+        }
+
+    def _parameters(self) -> dict[str, nn.Parameter]:
+        return {canonical_name(name): p for name, p in self._model.named_parameters()}
 
     def _digest_frozen(self, only: dict[str, str] | None = None) -> dict[str, str]:
         return {
-            canonical_name(name): tensor_digest(parameter)
-            for name, parameter in self._model.named_parameters()
-            if (canonical_name(name) in only if only is not None else not parameter.requires_grad)
+            name: tensor_digest(parameter)
+            for name, parameter in self._parameters().items()
+            if (name in only if only is not None else not parameter.requires_grad)
         }
 
 
@@ -162,10 +186,11 @@ def scale_learning_rates(
         Handles whose ``.remove()`` ends the scaling.
     """
     inner = getattr(optimizer, "optimizer", optimizer)
-    by_id = {id(parameter): scale for parameter, scale in scales.items()}
     kept: list[list[dict]] = []
 
     def split(stepping, args, kwargs):
+        # Anew each time: under FSDP the parameters are others by then.
+        by_id = {id(parameter): scale for parameter, scale in scales.items()}
         kept.append(stepping.param_groups)
         stepping.param_groups = [
             {**group, "params": members, "lr": group["lr"] * scale}

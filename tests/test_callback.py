@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate.state import PartialState
+from accelerate.utils import DistributedType
 from conftest import build_model
 from peft import LoraConfig, get_peft_model
 from torch.utils.data import Dataset
@@ -258,34 +260,59 @@ def test_gradient_accumulation_gives_the_same_weights_as_a_larger_batch(tmp_path
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
-DDP_SCRIPT = """
-import sys, torch
+TWO_PROCESSES = """
+import sys
 sys.path.insert(0, {tests!r})
-from pathlib import Path
 from test_callback import *
-from conftest import build_model
-from gradloc import GradLocCallback
 
-model = build_model("llama_tied").train()
-before = parameters_in(model)
-settings = dict(ddp_find_unused_parameters=False, ddp_backend="gloo", per_device_train_batch_size=2)
-folder = Path({folder!r})
-if {shielded}:
-    trainer = shielding_trainer(folder, None, model=model, **settings)
-else:
-    trainer = trainer_for(folder, GradLocCallback(plan_for(model)), model, **settings)
+folder, sharded = Path({folder!r}), {sharded}
+trainer = trainer_anywhere(folder, {shielded}, sharded, ddp_backend="gloo",
+                           per_device_train_batch_size=2, **{settings})
+before = parameters_in(trainer.model)
 trainer.train()
 assert torch.distributed.get_world_size() == 2
+parameters = dict(trainer.model.named_parameters())
+assert all(hasattr(p, "full_tensor") for p in parameters.values()) is sharded
+weights = {{name: p.full_tensor() if sharded else p.detach() for name, p in parameters.items()}}
 (callback,) = callbacks_of(trainer, GradLocCallback)
-assert changed_units(model, before) == set(callback.plan.trained)
-mine = torch.cat([p.detach().flatten() for p in model.parameters()])
+changed = {{
+    unit.name
+    for unit in find_units(build_model("llama_tied"))
+    if any(not torch.equal(weights[name], before[name]) for name in unit.parameters)
+}}
+assert changed == set(callback.plan.trained)
+assert callback.n_verified > 0
+mine = torch.cat([weight.flatten() for weight in weights.values()])
 theirs = [torch.empty_like(mine) for _ in range(2)]
 torch.distributed.all_gather(theirs, mine)
 assert torch.equal(*theirs), "ranks diverged"
 if trainer.is_world_process_zero():
-    torch.save(model.state_dict(), {folder!r} + "/weights.pt")
+    torch.save(weights, folder / "weights.pt")
+callback.restore()
+assert all(parameter.requires_grad for parameter in trainer.model.parameters())
 torch.distributed.destroy_process_group()
 """
+
+
+def trainer_anywhere(folder, shielded, sharded=False, **changes):
+    args = arguments(folder / "out", save_strategy="no", optim="adamw_torch", **changes)
+    if sharded:
+        assert args.device.type == "cpu"  # looking makes the state that is changed now
+        # accelerate shards on accelerators alone, but FSDP2 over gloo does so on CPUs as well.
+        PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
+    plan = plan_for(build_model("llama_tied"), scale=0.5)
+    files = folder / "probes.jsonl", folder / "reference.jsonl"
+    return Trainer(
+        model=build_model("llama_tied").train(),
+        args=args,
+        train_dataset=Rows(),
+        processing_class=tiny_tokenizer(),
+        callbacks=[
+            GradLocCallback.from_probes(files[0], reference=files[1])
+            if shielded
+            else GradLocCallback(plan)
+        ],
+    )
 
 
 def run_on_two_processes(script):
@@ -308,27 +335,39 @@ def run_on_two_processes(script):
     assert done.returncode == 0, done.stderr[-3000:]
 
 
+DDP = {"ddp_find_unused_parameters": False}
+FSDP2 = {
+    "fsdp": True,
+    "fsdp_config": {
+        "fsdp_version": 2, "transformer_layer_cls_to_wrap": ["LlamaDecoderLayer"],
+    },
+}  # fmt: skip
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("shielded", [False, True])
-def test_two_processes_train_as_one(tmp_path, shielded):
-    """DDP over gloo without find_unused_parameters, equal to one process on the same batches."""
-    for name in ("ddp", "one"):
-        (tmp_path / name).mkdir()
+@pytest.mark.parametrize(("sharded", "settings"), [(False, DDP), (True, FSDP2)])
+def test_two_processes_train_as_one(tmp_path, shielded, sharded, settings):
+    """DDP without find_unused_parameters and FSDP2, equal to one process on the same batches."""
+    folder, single_folder = tmp_path / "two", tmp_path / "one"
+    for each in (folder, single_folder):
+        each.mkdir()
+        write_probes(each)
     script = tmp_path / "script.py"
     script.write_text(
-        DDP_SCRIPT.format(
-            tests=str(Path(__file__).parent), folder=str(tmp_path / "ddp"), shielded=shielded
+        TWO_PROCESSES.format(
+            tests=str(Path(__file__).parent),
+            folder=str(folder),
+            shielded=shielded,
+            sharded=sharded,
+            settings=settings,
         )
     )
     run_on_two_processes(script)
-    if shielded:
-        single = shielding_trainer(tmp_path / "one", None, save_strategy="no")
-    else:
-        plan = plan_for(build_model("llama_tied"))
-        single = trainer_for(tmp_path / "one", GradLocCallback(plan), save_strategy="no")
+    single = trainer_anywhere(single_folder, shielded)
     single.train()
-    together = torch.load(tmp_path / "ddp" / "weights.pt")
-    for name, parameter in single.model.state_dict().items():
+    together = torch.load(folder / "weights.pt")
+    for name, parameter in single.model.named_parameters():
         torch.testing.assert_close(together[name], parameter, rtol=1e-3, atol=1e-4)
 
 
