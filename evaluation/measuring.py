@@ -1,0 +1,112 @@
+"""What measuring costs: against the plain way, and against ordinary backward passes.
+
+Comes in: a model and probes. Goes out: the time of ``measure_gradients`` on probes and shipped
+reference passages, as a ratio to measuring one sequence at a time (which models with an unknown
+layer get) and to forward and backward passes that train everything on the same batches.
+
+    python evaluation/measuring.py smollm2-135m-instruct runs/quickstart/probes.jsonl --turns 5
+
+All three take turns in one process; a ratio is formed within a turn, its 95 % interval is over
+turns. It also says how far the figures of both ways of measuring lie apart.
+"""
+
+import argparse
+import json
+import logging
+import random
+import time
+from collections.abc import Callable
+from unittest.mock import patch
+
+import numpy as np
+from scipy import stats
+from torch import Tensor, nn
+
+from gradloc.batches import probe_batches, text_batches
+from gradloc.gradients import measure_gradients
+from gradloc.measuring import draw_probes, reference_texts
+from gradloc.models import load_model, load_tokenizer
+from gradloc.probes import load_probes
+from gradloc.profile import GradientProfile
+
+
+def ordinary(model: nn.Module, batches: list[dict[str, Tensor]]) -> None:
+    """Forward and backward on every batch, gradients on all parameters, as in full training."""
+    for batch in batches:
+        model(**batch).loss.backward()
+        model.zero_grad(set_to_none=True)
+
+
+def one_at_a_time(model: nn.Module, probes: list, reference: list) -> GradientProfile:
+    """``measure_gradients`` as for a model whose layers are not known."""
+    with patch("gradloc.gradients.gram.unknown_parameters", return_value=["any layer"]):
+        return measure_gradients(model, probes, reference=reference, progress=False)
+
+
+def ratio(top: list[float], bottom: list[float]) -> dict[str, float]:
+    """Geometric mean of the turns' ratios and its 95 % interval (Student's t on logarithms)."""
+    logs = np.log(np.array(top) / np.array(bottom))
+    half = 0.0
+    if len(logs) > 1:
+        half = stats.t.ppf(0.975, len(logs) - 1) * logs.std(ddof=1) / np.sqrt(len(logs))
+    low, value, high = np.exp([logs.mean() - half, logs.mean(), logs.mean() + half])
+    return {"value": round(value, 3), "low": round(low, 3), "high": round(high, 3)}
+
+
+def largest_difference(left: GradientProfile, right: GradientProfile) -> float:
+    """Largest difference of a norm, as a share of the norm."""
+    pairs = (
+        (left.probe_norms, right.probe_norms),
+        (left.reference_norms, right.reference_norms),
+    )
+    return max(float(np.max(np.abs(a - b) / b)) for a, b in pairs)
+
+
+def main() -> None:
+    """Read the arguments, take turns, print JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("model")
+    parser.add_argument("probes", help="JSONL of probes")
+    parser.add_argument("--n", type=int, default=24, help="probes, and reference texts")
+    parser.add_argument("--max-length", type=int, default=96)
+    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    logging.getLogger("gradloc.gradients").setLevel(logging.ERROR)  # it is slow by request
+    model, tokenizer = load_model(given.model).train(), load_tokenizer(given.model)
+    chosen = draw_probes(load_probes(given.probes), given.n, given.seed)
+    texts = random.Random(given.seed).sample(reference_texts(None), given.n)
+    probes = probe_batches(tokenizer, chosen, max_length=given.max_length)
+    reference = text_batches(tokenizer, texts, max_length=given.max_length)
+    found: dict[str, GradientProfile | None] = {}
+    ways: dict[str, Callable[[], GradientProfile | None]] = {
+        "gradloc": lambda: measure_gradients(model, probes, reference=reference, progress=False),
+        "one_at_a_time": lambda: one_at_a_time(model, probes, reference),
+        "ordinary": lambda: ordinary(model, [*probes, *reference]),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for turn in range(given.turns + 1):
+        for name, run in ways.items():
+            start = time.perf_counter()
+            found[name] = run()
+            if turn:  # the first is a warm-up
+                seconds[name].append(time.perf_counter() - start)
+    print(
+        json.dumps(
+            {
+                "model": given.model,
+                "n_probes": len(chosen),
+                "n_reference": len(texts),
+                "seconds": {name: round(float(np.mean(s)), 2) for name, s in seconds.items()},
+                "to_one_at_a_time": ratio(seconds["gradloc"], seconds["one_at_a_time"]),
+                "to_ordinary": ratio(seconds["gradloc"], seconds["ordinary"]),
+                "largest_difference": largest_difference(found["gradloc"], found["one_at_a_time"]),
+                "turns": given.turns,
+            },
+            indent=1,
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()
