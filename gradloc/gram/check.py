@@ -19,8 +19,9 @@ from gradloc.sequences import Sequence, sequence_loss
 # unequal, so that padding and telling the rows apart are tried too.
 TRIAL_TOKENS = (5, 4)
 # Relative to the parameter's own gradient, and to the largest one: what is zero but for rounding
-# (biases of keys) cannot agree with itself. assumption: a wrong formula is off by far more.
-TOLERANCE = {torch.float32: (1e-3, 1e-5), torch.float64: (1e-3, 1e-5)}
+# (biases of keys) cannot agree with itself. assumption: a wrong formula is off by far more. In a
+# trained SmolLM2-135M the float32 gradient of a norm was itself 3e-3 from the one in float64.
+TOLERANCE = {torch.float32: (1e-2, 1e-5), torch.float64: (1e-3, 1e-5)}
 ROUGH_TOLERANCE = (5e-2, 1e-3)
 
 
