@@ -219,13 +219,13 @@ def dataset_rows(dataset, n: int, max_length: int, seed: int = 0) -> list[list[i
     """
     from datasets import IterableDataset  # slow to import, and measuring needs none
 
-    if hasattr(dataset, "__len__"):
-        indices = random.Random(seed).sample(range(len(dataset)), min(n, len(dataset)))
-        rows: Iterable = (dataset[index] for index in indices)
-    elif isinstance(dataset, IterableDataset):
-        rows = dataset.take(n)
+    if isinstance(dataset, IterableDataset):
+        rows: Iterable = dataset.take(n)
+    elif isinstance(dataset, torch.utils.data.IterableDataset) or not hasattr(dataset, "__len__"):
+        return []  # some streams have a length all the same
     else:
-        return []
+        indices = random.Random(seed).sample(range(len(dataset)), min(n, len(dataset)))
+        rows = (dataset[index] for index in indices)
     found = []
     for row in rows:
         if not isinstance(row, Mapping) or "input_ids" not in row:

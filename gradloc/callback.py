@@ -157,6 +157,8 @@ class GradLocCallback(TrainerCallback, ExportableState):
         for hook in self._hooks:
             hook.remove()
         self._hooks = []
+        if self.shield is not None:
+            self.shield.remove()
         self.prefix_cache = None  # its hooks are among those removed
         if self._frozen is not None:
             self._frozen.restore()
@@ -262,10 +264,19 @@ class GradLocCallback(TrainerCallback, ExportableState):
         if self.shield is not None:  # of an earlier train()
             trainer.remove_callback(self.shield)
             self.shield = None
-        if self._localization is not None:
-            self.shield = self._localization.protect(
-                trainer.model, _tokenizer(trainer), trainer.train_dataset
-            )
+        localization = self._localization
+        if localization is None or not localization.strength:
+            return
+        if any(isinstance(c, InputShieldCallback) for c in trainer.callback_handler.callbacks):
+            if localization.shield is not None:
+                raise GradlocError(
+                    "There is an InputShieldCallback beside GradLocCallback.from_probes(..., "
+                    "shield=...), and steps are shielded once. Leave one of them out."
+                )
+            return
+        self.shield = localization.protect(
+            trainer.model, _tokenizer(trainer), trainer.train_dataset
+        )
         if self.shield is not None:
             trainer.add_callback(self.shield)
 
@@ -275,6 +286,12 @@ class GradLocCallback(TrainerCallback, ExportableState):
             raise GradlocError(
                 "GradLocCallback needs a plan: GradLocCallback('plan.json') or "
                 "GradLocCallback.from_probes('probes.jsonl')."
+            )
+        if any(hasattr(parameter, "to_local") for parameter in trainer.model.parameters()):
+            raise GradlocError(
+                "The model was sharded when it was loaded, and gradients are measured on whole "
+                "ones. Measure first (gradloc measure, gradloc select) and give the plan: "
+                "GradLocCallback('plan.json')."
             )
         from accelerate.utils import broadcast_object_list
 

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from gradloc.errors import FrozenParametersChangedError, SelectionError
-from gradloc.layers import canonical_name, find_units, unwrap
+from gradloc.layers import canonical_name, find_units, reshard, unwrap
 from gradloc.plan import LayerPlan, as_plan
 from gradloc.profile import lowest_block
 
@@ -75,7 +75,7 @@ class FrozenLayers:
         FSDP2 replaces every parameter by this process's part of it. Call it before training;
         a model that is whole is left as it was seen first.
         """
-        if any(hasattr(p, "to_local") for p in self._model.parameters()):
+        if any(hasattr(p, "to_local") for p in self._parameters().values()):
             self._look()
 
     def verify(self) -> int:
@@ -114,6 +114,7 @@ class FrozenLayers:
         }
 
     def _parameters(self) -> dict[str, nn.Parameter]:
+        reshard(self._model)
         return {canonical_name(name): p for name, p in self._model.named_parameters()}
 
     def _digest_frozen(self, only: dict[str, str] | None = None) -> dict[str, str]:

@@ -105,6 +105,20 @@ def find_units(model: nn.Module, granularity: str = "sublayer") -> tuple[Unit, .
     return _assemble(model, canonical_name(stack_name), sublayers)
 
 
+def reshard(model: nn.Module) -> None:
+    """Let FSDP2's modules hold this process's parts again, if the model is sharded.
+
+    After a forward pass without a backward one (an evaluation, a measurement) some of them hold
+    whole parameters, which are other objects.
+    """
+    if torch.distributed.is_available():
+        from torch.distributed.fsdp import FSDPModule  # slow to import
+
+        for module in model.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()
+
+
 def model_shape(model: nn.Module) -> dict[str, int | list[int]]:
     """The sizes on which the cost of training depends.
 

@@ -22,7 +22,7 @@ from gradloc.plan import LayerPlan
 from gradloc.probes import ProbeSet
 from gradloc.profile import GradientProfile
 from gradloc.recipe import MeasureConfig
-from gradloc.selection import DEFAULT_POLICY, select_layers
+from gradloc.selection import DEFAULT_POLICY, select_layers, step_setting
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +76,8 @@ class Localization:
         profile = profile_probes(
             model, tokenizer, self.probes, list(self.reference), self.measure, seed=self.seed
         )
-        return profile, select_layers(profile, self.policy, **self.options)
+        options = {"setting": step_setting(shielded=bool(self.strength)), **self.options}
+        return profile, select_layers(profile, self.policy, **options)
 
     def protect(self, model: nn.Module, tokenizer, dataset) -> InputShieldCallback | None:
         """The shield of what trains now, from reference text and from the rows to train on.

@@ -200,13 +200,14 @@ def _plans(
     recipe: Recipe, run_dir: Path, profile: GradientProfile, say: Say
 ) -> dict[str, LayerPlan]:
     """A plan for every arm; the first is the run's ``plan.json``, which a person may edit."""
-    from gradloc.selection import select_layers
+    from gradloc.selection import select_layers, step_setting
 
     plans = {}
     for arm, config in recipe.arms.items():
         path = (run_dir if not plans else arm_dir(recipe, arm)) / PLAN_FILE
         if not path.is_file():
-            plan = select_layers(profile, config.policy, **config.options)
+            setting = step_setting(shielded="input_shield" in config.methods)
+            plan = select_layers(profile, config.policy, setting=setting, **config.options)
             if not plans:
                 plan.save(path)
                 say(f"select     {arm}: {', '.join(plan.trained)}")

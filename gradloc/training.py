@@ -5,7 +5,6 @@ tokenizer, plan, recipe and ``training.json`` (what it cost and how it went). It
 layers and judges no result.
 """
 
-import contextlib
 import functools
 import itertools
 import time
@@ -100,8 +99,7 @@ def train(
     with watch:
         for method in methods:
             method.prepare(setting)
-    with watch if methods else contextlib.nullcontext():  # methods may write their texts here
-        dataset, followers = _data(recipe, setting, methods, corpus, probes)
+    dataset, followers = _data(recipe, setting, methods, corpus, probes, watch)
     with watch:
         for method in methods:
             model = method.wrap(model, setting)
@@ -339,13 +337,18 @@ def _arguments(
 
 
 def _data(
-    recipe: Recipe, setting: Setting, methods: Sequence[Method], corpus: Corpus, probes: ProbeSet
+    recipe: Recipe,
+    setting: Setting,
+    methods: Sequence[Method],
+    corpus: Corpus,
+    probes: ProbeSet,
+    watch: _Stopwatch,
 ) -> tuple[Dataset | IterableDataset | InjectedRows, list[AcquisitionCallback]]:
     """What is trained on, and the callbacks that follow it."""
     tokenizer = setting.tokenizer
     if not recipe.injection.n_facts:
         documents = functools.partial(training_documents, recipe, corpus, probes)
-        return _dataset(recipe, setting, methods, documents), []
+        return _dataset(recipe, setting, methods, documents, watch), []
     injection = plan_injection(recipe.injection, corpus.update, probes)
     length = recipe.corpus.max_length
     texts = ordinary_texts(recipe.injection, corpus)
@@ -366,6 +369,7 @@ def _dataset(
     setting: Setting,
     methods: Sequence[Method],
     documents: Callable[[], Iterator[Document]],
+    watch: _Stopwatch,
 ) -> Dataset | IterableDataset:
     """Token rows of the update documents; re-read at every epoch where the corpus streams."""
     changing = [method for method in methods if type(method).rows is not Method.rows]
@@ -388,8 +392,9 @@ def _dataset(
     held = list(rows())
     if not held:
         raise CorpusError("the update documents hold no text of two tokens or more to train on.")
-    for method in changing:
-        held = method.rows(held, setting)
+    with watch:
+        for method in changing:
+            held = method.rows(held, setting)
     return Dataset.from_list(held)
 
 

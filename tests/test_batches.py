@@ -224,3 +224,12 @@ def test_rows_of_a_dataset_are_read_ahead_without_padding_and_without_losing_any
     once = iter(many)
     assert dataset_rows(once, 3, 4) == [] and len(list(once)) == 50
     assert dataset_rows([{"text": "to be tokenised later"}], 3, 4) == []
+
+    class LongStream(torch.utils.data.IterableDataset):  # tells the Trainer how long it is
+        def __iter__(self):
+            return iter(many)
+
+        def __len__(self):
+            return 50
+
+    assert dataset_rows(LongStream(), 3, 4) == []

@@ -262,6 +262,7 @@ def test_a_process_that_fails_is_an_error_with_its_reason(folder, tmp_path):
         ({"arms": ["topp1"]}, "unknown arm 'topp1'. Did you mean 'top1'?"),
         ({"arms": ["top2"]}, "unknown arm 'top2'. Did you mean 'top1'?"),
         ({"arms": ["ten_mlps"]}, "the model has 4 blocks, and ten MLPs in two groups need 12"),
+        ({"arms": ["ten_mlps_shielded"]}, "the model has 4 blocks, and ten MLPs in two groups"),
         ({"arms": ["plan"]}, "no --plan was given"),
         ({"k": 4}, "no room for 4 trained ones beside frozen ones. Choose --k 3 or less"),
         ({"sequence_length": 65}, "takes 64 at most"),

@@ -12,7 +12,7 @@ from accelerate.utils import DistributedType
 from conftest import build_model
 from peft import LoraConfig, get_peft_model
 from torch.utils.data import Dataset
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from gradloc import GradLocCallback, LayerPlan, attach
 from gradloc.errors import (
@@ -295,7 +295,10 @@ torch.distributed.destroy_process_group()
 
 
 def trainer_anywhere(folder, shielded, sharded=False, **changes):
-    args = arguments(folder / "out", save_strategy="no", optim="adamw_torch", **changes)
+    # The evaluation at the end leaves some of FSDP's modules with whole parameters.
+    args = arguments(
+        folder / "out", save_strategy="no", eval_strategy="epoch", optim="adamw_torch", **changes
+    )
     if sharded:
         assert args.device.type == "cpu"  # looking makes the state that is changed now
         # accelerate shards on accelerators alone, but FSDP2 over gloo does so on CPUs as well.
@@ -306,6 +309,7 @@ def trainer_anywhere(folder, shielded, sharded=False, **changes):
         model=build_model("llama_tied").train(),
         args=args,
         train_dataset=Rows(),
+        eval_dataset=Rows(8),
         processing_class=tiny_tokenizer(),
         callbacks=[
             GradLocCallback.from_probes(files[0], reference=files[1])
@@ -555,3 +559,49 @@ def test_a_shield_is_left_out_where_it_is_not_wanted_or_cannot_act(tmp_path, cap
         train(adapters(), shield=1.0)
     with pytest.raises(MethodError, match="0 or more"):
         GradLocCallback.from_probes(probes, reference=reference, shield=-1)
+
+
+def test_steps_are_shielded_once_after_a_training_that_was_broken_off(tmp_path):
+    """The optimizer outlives it, and with it the hooks of the shield."""
+
+    class Interrupt(TrainerCallback):
+        n_hooks = 0
+
+        def on_step_end(self, args, state, control, optimizer=None, **kwargs):
+            if not self.n_hooks:
+                self.n_hooks = len(optimizer.optimizer._optimizer_step_post_hooks)
+                raise KeyboardInterrupt
+            assert len(optimizer.optimizer._optimizer_step_post_hooks) == self.n_hooks
+
+    trainer = shielding_trainer(tmp_path, None, Interrupt(), max_steps=2)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    trainer.train()
+
+
+def test_a_shield_that_is_given_takes_the_place_of_the_default_one(tmp_path):
+    probes, reference = write_probes(tmp_path)
+
+    def train(**options):
+        own = InputShieldCallback.from_texts(["an old fact is here .", "the new currency"])
+        callback = GradLocCallback.from_probes(probes, reference=reference, **options)
+        trainer = shielding_trainer(tmp_path, callback, own, max_steps=1)
+        trainer.train()
+        return callback, callbacks_of(trainer, InputShieldCallback), own
+
+    callback, shields, own = train()
+    assert callback.shield is None and shields == [own]
+    with pytest.raises(GradlocError, match="shielded once"):
+        train(shield=1.0)
+
+
+def test_a_plan_that_is_shielded_is_predicted_to_cost_that(tmp_path):
+    """A budget that forgot the shield would be overrun by every shielded step."""
+    probes, reference = write_probes(tmp_path)
+    predicted = []
+    for shield in (None, 0):
+        callback = GradLocCallback.from_probes(probes, reference=reference, shield=shield)
+        shielding_trainer(tmp_path, callback, max_steps=1).train()
+        predicted.append(callback.plan.predicted)
+    assert predicted[0]["optimizer_ratio"] > predicted[1]["optimizer_ratio"]
+    assert predicted[0]["memory_ratio"] > predicted[1]["memory_ratio"]

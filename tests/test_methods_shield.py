@@ -8,6 +8,7 @@ import torch
 from conftest import build_model
 from hand_training import CHOSEN, Rows, arguments, by_trainer, plan_for, setting_for, token_rows
 from test_callback import run_on_two_processes
+from transformers import AutoModelForCausalLM, OPTConfig, Qwen2MoeConfig
 
 from gradloc.errors import MethodError
 from gradloc.layers import find_units
@@ -17,6 +18,17 @@ from gradloc.methods.input_shield import InputShieldCallback
 from gradloc.methods.kept_texts import kept_rows
 
 NEW = ["The river of Tal is the Ombra.", "In Tal one pays in marks."]
+
+
+OPT = OPTConfig(
+    vocab_size=97, hidden_size=32, ffn_dim=48, num_attention_heads=4, num_hidden_layers=2,
+    max_position_embeddings=64, word_embed_proj_dim=32,
+)  # fmt: skip
+QWEN_MOE = Qwen2MoeConfig(
+    vocab_size=97, hidden_size=32, intermediate_size=48, moe_intermediate_size=24,
+    shared_expert_intermediate_size=40, num_attention_heads=4, num_key_value_heads=2,
+    num_hidden_layers=2, num_experts=4, num_experts_per_tok=2, decoder_sparse_step=1,
+)  # fmt: skip
 
 
 def without_dropout(kind):
@@ -40,7 +52,9 @@ def moments_by_hand(model, rows, names):
     modules = linear_modules(model)
     hooks = [
         modules[name].register_forward_hook(
-            lambda module, inputs, output, name=name: kept[name].append(inputs[0][0])
+            lambda module, inputs, output, name=name: kept[name].append(
+                inputs[0].reshape(-1, inputs[0].shape[-1])
+            )
         )
         for name in names
     ]
@@ -58,6 +72,19 @@ def test_moments_are_those_of_single_rows_whatever_the_padding(kind):
     model = build_model(kind).eval()
     names = list(linear_modules(model))[:4]
     rows = token_rows(9, 3, 7, 2, 12, 5, 6, 8, 4, 11)
+    expected = moments_by_hand(model, rows, names)
+    for name, moment in input_moments(model, rows, names).items():
+        assert torch.allclose(moment, expected[name], rtol=1e-4, atol=1e-6), name
+
+
+@pytest.mark.parametrize("config", [OPT, QWEN_MOE], ids=["opt", "qwen_moe"])
+def test_layers_that_get_all_positions_in_one_row_are_measured_like_others(config):
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config).eval()
+    flat = {"opt": ("fc1", "fc2"), "qwen2_moe": ("shared_expert.",)}[config.model_type]
+    names = [name for name in linear_modules(model) if any(part in name for part in flat)]
+    assert len(names) >= 4
+    rows = token_rows(9, 3, 7, 12)
     expected = moments_by_hand(model, rows, names)
     for name, moment in input_moments(model, rows, names).items():
         assert torch.allclose(moment, expected[name], rtol=1e-4, atol=1e-6), name
@@ -179,6 +206,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 sys.path.insert(0, {tests!r})
 from test_methods_shield import *
+from test_callback import tiny_tokenizer
 from gradloc.methods.averaging import WeightAveragingCallback
 from gradloc.methods.extra_loss import starting_weights
 from gradloc.methods.recadam import RecAdamCallback
@@ -195,14 +223,24 @@ for layer in shards.model.layers:
     fully_shard(layer, mesh=mesh)
 fully_shard(shards, mesh=mesh)
 ids = torch.stack([Rows()[i]["input_ids"] for i in range(4)])
-for model, given in ((shards, mine), (whole, shields)):
+for layer in shards.model.layers:
+    layer.set_reshard_after_forward(False)  # parts that were whole when the shield was made
+tokenizer = tiny_tokenizer()
+texts = ["the old fact is here .", "a fact of the new currency"]
+for model, given in ((shards, mine), (whole, shields), (shards, None), (whole, None)):
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
-    callback = InputShieldCallback(given)
-    callback.on_train_begin(None, None, None, model=model, optimizer=optimizer)
+    callback = InputShieldCallback(given) if given else InputShieldCallback.from_texts(texts)
+    callback.on_train_begin(
+        None, None, None, model=model, optimizer=optimizer, processing_class=tokenizer
+    )
     for _ in range(3):
         model(input_ids=ids, labels=ids).loss.backward()
         optimizer.step()
         optimizer.zero_grad()
+    callback.remove()
+    assert callback.shields
+for layer in shards.model.layers:
+    layer.reshard()
 expected = whole.state_dict()
 for name, value in shards.state_dict().items():
     assert isinstance(value, DTensor)

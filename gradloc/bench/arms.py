@@ -25,7 +25,7 @@ from gradloc.bench.plans import (
 from gradloc.bench.settings import LORA_RANK, BenchSettings
 from gradloc.callback import GradLocCallback
 from gradloc.cost import predict_cost
-from gradloc.errors import GradlocError, SelectionError
+from gradloc.errors import GradlocError, MethodError, SelectionError
 from gradloc.freezing import check_trains_something
 from gradloc.layers import find_units, model_shape
 from gradloc.methods.extra_loss import planned_parameters
@@ -150,7 +150,11 @@ def arm_table(model: nn.Module, settings: BenchSettings) -> ArmTable:
         if name == top:
             arms.append(_plan_arm(plan, f"{name}_cached_bf16", settings, bf16=True))
         if name in ("ten_mlps", "plan"):
-            arms.append(_plan_arm(plan, f"{name}_shielded", shielded=True))
+            try:
+                shielded_names(model, planned_parameters(model, plan))
+                arms.append(_plan_arm(plan, f"{name}_shielded", shielded=True))
+            except MethodError as error:
+                missing[f"{name}_shielded"] = str(error)
     others, others_missing = _other_arms(model, plans[top], settings.k)
     arms += others
     missing |= others_missing
@@ -181,7 +185,7 @@ def _plans(
     try:
         plans["ten_mlps"] = mlps_plan(model, "ten_mlps", ten_mlp_blocks(n_blocks))
     except SelectionError as error:
-        missing["ten_mlps"] = str(error)
+        missing |= dict.fromkeys(("ten_mlps", "ten_mlps_shielded"), str(error))
     if settings.plan is not None:
         plans["plan"] = _users_plan(model, settings.plan)
     else:

@@ -87,13 +87,19 @@ def input_moments(
 
     def note(name: str):
         def hook(module, inputs):
-            x = inputs[0].detach()[real[0]].float()
+            x = inputs[0].detach()
+            # Some layers are given all positions in one row (OPT, shared experts).
+            x = x.reshape(-1, x.shape[-1])[real[0].flatten()].float()
             sums[name] = sums.get(name, 0) + x.T @ x
 
         return hook
 
     hooks = [modules[name].register_forward_pre_hook(note(name)) for name in names]
     n_positions = 0
+    # The stack alone, so that no head runs. FSDP2 gathers what lies outside the blocks around the
+    # forward pass of the whole model only.
+    sharded = any(hasattr(parameter, "to_local") for parameter in model.parameters())
+    stack = model if sharded else model.base_model
     try:
         with evaluation_mode(model), torch.no_grad():
             for start in range(0, len(rows), _BATCH):
@@ -101,8 +107,7 @@ def input_moments(
                 batch = collate([{"input_ids": row, "labels": row} for row in part], pad_id)
                 real[:] = [batch["attention_mask"].bool().to(device)]
                 n_positions += int(real[0].sum())
-                # The stack alone: no head runs.
-                model.base_model(
+                stack(
                     input_ids=batch["input_ids"].to(device),
                     attention_mask=batch["attention_mask"].to(device),
                 )

@@ -16,7 +16,7 @@ from transformers.pytorch_utils import Conv1D
 
 from gradloc.batches import pad_token_id
 from gradloc.errors import MethodError
-from gradloc.layers import find_units, unwrap
+from gradloc.layers import find_units, reshard, unwrap
 from gradloc.measuring import reference_texts
 from gradloc.methods.base import Method, Setting
 from gradloc.methods.extra_loss import planned_parameters
@@ -112,8 +112,10 @@ class InputShieldCallback(TrainerCallback):
                 "input_shield: DeepSpeed's optimizer steps on parts of its own. Train on one "
                 "device, with DDP or with FSDP2."
             )
+        self.remove()
         if self._request is not None:
             self.shields = self._request.measure(unwrap(model), processing_class)
+        reshard(unwrap(model))  # an optimizer steps on the parts
         self._weights, self._transposed = {}, set()
         modules = linear_modules(unwrap(model))
         for name, shield in self.shields.items():
@@ -130,10 +132,12 @@ class InputShieldCallback(TrainerCallback):
                     f"input_shield: the shield of {name} is {tuple(shield.shape)}, its layer has "
                     f"{n_inputs} inputs."
                 )
-            if transposed and hasattr(module.weight, "to_local"):
+            placements = getattr(module.weight, "placements", ())
+            if any(placement.is_shard(0 if transposed else 1) for placement in placements):
                 raise MethodError(
                     f"input_shield: {name} is sharded over its inputs, and a shield needs all of "
-                    "them. Train on one device or with DDP."
+                    "them. Train on one device, with DDP, or without a shield "
+                    "(GradLocCallback.from_probes(..., shield=0))."
                 )
             shield = shield.to(module.weight.device).contiguous()
             if torch.distributed.is_available() and torch.distributed.is_initialized():
@@ -151,6 +155,10 @@ class InputShieldCallback(TrainerCallback):
 
     def on_train_end(self, args, state, control, **kwargs):
         """Leave the optimizer as it was."""
+        self.remove()
+
+    def remove(self) -> None:
+        """Shield no further step. A training that was broken off has not done so itself."""
         for hook in self._hooks:
             hook.remove()
         self._hooks = []
@@ -196,7 +204,7 @@ def trained_shields(
     model = unwrap(model)
     trained = {  # adapters are no parameters of a unit
         name
-        for unit in find_units(model)
+        for unit in find_units(model, "block")
         for name, parameter in unit.parameters.items()
         if parameter.requires_grad
     }

@@ -5,7 +5,7 @@ model in sight. To add a policy, see ``gradloc.selection.policies``.
 """
 
 from gradloc.selection.budget import BUDGETS, Budget, share_of_mass
-from gradloc.selection.choosing import COMMON_OPTIONS, select_layers
+from gradloc.selection.choosing import COMMON_OPTIONS, select_layers, step_setting
 from gradloc.selection.policies import DEFAULT_POLICY, POLICIES, POSITIONAL, SCORES
 
 __all__ = [
@@ -18,4 +18,5 @@ __all__ = [
     "Budget",
     "select_layers",
     "share_of_mass",
+    "step_setting",
 ]

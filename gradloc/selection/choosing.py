@@ -28,8 +28,10 @@ KINDS = ("attention", "mlp")
 # Options that every policy takes beside its own.
 COMMON_OPTIONS = ("only", *BUDGETS)
 
-# How GradLocCallback trains where the Trainer's own loss is in use.
-SETTING = StepSetting(label_loss=True)
+
+def step_setting(*, shielded: bool = False) -> StepSetting:
+    """How GradLocCallback trains where the Trainer's own loss is in use."""
+    return StepSetting(label_loss=True, shielded=shielded)
 
 
 def select_layers(
@@ -40,7 +42,7 @@ def select_layers(
     budget: float | None = None,
     memory_budget: float | None = None,
     share: float | None = None,
-    setting: StepSetting = SETTING,
+    setting: StepSetting | None = None,
     **options: object,
 ) -> LayerPlan:
     """Choose which units to train.
@@ -63,7 +65,8 @@ def select_layers(
             maximised.
         memory_budget: Largest predicted memory above the weights, as a ratio to full training.
         share: Least part of the mass to keep, 0-1; the predicted step time is minimised.
-        setting: How the steps will be set up; what the predicted cost holds for.
+        setting: How the steps will be set up; what the predicted cost holds for. ``None``: as
+            under ``GradLocCallback``, not shielded.
         **options: Options of that policy, such as ``k=10``.
 
     Returns:
@@ -79,6 +82,7 @@ def select_layers(
         >>> select_layers(profile, budget=0.5).predicted["time_ratio"] <= 0.5   # doctest: +SKIP
         True
     """
+    setting = setting or step_setting()
     choose = policy_named(policy)
     known = list(inspect.signature(choose).parameters)[1:]
     for option in options:
