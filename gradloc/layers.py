@@ -111,7 +111,7 @@ def reshard(model: nn.Module) -> None:
     After a forward pass without a backward one (an evaluation, a measurement) some of them hold
     whole parameters, which are other objects.
     """
-    if torch.distributed.is_available():
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
         from torch.distributed.fsdp import FSDPModule  # slow to import
 
         for module in model.modules():
