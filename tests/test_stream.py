@@ -21,7 +21,7 @@ from gradloc.recipe import ArmConfig, CorpusConfig
 from gradloc.selection import select_layers
 from gradloc.stream import stages as stages_module
 from gradloc.stream.curves import curve_pictures
-from gradloc.stream.figures import stream_figures
+from gradloc.stream.figures import paired_differences, stream_figures
 from gradloc.stream.matrices import heat_maps
 from gradloc.stream.opening import open_stream
 from gradloc.stream.page import write_stream_page
@@ -426,6 +426,24 @@ def made_up(matrix, n_stages=None, dates=("2025-01-03", "2025-02-03", "2025-03-0
 
 
 R = [[1.0, 0.2, 0.1], [0.5, 2.0, 0.4], [0.7, 1.0, 3.0]]
+
+
+def test_differences_are_paired_over_items():
+    """What moves both arms alike cancels; unpaired, the intervals would be wide."""
+    record, other = made_up(R), made_up([[value - 0.3 for value in row] for row in R])
+    forgetful = [
+        replace(stage, known_facts=(1.0, 1.0, 0.0, 0.0)) for stage in other.arms["full"].stages
+    ]
+    arms = {
+        "ours": record.arms["full"],
+        "other": replace(other.arms["full"], stages=tuple(forgetful)),
+        "unfinished": made_up(R, 2).arms["full"],
+    }
+    found = paired_differences(replace(record, arms=arms), "ours")
+    assert list(found) == ["other"]
+    uptake, known = found["other"]["uptake"], found["other"]["known_facts"]
+    assert (uptake.value, uptake.low, uptake.high) == pytest.approx((0.3, 0.3, 0.3))
+    assert known.value == pytest.approx(0.25) and known.higher_is_better
 
 
 def test_transfer_and_forgetting_by_hand():

@@ -325,11 +325,13 @@ def stored_shields() -> str:
 
 def stored_stream() -> str:
     """The stored stream: measures of every arm, then the score matrix of each."""
-    from gradloc.stream.figures import stream_figures
+    from gradloc.stream.figures import paired_differences, stream_figures
     from gradloc.stream.records import StreamRecord
-    from gradloc.stream.table import WORDS, matrix_rows, summary_rows
+    from gradloc.stream.table import WORDS, figure_text, matrix_rows, summary_rows
 
-    figures = stream_figures(StreamRecord.load(STORED / "stream.json"))
+    record = StreamRecord.load(STORED / "stream.json")
+    figures = stream_figures(record)
+    main = next(iter(figures.arms))
     head = ("", *(f"{words} {arrow}" for words, arrow in WORDS.values()))
     rows = [
         (
@@ -339,6 +341,12 @@ def stored_stream() -> str:
         for name, cells in summary_rows(figures)
     ]
     parts = [_table(head, rows)]
+    differences = [
+        (f"`{name}`", *(figure_text(found[key]) for key in ("uptake", "known_facts")))
+        for name, found in paired_differences(record, main).items()
+    ]
+    head = (f"`{main}` against", "uptake, nats more", "known facts, % points lost less")
+    parts.append(_table(head, differences))
     for name, arm in figures.arms.items():
         matrix = [
             (label, *(cell.text for cell in cells)) for label, cells in matrix_rows(figures, arm)

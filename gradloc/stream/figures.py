@@ -130,6 +130,47 @@ def stream_figures(record: StreamRecord) -> StreamFigures:
     )
 
 
+def paired_differences(record: StreamRecord, main: str) -> dict[str, dict[str, Figure]]:
+    """One arm against each other one after the last stage, over the same items and resamples.
+
+    Args:
+        record: The record.
+        main: Name of the arm.
+
+    Returns:
+        Other arm -> ``uptake``: how much more ``main`` took up, mean over periods, nats per
+        token; ``known_facts``: how much more of them the other one lost, share. Above 0 is good
+        for ``main`` in both. Arms with other stages than ``main`` are left out.
+    """
+    periods = [Period(*period) for period in record.periods]
+    columns: dict[str, list[int]] = {}
+    for item, date in enumerate(record.items.dates):
+        if (period := period_of(date, periods)) is not None:
+            columns.setdefault(period.name, []).append(item)
+    known = range(len(record.items.known_entities))
+
+    def differences(other: ArmRecord) -> dict[str, Figure]:
+        mine, theirs = record.arms[main].stages[-1], other.stages[-1]
+        gained = [np.array(mine.uptake) - np.array(theirs.uptake)]
+        found = [
+            _estimates(record, gained, record.items.entities, members, name)[0]
+            for name, members in columns.items()
+        ]
+        lost = [np.array(theirs.known_facts) - np.array(mine.known_facts)]
+        figures = {"uptake": _figure_of_mean(found)}
+        if known:
+            own = _estimates(record, lost, record.items.known_entities, known, "known_facts")
+            figures["known_facts"] = figure(own[0], "fraction", True)
+        return figures
+
+    stages = [stage.period for stage in record.arms[main].stages]
+    return {
+        name: differences(arm)
+        for name, arm in record.arms.items()
+        if name != main and [stage.period for stage in arm.stages] == stages
+    }
+
+
 def _arm(record: StreamRecord, arm: ArmRecord, members: dict[str, list[int]]) -> ArmFigures:
     names = [stage.period for stage in arm.stages]
     rows = [stage.uptake for stage in arm.stages]
