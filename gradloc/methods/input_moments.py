@@ -9,7 +9,7 @@ from round: few directions carry most of it. The step that gains as much for the
 cost is the ordinary one times (I + s C)^-1.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +19,9 @@ from gradloc.batches import collate
 from gradloc.errors import MethodError
 from gradloc.layers import canonical_name, evaluation_mode
 
-# Texts that pass through the model at once.
-_BATCH = 8
+# Tokens that pass through the model at once, padding included: enough for large products, and
+# little beside what a training step keeps.
+_BATCH_TOKENS = 2048
 
 
 def shielded_names(model: nn.Module, trained: Collection[str]) -> list[str]:
@@ -102,8 +103,7 @@ def input_moments(
     stack = model if sharded else model.base_model
     try:
         with evaluation_mode(model), torch.no_grad():
-            for start in range(0, len(rows), _BATCH):
-                part = [list(row) for row in rows[start : start + _BATCH]]
+            for part in _batches(rows):
                 batch = collate([{"input_ids": row, "labels": row} for row in part], pad_id)
                 real[:] = [batch["attention_mask"].bool().to(device)]
                 n_positions += int(real[0].sum())
@@ -115,6 +115,18 @@ def input_moments(
         for hook in hooks:
             hook.remove()
     return {name: total / n_positions for name, total in sums.items()}
+
+
+def _batches(rows: Sequence[Sequence[int]]) -> Iterator[list[list[int]]]:
+    """Rows of like length together, so that there is little padding."""
+    part: list[list[int]] = []
+    for row in sorted(rows, key=len):  # the longest so far is the last
+        if part and (len(part) + 1) * len(row) > _BATCH_TOKENS:
+            yield part
+            part = []
+        part.append(list(row))
+    if part:
+        yield part
 
 
 def input_shields(moments: Mapping[str, Tensor], strength: float = 1.0) -> dict[str, Tensor]:
