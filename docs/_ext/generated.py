@@ -351,7 +351,7 @@ def stored_stream() -> str:
         matrix = [
             (label, *(cell.text for cell in cells)) for label, cells in matrix_rows(figures, arm)
         ]
-        parts += [f"#### `{name}`", _table(("", *figures.columns), matrix)]
+        parts += [f"### `{name}`", _table(("", *figures.columns), matrix)]
     return "\n\n".join(parts)
 
 
