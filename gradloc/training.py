@@ -6,36 +6,38 @@ layers and judges no result.
 """
 
 import functools
-import itertools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from datasets import Dataset, IterableDataset
 from safetensors import SafetensorError
-from transformers import Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer_callback import PrinterCallback, ProgressCallback
+from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
-from gradloc.acquisition.callback import AcquisitionCallback
 from gradloc.artifacts import PLAN_FILE, TRAINING_FILE, write_json
-from gradloc.batches import collate, pad_token_id, training_rows
+from gradloc.batches import collate, pad_token_id
 from gradloc.callback import GradLocCallback
-from gradloc.corpus import Corpus, read_corpus
-from gradloc.corpus.documents import Document
-from gradloc.errors import CorpusError, GradlocError, MethodError
-from gradloc.injection import InjectedRows, ordinary_texts, plan_injection
-from gradloc.measuring import MAX_REFERENCE, recipe_reference
+from gradloc.corpus import read_corpus
+from gradloc.errors import GradlocError
+from gradloc.measuring import recipe_reference
 from gradloc.memory import PeakMemory
 from gradloc.methods import Method, Setting, build_methods
 from gradloc.models import load_model, load_tokenizer
 from gradloc.plan import LayerPlan, as_plan
 from gradloc.prefix_cache import CacheConfig
-from gradloc.preparation import build_probes, training_documents
-from gradloc.probes import Probe, ProbeSet
+from gradloc.preparation import build_probes
+from gradloc.probes import ProbeSet
 from gradloc.recipe import ArmConfig, Recipe, save_resolved
-from gradloc.scoring import probe_span, score_spans
+from gradloc.training_data import new_texts, training_data
+from gradloc.training_watch import (
+    ProbeCurve,
+    Progress,
+    Stopwatch,
+    curve_columns,
+    followed_probes,
+    remove_default_progress,
+)
 
 CHECKPOINT_DIR = "checkpoint"
 CACHE_DIR = "prefix-cache"
@@ -90,16 +92,16 @@ def train(
         plan=plan,
         arguments=arguments,
         reference=recipe_reference(recipe, corpus) if methods else (),
-        new_texts=_new_texts(recipe, corpus, probes) if methods else (),
+        new_texts=new_texts(recipe, corpus, probes) if methods else (),
         facts=tuple(probe for probe in probes if probe.split == "localization"),
         max_length=recipe.corpus.max_length,
         work_dir=out_dir / METHODS_DIR,
     )
-    watch = _Stopwatch()
+    watch = Stopwatch()
     with watch:
         for method in methods:
             method.prepare(setting)
-    dataset, followers = _data(recipe, setting, methods, corpus, probes, watch)
+    dataset, followers = training_data(recipe, setting, methods, corpus, probes, watch)
     with watch:
         for method in methods:
             model = method.wrap(model, setting)
@@ -108,7 +110,7 @@ def train(
     callback = GradLocCallback(plan, cache=cache)
     curve = ProbeCurve(
         tokenizer,
-        *_followed(probes, recipe.evaluation.n_curve_probes),
+        *followed_probes(probes, recipe.evaluation.n_curve_probes),
         n_points=recipe.evaluation.n_curve_points,
     )
     trainer = _trainer_class(methods, setting)(
@@ -129,7 +131,7 @@ def train(
             Progress(arm),
         ],
     )
-    _remove_default_progress(trainer)
+    remove_default_progress(trainer)
     last = get_last_checkpoint(str(out_dir)) if out_dir.is_dir() else None
     with PeakMemory() as memory:
         start = time.perf_counter()
@@ -153,33 +155,11 @@ def train(
         "trainable_fraction": round(callback.trainable_fraction, 6),
         "n_frozen_tensors_verified": callback.n_verified,
         **_cache_figures(callback),
-        "curve": _curve(trainer.state.log_history),
+        "curve": curve_columns(trainer.state.log_history),
     }
     if trainer.is_world_process_zero():
         _save(trainer, recipe, plan, log, out_dir)
     return out_dir
-
-
-class _Stopwatch:
-    """Seconds of all stretches that ran under it."""
-
-    def __init__(self):
-        self.seconds = 0.0
-
-    def __enter__(self):
-        self._start = time.perf_counter()
-
-    def __exit__(self, *error: object):
-        self.seconds += time.perf_counter() - self._start
-
-
-def _new_texts(recipe: Recipe, corpus: Corpus, probes: ProbeSet) -> tuple[str, ...]:
-    """The update documents, of a stream the first; of injected facts the text around them."""
-    if recipe.injection.n_facts:
-        return tuple(itertools.islice(ordinary_texts(recipe.injection, corpus), MAX_REFERENCE))
-    limit = MAX_REFERENCE if recipe.corpus.streaming else None
-    documents = training_documents(recipe, corpus, probes)
-    return tuple(document.text for document in itertools.islice(documents, limit))
 
 
 def _trainer_class(methods: Sequence[Method], setting: Setting) -> type[Trainer]:
@@ -202,72 +182,6 @@ def _trainer_class(methods: Sequence[Method], setting: Setting) -> type[Trainer]
     return TrainerWithLoss
 
 
-class Progress(ProgressCallback):
-    """The Trainer's progress bar, with the loss beside it instead of a line for every log."""
-
-    def __init__(self, arm: str):
-        super().__init__()
-        self.arm = arm
-
-    def on_train_begin(self, args, state, control, **kwargs):
-        """Name the bar after the arm."""
-        super().on_train_begin(args, state, control, **kwargs)
-        if self.training_bar is not None:
-            self.training_bar.set_description(f"train {self.arm}")
-
-    def on_log(self, args, state, control, logs=None, **kwargs):
-        """Show the loss on the bar."""
-        if self.training_bar is not None and logs and "loss" in logs:
-            self.training_bar.set_postfix(loss=f"{float(logs['loss']):.3f}")
-
-
-class ProbeCurve(TrainerCallback):
-    """Follow a few probes during training.
-
-    The points go into the Trainer's log history, so they survive a resume.
-
-    Args:
-        tokenizer: The tokenizer.
-        new: Probes on new and updated facts.
-        invariant: Probes on facts that should stay.
-        n_points: How many points over the whole training; 0: none.
-
-    Attributes:
-        seconds: Time spent here, which is not training.
-    """
-
-    def __init__(self, tokenizer, new: Sequence[Probe], invariant: Sequence[Probe], n_points: int):
-        self.tokenizer, self.new, self.invariant = tokenizer, new, invariant
-        self.n_points = n_points
-        self.seconds = 0.0
-
-    def on_train_begin(self, args, state, control, model=None, **kwargs):
-        """Measure the starting point."""
-        if state.global_step == 0:
-            self._measure(state, model)
-
-    def on_step_end(self, args, state, control, model=None, **kwargs):
-        """Measure at evenly spaced steps and at the last."""
-        every = max(1, round(state.max_steps / max(1, self.n_points)))
-        if state.global_step % every == 0 or state.global_step == state.max_steps:
-            self._measure(state, model)
-
-    def _measure(self, state, model) -> None:
-        if not self.n_points or not state.is_world_process_zero:
-            return
-        start = time.perf_counter()
-        point = {"step": state.global_step}
-        for name, probes in (("new_nll", self.new), ("invariant_nll", self.invariant)):
-            if probes:
-                # The right answers alone, in the same batches each time: with a prefix cache,
-                # every measurement but the first begins above the frozen blocks.
-                spans = [probe_span(self.tokenizer, probe, probe.targets[0]) for probe in probes]
-                scores = score_spans(model, spans, progress=False)
-                point[name] = sum(score.nll for score in scores) / len(scores)
-        state.log_history.append(point)
-        self.seconds += time.perf_counter() - start
-
-
 def _prefix_cache(recipe: Recipe, plan: LayerPlan) -> CacheConfig | None:
     """The run's cache, where the plan leaves blocks to skip."""
     config = recipe.prefix_cache
@@ -285,28 +199,6 @@ def _cache_figures(callback: GradLocCallback) -> dict[str, float]:
         "n_passes_cached": cache.n_misses,
         "cache_mib": round(cache.n_bytes / 2**20, 1),
     }
-
-
-def _remove_default_progress(trainer: Trainer) -> None:
-    """Leave ``Progress`` alone to show how training goes."""
-    for callback in list(trainer.callback_handler.callbacks):
-        # By exact type: remove_callback(type) would take ``Progress``, a subclass, as well.
-        if type(callback) in (ProgressCallback, PrinterCallback):
-            trainer.remove_callback(callback)
-
-
-def _followed(probes: ProbeSet, n: int) -> tuple[list[Probe], list[Probe]]:
-    """Evaluation probes to follow: paraphrases of new facts first, and invariant ones."""
-    judged = [probe for probe in probes if probe.split == "evaluation"]
-    new = [p for p in judged if p.group != "invariant"]
-    new.sort(key=lambda probe: probe.depth != "paraphrase")
-    return _spread(new, n), _spread([p for p in judged if p.group == "invariant"], n)
-
-
-def _spread(probes: list[Probe], n: int) -> list[Probe]:
-    paraphrased = [p for p in probes if p.depth == "paraphrase"] or probes
-    step = max(1, len(paraphrased) // max(1, n))
-    return paraphrased[::step][:n]
 
 
 def _arguments(
@@ -334,80 +226,6 @@ def _arguments(
         )
     except (TypeError, ValueError) as error:
         raise GradlocError(f"recipe {recipe.name}: training: {error}") from error
-
-
-def _data(
-    recipe: Recipe,
-    setting: Setting,
-    methods: Sequence[Method],
-    corpus: Corpus,
-    probes: ProbeSet,
-    watch: _Stopwatch,
-) -> tuple[Dataset | IterableDataset | InjectedRows, list[AcquisitionCallback]]:
-    """What is trained on, and the callbacks that follow it."""
-    tokenizer = setting.tokenizer
-    if not recipe.injection.n_facts:
-        documents = functools.partial(training_documents, recipe, corpus, probes)
-        return _dataset(recipe, setting, methods, documents, watch), []
-    injection = plan_injection(recipe.injection, corpus.update, probes)
-    length = recipe.corpus.max_length
-    texts = ordinary_texts(recipe.injection, corpus)
-    # Packed, so that every row has room for a passage; the rest at the end is left out.
-    rows = [
-        row
-        for row in training_rows(tokenizer, texts, max_length=length, packing=True)
-        if len(row["input_ids"]) == length
-    ]
-    follower = AcquisitionCallback(
-        injection.probes, recipe.injection.measure_every, exposures=injection.schedule
-    )
-    return injection.schedule.inject(rows, setting.arguments, tokenizer), [follower]
-
-
-def _dataset(
-    recipe: Recipe,
-    setting: Setting,
-    methods: Sequence[Method],
-    documents: Callable[[], Iterator[Document]],
-    watch: _Stopwatch,
-) -> Dataset | IterableDataset:
-    """Token rows of the update documents; re-read at every epoch where the corpus streams."""
-    changing = [method for method in methods if type(method).rows is not Method.rows]
-
-    def rows() -> Iterator[dict]:
-        return training_rows(
-            setting.tokenizer,
-            (document.text for document in documents()),
-            max_length=recipe.corpus.max_length,
-            packing=recipe.corpus.packing,
-        )
-
-    if recipe.corpus.streaming:
-        if changing:
-            raise MethodError(
-                f"{type(changing[0]).__name__} changes the rows that are trained on, which a "
-                "streamed corpus does not hold. Set corpus.streaming to false."
-            )
-        return IterableDataset.from_generator(rows)
-    held = list(rows())
-    if not held:
-        raise CorpusError("the update documents hold no text of two tokens or more to train on.")
-    with watch:
-        for method in changing:
-            held = method.rows(held, setting)
-    return Dataset.from_list(held)
-
-
-def _curve(log_history: list[dict]) -> dict[str, list]:
-    """Columns over steps; ``None`` where a step has no value of that kind."""
-    names = ("loss", "new_nll", "invariant_nll")
-    by_step: dict[int, dict] = {}
-    for entry in log_history:
-        found = {name: entry[name] for name in names if name in entry}
-        if found:
-            by_step.setdefault(int(entry["step"]), {}).update(found)
-    steps = sorted(by_step)
-    return {"step": steps, **{n: [by_step[s].get(n) for s in steps] for n in names}}
 
 
 def _save(trainer: Trainer, recipe: Recipe, plan: LayerPlan, log: dict, out_dir: Path) -> None:

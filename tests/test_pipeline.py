@@ -165,7 +165,7 @@ def test_a_training_that_is_killed_continues_from_its_last_checkpoint(recipe_fil
     whole = load_recipe(recipe_file, [*overrides, "name=whole"])
     run(whole)
     recipe = load_recipe(recipe_file, overrides)
-    from gradloc.training import Progress
+    from gradloc.training_watch import Progress
 
     def kill(self, args, state, control, **kwargs):
         if state.global_step == 3:
