@@ -42,6 +42,9 @@ from gradloc.corpus.invented import (
 from gradloc.freezing import freeze_layers
 from gradloc.frontier import Point, forgetting_ratio
 from gradloc.measuring import profile_probes
+from gradloc.methods.extra_loss import starting_weights, trainable_parameters
+from gradloc.methods.input_shield import InputShieldCallback, trained_shields
+from gradloc.methods.pull_back import pull_back
 from gradloc.metrics import Estimate, estimate, figure
 from gradloc.plan import LayerPlan
 from gradloc.probes import Probe, ProbeSet
@@ -58,6 +61,11 @@ PRETRAIN = {"n_steps": 1000, "rate": 2e-3, "batch": 16}
 UPDATE = {"n_steps": 80, "batch": 8}
 FULL_RATES = (2e-4, 5e-4, 1e-3)
 PART_RATES = (5e-4, 1e-3, 2e-3)
+PROTECTED_RATES = (2e-3, 5e-3, 1e-2)
+# Plans that train once more with each step shielded, from so many rows of either kind of text, and
+# a part of the change kept.
+PROTECTED = {"protected": "interference_ratio", "protected_all": "all"}
+PROTECTION = {"n_rows": 256, "strength": 1.0, "keep": 0.5}
 N_RANDOM = 5
 
 
@@ -198,13 +206,27 @@ def train(
     rate: float,
     batch: int,
     seed: int,
-    length: int = 96,
+    kept: Sequence[str] = (),
 ) -> None:
-    """AdamW without weight decay on whatever requires a gradient; the rate falls to zero."""
-    rows = list(training_rows(tokenizer, texts, max_length=length, packing=False))
+    """AdamW without weight decay on whatever requires a gradient; the rate falls to zero.
+
+    With ``kept`` texts steps are shielded and the change is pulled back, as by default under
+    ``GradLocCallback``.
+    """
+    rows = _rows(tokenizer, texts)
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=rate, betas=(0.9, 0.95), weight_decay=0.0)
     warm = max(1, n_steps // 20)
+    if kept:
+        start = starting_weights(model)
+        generator = np.random.default_rng(seed)
+        groups = [
+            [row["input_ids"] for row in _drawn(group, PROTECTION["n_rows"], generator)]
+            for group in (_rows(tokenizer, kept), rows)
+        ]
+        pad_id = pad_token_id(tokenizer)
+        shields = trained_shields(model, groups, pad_id, PROTECTION["strength"])
+        InputShieldCallback(shields).attach(model, optimizer)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min((step + 1) / warm, (n_steps - step) / (n_steps - warm + 1))
     )
@@ -216,7 +238,17 @@ def train(
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()
+    if kept:
+        pull_back(trainable_parameters(model), start, PROTECTION["keep"])
     model.eval()
+
+
+def _rows(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> list[dict]:
+    return list(training_rows(tokenizer, texts, max_length=96, packing=False))
+
+
+def _drawn(rows: list[dict], n: int, generator: np.random.Generator) -> list[dict]:
+    return [rows[i] for i in generator.permutation(len(rows))[:n]]
 
 
 def _batches(rows: list[dict], batch: int, seed: int) -> Iterator[list[dict]]:
@@ -328,11 +360,13 @@ def run_seed(seed: int, options: argparse.Namespace) -> dict:
     )
     plans = plans_of(profile)
     scores: dict[str, Scores] = {}
+    plans |= {name: plans[of] for name, of in PROTECTED.items()}
     for name, plan in plans.items():
-        for rate in FULL_RATES if name == "all" else PART_RATES:
+        kept = world.background if name in PROTECTED else ()
+        for rate in rates_of(name):
             arm = copy.deepcopy(model)
             with freeze_layers(arm, plan):
-                train(arm, tokenizer, world.update, **UPDATE, rate=rate, seed=seed)
+                train(arm, tokenizer, world.update, **UPDATE, rate=rate, seed=seed, kept=kept)
             scores[f"{name} {rate:g}"] = score(arm, tokenizer, groups, world.held_out)
     found = points(base, scores, groups, len(world.held_out))
     seconds = time.monotonic() - started
@@ -354,6 +388,13 @@ def run_seed(seed: int, options: argparse.Namespace) -> dict:
         "localization": analysis.to_dict(),
         "arms": {name: _arm(name, found, scores[name]) for name in scores},
     }
+
+
+def rates_of(name: str) -> tuple[float, ...]:
+    """Learning rates of an arm."""
+    if name in PROTECTED:
+        return PROTECTED_RATES
+    return FULL_RATES if name == "all" else PART_RATES
 
 
 def _arm(name: str, found: dict[str, dict[str, Estimate]], scores: Scores) -> dict:
@@ -449,6 +490,8 @@ def settings_of(options: argparse.Namespace) -> dict:
         "update": UPDATE,
         "full_rates": list(FULL_RATES),
         "part_rates": list(PART_RATES),
+        "protected_rates": list(PROTECTED_RATES),
+        "protection": PROTECTION,
         "n_random": N_RANDOM,
         "threads": 1,
     }

@@ -17,6 +17,7 @@ _HOME = {
     "InputShieldCallback": "methods.input_shield",
     "LayerPlan": "plan",
     "ProbeSet": "probes",
+    "PullBackCallback": "methods.pull_back",
     "Recipe": "recipe",
     "attach": "callback",
     "evaluate": "evaluation",

@@ -33,6 +33,7 @@ from gradloc.label_loss import score_labels_only
 from gradloc.localizing import Localization
 from gradloc.measuring import reference_texts
 from gradloc.methods.input_shield import InputShieldCallback
+from gradloc.methods.pull_back import PullBackCallback
 from gradloc.models import load_tokenizer
 from gradloc.plan import LayerPlan, as_plan
 from gradloc.prefix_cache import CacheConfig, PrefixCache
@@ -67,6 +68,7 @@ class GradLocCallback(TrainerCallback, ExportableState):
         n_verified: Frozen tensors proven unchanged at the end of training.
         prefix_cache: The cache while training runs, with ``n_hits``, ``n_misses``, ``n_bytes``.
         shield: The callback that shields the steps, once training has begun; ``None``: none does.
+        pull_back: The callback that leaves a part of the change at the end; ``None``: all stays.
     """
 
     def __init__(
@@ -86,6 +88,7 @@ class GradLocCallback(TrainerCallback, ExportableState):
         self.trainable_fraction = float("nan")
         self.n_verified = 0
         self.shield: InputShieldCallback | None = None
+        self.pull_back: PullBackCallback | None = None
         self._localization: Localization | None = None
         self._frozen: FrozenLayers | None = None
         self._hooks: list = []
@@ -98,13 +101,14 @@ class GradLocCallback(TrainerCallback, ExportableState):
         reference: str | Path | list[str] | None = None,
         policy: str = DEFAULT_POLICY,
         shield: float | None = None,
+        keep: float | None = None,
         measure: MeasureConfig | None = None,
         seed: int = 0,
         cache: CacheConfig | str | Path | None = None,
         label_loss: bool | None = None,
         **options: object,
     ) -> "GradLocCallback":
-        """Measure on probes when training starts, then select, freeze and shield.
+        """Measure on probes when training starts, then select, freeze and protect.
 
         The published method is ``policy="rgn_above_mean"``: it chooses layers, and no more.
 
@@ -120,6 +124,9 @@ class GradLocCallback(TrainerCallback, ExportableState):
                 ``None``: 1 with the default policy, 0 with any other. Shielded steps are
                 shorter and want a higher learning rate. A resumed training makes the shield
                 anew, from the weights that it goes on from.
+            keep: Share of each weight's change that stays when training ends
+                (``PullBackCallback``), up to 1: all of it. ``None``: 0.5 with the default policy,
+                1 with any other. The smaller, the higher the learning rate wants to be.
             measure: Granularity, counts and lengths.
             seed: Which probes and texts are drawn.
             cache: As for ``GradLocCallback``.
@@ -127,7 +134,7 @@ class GradLocCallback(TrainerCallback, ExportableState):
             **options: Options of the policy.
 
         Raises:
-            GradlocError: The files cannot be read, or the shield's strength is below 0.
+            GradlocError: The files cannot be read, or ``shield`` or ``keep`` is out of range.
         """
         callback = cls(None, cache=cache, label_loss=label_loss)
         probe_set = probes if isinstance(probes, ProbeSet) else load_probes(probes)
@@ -139,6 +146,7 @@ class GradLocCallback(TrainerCallback, ExportableState):
             options,
             measure or MeasureConfig(),
             shield,
+            keep,
             seed,
         )
         return callback
@@ -229,12 +237,13 @@ class GradLocCallback(TrainerCallback, ExportableState):
         n_parameters = sum(p.numel() for p in trainer.model.parameters())
         self.trainable_fraction = self._frozen.n_trainable / n_parameters
         logger.info(
-            "gradloc trains %d of %d units, %.1f %% of the parameters (%s%s)",
+            "gradloc trains %d of %d units, %.1f %% of the parameters (%s%s%s)",
             len(self.plan.trained),
             len(self.plan.scale),
             100 * self.trainable_fraction,
             self.plan.policy or "plan by hand",
             "" if self.shield is None else ", steps shielded",
+            "" if self.pull_back is None else f", {self.pull_back.keep:.0%} of the change kept",
         )
 
     def _save_work(self, trainer: Trainer) -> None:
@@ -260,25 +269,24 @@ class GradLocCallback(TrainerCallback, ExportableState):
             self._hooks.append(self.prefix_cache)
 
     def _protect(self, trainer: Trainer) -> None:
-        """Shield what is known from the steps of what trains, if that was asked for."""
-        if self.shield is not None:  # of an earlier train()
-            trainer.remove_callback(self.shield)
-            self.shield = None
-        localization = self._localization
-        if localization is None or not localization.strength:
+        """Protect what is known from the training of what trains, if that was asked for."""
+        for earlier in (self.shield, self.pull_back):  # of an earlier train()
+            if earlier is not None:
+                trainer.remove_callback(earlier)
+        self.shield = self.pull_back = None
+        if self._localization is None:
             return
-        if any(isinstance(c, InputShieldCallback) for c in trainer.callback_handler.callbacks):
-            if localization.shield is not None:
-                raise GradlocError(
-                    "There is an InputShieldCallback beside GradLocCallback.from_probes(..., "
-                    "shield=...), and steps are shielded once. Leave one of them out."
-                )
-            return
-        self.shield = localization.protect(
-            trainer.model, _tokenizer(trainer), trainer.train_dataset
-        )
-        if self.shield is not None:
-            trainer.add_callback(self.shield)
+        for callback in self._localization.protect(
+            trainer.model,
+            _tokenizer(trainer),
+            trainer.train_dataset,
+            trainer.callback_handler.callbacks,
+        ):
+            trainer.add_callback(callback)
+            if isinstance(callback, InputShieldCallback):
+                self.shield = callback
+            else:
+                self.pull_back = callback
 
     def _measure(self, trainer: Trainer) -> LayerPlan:
         """Measure on the first process and give every other the same plan."""

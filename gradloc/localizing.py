@@ -1,8 +1,8 @@
-"""What a script asks for when it gives probes: a plan for its model, and a shield for its steps.
+"""What a script asks for when it gives probes: a plan, and what protects the rest.
 
 Comes in: probes, reference text and how to choose; later the model, and the rows that it will
-train on. Goes out: a profile and a ``LayerPlan``, and an ``InputShieldCallback``. It knows no
-Trainer.
+train on. Goes out: a profile and a ``LayerPlan``, and the callbacks that shield the steps and
+pull the weights back. It knows no Trainer.
 """
 
 import logging
@@ -12,12 +12,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
+from transformers import TrainerCallback
 
 from gradloc.batches import dataset_rows, pad_token_id
 from gradloc.errors import MethodError
+from gradloc.layers import find_units
 from gradloc.measuring import profile_probes
 from gradloc.methods.input_shield import InputShieldCallback, trained_shields
 from gradloc.methods.kept_texts import encoded_rows
+from gradloc.methods.pull_back import PullBackCallback, check_shares
 from gradloc.plan import LayerPlan
 from gradloc.probes import ProbeSet
 from gradloc.profile import GradientProfile
@@ -28,11 +31,15 @@ logger = logging.getLogger(__name__)
 
 # Rows of each kind that a shield is made from: a few thousand tokens for as many inputs.
 _SHIELD_ROWS = 256
+# What the default policy goes with: strength of the shield, and the share of the change that is
+# kept. With any other policy nothing is added that was not asked for.
+DEFAULT_SHIELD = 1.0
+DEFAULT_KEEP = 0.5
 
 
 @dataclass(frozen=True)
 class Localization:
-    """How layers are to be chosen, and how their steps are to be shielded.
+    """How layers are to be chosen, and how what is known is to be protected.
 
     Args:
         probes: Probes about new and updated facts; evaluation and invariant ones are left out.
@@ -42,10 +49,12 @@ class Localization:
         measure: Granularity, counts and lengths.
         shield: Strength of the shield, 0 for none. ``None``: 1 with the default policy, with
             which it was measured, and none with any other.
+        keep: Share of the change that stays when training ends, 1 for all of it. ``None``: 0.5
+            with the default policy, 1 with any other.
         seed: Which probes and texts are drawn.
 
     Raises:
-        MethodError: The strength is below 0.
+        MethodError: The strength is below 0, or the share out of range.
     """
 
     probes: ProbeSet
@@ -54,18 +63,28 @@ class Localization:
     options: Mapping[str, Any] = field(default_factory=dict)
     measure: MeasureConfig = field(default_factory=MeasureConfig)
     shield: float | None = None
+    keep: float | None = None
     seed: int = 0
 
     def __post_init__(self):
         if self.shield is not None and not self.shield >= 0:
             raise MethodError(f"shield: its strength must be 0 or more; found {self.shield!r}.")
+        if self.keep is not None:
+            check_shares(self.keep, 0.0)
 
     @property
     def strength(self) -> float:
         """Strength of the shield, 0 for none."""
         if self.shield is None:
-            return 1.0 if self.policy == DEFAULT_POLICY else 0.0
+            return DEFAULT_SHIELD if self.policy == DEFAULT_POLICY else 0.0
         return self.shield
+
+    @property
+    def kept(self) -> float:
+        """Share of the change that stays, 1 for all of it."""
+        if self.keep is None:
+            return DEFAULT_KEEP if self.policy == DEFAULT_POLICY else 1.0
+        return self.keep
 
     def choose(self, model: nn.Module, tokenizer) -> tuple[GradientProfile, LayerPlan]:
         """Measure the model and select units.
@@ -79,23 +98,52 @@ class Localization:
         options = {"setting": step_setting(shielded=bool(self.strength)), **self.options}
         return profile, select_layers(profile, self.policy, **options)
 
-    def protect(self, model: nn.Module, tokenizer, dataset) -> InputShieldCallback | None:
-        """The shield of what trains now, from reference text and from the rows to train on.
+    def protect(
+        self, model: nn.Module, tokenizer, dataset, given: Sequence[TrainerCallback] = ()
+    ) -> list[TrainerCallback]:
+        """What protects the rest from the training of what trains now.
 
         Args:
             model: The model, frozen by the plan.
             tokenizer: Its tokenizer.
             dataset: What the Trainer trains on.
+            given: The Trainer's own callbacks. What is among them already is not added.
 
         Returns:
-            ``None`` where no shield is asked for, or none can act: adapters alone train.
+            At most an ``InputShieldCallback`` and a ``PullBackCallback``; none of those that were
+            not asked for, where adapters alone train.
 
         Raises:
-            MethodError: A shield is asked for in so many words and none can act, or no text is
-                long enough.
+            MethodError: One is asked for in so many words and cannot act, or stands among
+                ``given`` as well; no text is long enough.
         """
-        if not self.strength:
-            return None
+        found: list[TrainerCallback] = []
+        wanted = {
+            InputShieldCallback: (self.strength > 0, self.shield, "shield"),
+            PullBackCallback: (self.kept < 1, self.keep, "keep"),
+        }
+        for kind, (on, asked, option) in wanted.items():
+            if not on:
+                continue
+            if any(isinstance(callback, kind) for callback in given):
+                if asked is not None:
+                    raise MethodError(
+                        f"There is a callback {kind.__name__} beside "
+                        f"GradLocCallback.from_probes(..., {option}=...), and they would act "
+                        "twice. Leave one of them out."
+                    )
+                continue
+            if kind is InputShieldCallback:
+                found += self._shields(model, tokenizer, dataset)
+            elif asked is not None or trains_own_weights(model):
+                found.append(PullBackCallback(self.kept))
+        return found
+
+    def _shields(self, model: nn.Module, tokenizer, dataset) -> list[InputShieldCallback]:
+        """The shield of what trains now, from reference text and from the rows to train on.
+
+        None where it was not asked for in so many words and cannot act.
+        """
         length = self.measure.max_length
         kept = list(self.reference)
         kept = random.Random(self.seed).sample(kept, min(_SHIELD_ROWS, len(kept)))
@@ -113,5 +161,10 @@ class Localization:
             if self.shield is not None:
                 raise
             logger.warning("gradloc trains without a shield. %s", error)
-            return None
-        return InputShieldCallback(shields)
+            return []
+        return [InputShieldCallback(shields)]
+
+
+def trains_own_weights(model: nn.Module) -> bool:
+    """Whether nothing but the model's own weights trains: no adapter does."""
+    return not any(p.requires_grad for unit in find_units(model) for p in unit.adapters.values())

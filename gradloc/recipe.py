@@ -287,7 +287,9 @@ class Recipe:
     prefix_cache: PrefixCacheConfig = field(default_factory=PrefixCacheConfig)
     injection: InjectionConfig = field(default_factory=InjectionConfig)
     arms: dict[str, ArmConfig] = field(
-        default_factory=lambda: {"shielded": ArmConfig(methods={"input_shield": {}})}
+        default_factory=lambda: {
+            "protected": ArmConfig(methods={"input_shield": {}, "pull_back": {}})
+        }
     )
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     environment: dict[str, Any] = field(default_factory=dict, compare=False)

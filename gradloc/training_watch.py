@@ -72,10 +72,14 @@ class ProbeCurve(TrainerCallback):
             self._measure(state, model)
 
     def on_step_end(self, args, state, control, model=None, **kwargs):
-        """Measure at evenly spaced steps and at the last."""
+        """Measure at evenly spaced steps."""
         every = max(1, round(state.max_steps / max(1, self.n_points)))
-        if state.global_step % every == 0 or state.global_step == state.max_steps:
+        if state.global_step % every == 0 and state.global_step < state.max_steps:
             self._measure(state, model)
+
+    def on_train_end(self, args, state, control, model=None, **kwargs):
+        """Measure what is left when methods have had their say (averages, pulling back)."""
+        self._measure(state, model)
 
     def _measure(self, state, model) -> None:
         if not self.n_points or not state.is_world_process_zero:

@@ -11,6 +11,7 @@ from accelerate.state import PartialState
 from accelerate.utils import DistributedType
 from conftest import build_model
 from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file
 from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
@@ -25,6 +26,7 @@ from gradloc.errors import (
 from gradloc.layers import find_units
 from gradloc.methods.input_moments import input_shields, linear_modules, mean_moments
 from gradloc.methods.input_shield import InputShieldCallback
+from gradloc.methods.pull_back import START_FILE, PullBackCallback
 
 CHOSEN = ("model.layers.1.mlp", "model.layers.2.self_attn")
 
@@ -487,12 +489,12 @@ def callbacks_of(trainer, kind):
     return [c for c in trainer.callback_handler.callbacks if isinstance(c, kind)]
 
 
-def test_by_default_the_steps_are_shielded_from_reference_and_training_rows(tmp_path):
-    """The same weights as with the plan and with shields that are made here, by themselves."""
+def test_by_default_steps_are_shielded_and_half_of_the_change_is_kept(tmp_path):
+    """The same weights as with the plan, and with protection that is made here, by hand."""
     trainer = shielding_trainer(tmp_path, None)
     trainer.train()
     (callback,) = callbacks_of(trainer, GradLocCallback)
-    assert callback.shield is not None
+    assert callback.shield is not None and callback.pull_back.keep == 0.5
 
     base = build_model("llama_tied")
     trained = {
@@ -513,9 +515,12 @@ def test_by_default_the_steps_are_shielded_from_reference_and_training_rows(tmp_
         tmp_path, GradLocCallback(callback.plan), InputShieldCallback(shields)
     )
     by_hand.train()
+    with torch.no_grad():
+        for end, start in zip(by_hand.model.parameters(), base.parameters(), strict=True):
+            end.copy_(start if end.dim() == 1 else (start + end) / 2)
     for name, value in by_hand.model.state_dict().items():
         torch.testing.assert_close(trainer.model.state_dict()[name], value, rtol=1e-4, atol=1e-5)
-    unshielded = shielding_trainer(tmp_path, GradLocCallback(callback.plan))
+    unshielded = shielding_trainer(tmp_path, GradLocCallback(callback.plan), PullBackCallback())
     unshielded.train()
     name = names[0]
     assert not torch.allclose(
@@ -532,33 +537,41 @@ def test_a_resumed_training_is_shielded_again(tmp_path, restore_states):
     trainer.train(resume_from_checkpoint=str(tmp_path / "out" / "checkpoint-2"))
     shields = callbacks_of(trainer, InputShieldCallback)
     assert len(shields) == 1 and shields[0].shields
+    start = load_file(tmp_path / "out" / "checkpoint-2" / START_FILE)
+    base = dict(build_model("llama_tied").named_parameters())
+    assert start and all(torch.equal(value, base[name]) for name, value in start.items())
     trainer.train()
-    shields = callbacks_of(trainer, InputShieldCallback)
-    assert len(shields) == 1, "a second train() shields once"
+    for kind in (InputShieldCallback, PullBackCallback):
+        assert len(callbacks_of(trainer, kind)) == 1, "a second train() protects once"
 
 
-def test_a_shield_is_left_out_where_it_is_not_wanted_or_cannot_act(tmp_path, caplog):
+def test_protection_is_left_out_where_it_is_not_wanted_or_cannot_act(tmp_path, caplog):
     probes, reference = write_probes(tmp_path)
 
     def train(model=None, **options):
         callback = GradLocCallback.from_probes(probes, reference=reference, **options)
         shielding_trainer(tmp_path, callback, model=model, max_steps=1).train()
-        return callback.shield
+        return callback.shield is not None, callback.pull_back is not None
 
-    assert train(policy="top_rgn_k", k=2) is None
-    assert train(shield=0) is None
-    assert train(policy="top_rgn_k", k=2, shield=0.5) is not None
+    assert train(policy="top_rgn_k", k=2) == (False, False)
+    assert train(shield=0) == (False, True)
+    assert train(keep=1) == (True, False)
+    assert train(policy="top_rgn_k", k=2, shield=0.5, keep=0.9) == (True, True)
 
     def adapters():
         model = build_model("llama_tied").train()
         return get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj", "up_proj"]))
 
-    assert train(adapters()) is None
+    assert train(adapters()) == (False, False)
     assert "trains without a shield" in caplog.text
     with pytest.raises(MethodError, match="linear layer"):
         train(adapters(), shield=1.0)
+    with pytest.raises(MethodError, match="adapters train"):
+        train(adapters(), keep=0.5)
     with pytest.raises(MethodError, match="0 or more"):
         GradLocCallback.from_probes(probes, reference=reference, shield=-1)
+    with pytest.raises(MethodError, match="keep"):
+        GradLocCallback.from_probes(probes, reference=reference, keep=0)
 
 
 def test_steps_are_shielded_once_after_a_training_that_was_broken_off(tmp_path):
@@ -579,20 +592,22 @@ def test_steps_are_shielded_once_after_a_training_that_was_broken_off(tmp_path):
     trainer.train()
 
 
-def test_a_shield_that_is_given_takes_the_place_of_the_default_one(tmp_path):
+def test_protection_that_is_given_takes_the_place_of_the_default_one(tmp_path):
     probes, reference = write_probes(tmp_path)
 
     def train(**options):
-        own = InputShieldCallback.from_texts(["an old fact is here .", "the new currency"])
+        shield = InputShieldCallback.from_texts(["an old fact is here .", "the new currency"])
+        own = [shield, PullBackCallback(0.9)]
         callback = GradLocCallback.from_probes(probes, reference=reference, **options)
-        trainer = shielding_trainer(tmp_path, callback, own, max_steps=1)
+        trainer = shielding_trainer(tmp_path, callback, *own, max_steps=1)
         trainer.train()
-        return callback, callbacks_of(trainer, InputShieldCallback), own
+        return callback, callbacks_of(trainer, (InputShieldCallback, PullBackCallback)), own
 
-    callback, shields, own = train()
-    assert callback.shield is None and shields == [own]
-    with pytest.raises(GradlocError, match="shielded once"):
-        train(shield=1.0)
+    callback, found, own = train()
+    assert callback.shield is None and callback.pull_back is None and found == own
+    for option in ("shield", "keep"):
+        with pytest.raises(MethodError, match=f"{option}=..."):
+            train(**{option: 0.5})
 
 
 def test_a_plan_that_is_shielded_is_predicted_to_cost_that(tmp_path):

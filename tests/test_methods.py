@@ -215,3 +215,21 @@ def test_a_methods_loss_is_a_mean_over_micro_batches(prepared, recipe_file, tmp_
         logged.append(read_json(out / "training.json", "log")["curve"]["loss"][0])
     # Rows of unequal length: means of means, so near and not equal; undivided it would be twice.
     assert logged[1] == pytest.approx(logged[0], rel=0.2)
+
+
+def test_the_curve_ends_where_the_saved_model_is(prepared, recipe_file, tmp_path):
+    """What is put in place at the end of training is what its last point tells of."""
+    _, probes, plan = prepared
+    last = {}
+    for name, methods in {"far": "{}", "back": "{pull_back: {keep: 0.001}}"}.items():
+        recipe = load_recipe(
+            recipe_file, [f"arms.plain.methods={methods}", "evaluation.n_curve_points=2"]
+        )
+        out = train(recipe, plan, arm="plain", out_dir=tmp_path / name, probes=probes)
+        curve = read_json(out / "training.json", "log")["curve"]
+        assert curve["step"] == [0, 1, 2, 3, 4]
+        assert [value is None for value in curve["new_nll"]] == [False, True, False, True, False]
+        last[name] = curve["new_nll"]
+    assert last["far"][:4] == last["back"][:4]
+    assert last["back"][4] == pytest.approx(last["back"][0], abs=0.002)
+    assert abs(last["far"][4] - last["far"][0]) > 0.02

@@ -22,6 +22,7 @@ from gradloc.methods.input_shield import InputShield
 from gradloc.methods.lisa import Lisa
 from gradloc.methods.lora import Lora
 from gradloc.methods.mix_review import MixReview
+from gradloc.methods.pull_back import PullBack
 from gradloc.methods.quadratic import EWC, L2ToStart
 from gradloc.methods.recadam import RecAdam
 from gradloc.methods.reference_kl import ReferenceKL
@@ -34,6 +35,7 @@ __all__ = ["METHODS", "Loss", "Method", "Rows", "Setting", "build_method", "buil
 
 METHODS: dict[str, type[Method]] = {
     "input_shield": InputShield,
+    "pull_back": PullBack,
     "reference_kl": ReferenceKL,
     "replay": Replay,
     "mix_review": MixReview,

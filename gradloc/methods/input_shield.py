@@ -112,12 +112,26 @@ class InputShieldCallback(TrainerCallback):
                 "input_shield: DeepSpeed's optimizer steps on parts of its own. Train on one "
                 "device, with DDP or with FSDP2."
             )
-        self.remove()
         if self._request is not None:
             self.shields = self._request.measure(unwrap(model), processing_class)
-        reshard(unwrap(model))  # an optimizer steps on the parts
+        self.attach(model, getattr(optimizer, "optimizer", optimizer))
+
+    def attach(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Shield every step of an optimizer from here on, in a loop of your own as well.
+
+        Args:
+            model: The model, wrapped or not; what is shielded trains.
+            optimizer: The optimizer of its weights.
+
+        Raises:
+            MethodError: A shielded weight is not in the model, does not train, has another shape
+                or is sharded over its inputs.
+        """
+        self.remove()
+        model = unwrap(model)
+        reshard(model)  # an optimizer steps on the parts
         self._weights, self._transposed = {}, set()
-        modules = linear_modules(unwrap(model))
+        modules = linear_modules(model)
         for name, shield in self.shields.items():
             module = modules.get(name)
             if module is None or not module.weight.requires_grad:
@@ -147,10 +161,9 @@ class InputShieldCallback(TrainerCallback):
             self._weights[name] = module.weight
             if transposed:
                 self._transposed.add(name)
-        inner = getattr(optimizer, "optimizer", optimizer)
         self._hooks = [
-            inner.register_step_pre_hook(self._keep),
-            inner.register_step_post_hook(self._shield),
+            optimizer.register_step_pre_hook(self._keep),
+            optimizer.register_step_post_hook(self._shield),
         ]
 
     def on_train_end(self, args, state, control, **kwargs):

@@ -1,0 +1,91 @@
+"""What is left of a training's change, against the same training that keeps all of it."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from conftest import build_model
+from hand_training import by_trainer, largest_gap, moved, plan_for
+
+from gradloc.errors import MethodError
+from gradloc.methods import build_method
+from gradloc.methods.pull_back import START_FILE, PullBackCallback
+
+
+def weights(model):
+    return {name: p.detach().clone() for name, p in model.named_parameters()}
+
+
+@pytest.mark.parametrize(("keep", "keep_vectors"), [(0.25, 0.0), (0.5, 0.75), (1.0, 1.0)])
+def test_a_share_of_the_way_is_kept(tmp_path, keep, keep_vectors):
+    start = weights(build_model("llama_tied"))
+    far = build_model("llama_tied")
+    by_trainer(tmp_path, far, [], plan_for(far))
+    back = build_model("llama_tied")
+    by_trainer(tmp_path, back, [PullBackCallback(keep, keep_vectors=keep_vectors)], plan_for(back))
+    kinds = set()
+    for (name, whole), part in zip(far.named_parameters(), back.parameters(), strict=True):
+        share = keep_vectors if whole.dim() == 1 else keep
+        torch.testing.assert_close(
+            part - start[name], share * (whole - start[name]), rtol=1e-5, atol=1e-7
+        )
+        if (whole != start[name]).any():
+            kinds.add(whole.dim())
+    assert kinds == {1, 2}  # norms and matrices did train
+
+
+def test_what_is_frozen_is_not_touched(tmp_path):
+    model = build_model("llama_tied")
+    by_trainer(tmp_path, model, build_method("pull_back").callbacks(None), plan_for(model))
+    assert {name.rsplit(".", 2)[0] for name in moved(model)} == {
+        "model.layers.1.mlp",
+        "model.layers.2.self_attn",
+    }
+
+
+def test_the_start_rides_with_checkpoints(tmp_path):
+    def train(resume=None, **changes):
+        model = build_model("llama_tied")
+        callbacks = [PullBackCallback(0.5)]
+        return by_trainer(tmp_path, model, callbacks, plan_for(model), resume, **changes).model
+
+    straight = train(save_strategy="steps", save_steps=2)
+    checkpoint = tmp_path / "checkpoint-2"
+    assert largest_gap(straight, train(str(checkpoint))) == 0
+    (checkpoint / START_FILE).unlink()
+    with pytest.raises(MethodError, match="Start anew"):
+        train(str(checkpoint))
+
+
+def test_low_precision_weights_are_pulled_back_in_float32():
+    model = build_model("llama_tied").to(torch.bfloat16)
+    state = SimpleNamespace(global_step=0)
+    callback = PullBackCallback(0.5)
+    callback.on_train_begin(None, state, None, model=model)
+    weight = model.model.layers[0].mlp.up_proj.weight
+    start = weight.detach().float()
+    with torch.no_grad():
+        weight.add_(torch.randn_like(weight))
+    end = weight.detach().float()
+    callback.on_train_end(None, state, None, model=model)
+    assert torch.equal(weight, (start + 0.5 * (end - start)).to(torch.bfloat16))
+
+
+@pytest.mark.parametrize("wrong", [{"keep": 0.0}, {"keep": 1.5}, {"keep_vectors": -0.1}])
+def test_shares_out_of_range_are_refused(wrong):
+    with pytest.raises(MethodError, match=next(iter(wrong))):
+        build_method("pull_back", wrong)
+
+
+def test_adapters_and_deepspeed_are_refused():
+    from peft import LoraConfig, get_peft_model
+
+    state = SimpleNamespace(global_step=0)
+    model = build_model("llama_tied")
+    with pytest.raises(MethodError, match="DeepSpeed"):
+        PullBackCallback().on_train_begin(
+            SimpleNamespace(deepspeed="zero.json"), state, None, model=model
+        )
+    adapted = get_peft_model(model, LoraConfig(target_modules=["up_proj"]))
+    with pytest.raises(MethodError, match="adapters"):
+        PullBackCallback().on_train_begin(None, state, None, model=adapted)
