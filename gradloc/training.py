@@ -151,6 +151,7 @@ def train(
         "n_steps": trainer.state.global_step,
         "train_seconds": round(seconds + watch.seconds, 2),
         "method_seconds": round(watch.seconds, 2),
+        "curve_seconds": round(curve.seconds, 2),
         "peak_rss_mib": round(memory.mib, 1),
         "trainable_fraction": round(callback.trainable_fraction, 6),
         "n_frozen_tensors_verified": callback.n_verified,

@@ -226,8 +226,9 @@ def test_the_curve_ends_where_the_saved_model_is(prepared, recipe_file, tmp_path
             recipe_file, [f"arms.plain.methods={methods}", "evaluation.n_curve_points=2"]
         )
         out = train(recipe, plan, arm="plain", out_dir=tmp_path / name, probes=probes)
-        curve = read_json(out / "training.json", "log")["curve"]
-        assert curve["step"] == [0, 1, 2, 3, 4]
+        log = read_json(out / "training.json", "log")
+        curve = log["curve"]
+        assert log["curve_seconds"] > 0 and curve["step"] == [0, 1, 2, 3, 4]
         assert [value is None for value in curve["new_nll"]] == [False, True, False, True, False]
         last[name] = curve["new_nll"]
     assert last["far"][:4] == last["back"][:4]
