@@ -181,8 +181,10 @@ def test_shields_are_as_large_as_those_of_the_models_own_layers(kind, granularit
         assert work.shield[index] == pytest.approx(products, **near)
         copied = 4 * sum(n_in * n_out for n_in, n_out in sizes)
         assert work.copied[index] == pytest.approx(copied, **near)
+        assert work.start[index] == 4 * sum(p.numel() for p in unit.parameters.values())
     plain = step_work(tuple(unit.info for unit in units), shape, StepSetting())
-    assert not plain.shield.any() and not plain.shields.any() and not plain.copied.any()
+    for name in ("shield", "shields", "copied", "start"):
+        assert not getattr(plain, name).any(), name
 
 
 def test_a_shield_costs_time_and_memory_of_what_it_shields_alone():

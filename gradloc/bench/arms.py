@@ -31,6 +31,7 @@ from gradloc.layers import find_units, model_shape
 from gradloc.methods.extra_loss import planned_parameters
 from gradloc.methods.input_moments import input_moments, input_shields, shielded_names
 from gradloc.methods.input_shield import InputShieldCallback
+from gradloc.methods.pull_back import PullBackCallback
 from gradloc.plan import LayerPlan
 from gradloc.prefix_cache import CacheConfig
 from gradloc.schema import did_you_mean
@@ -220,12 +221,12 @@ def _plan_arm(
             cache = CacheConfig(str(folder), dtype="bfloat16" if bf16 else "float32")
         callbacks: list[TrainerCallback] = [GradLocCallback(plan, cache=cache)]
         if shielded:
-            callbacks.append(_shield(model, plan))
+            callbacks += [_shield(model, plan), PullBackCallback()]
         return Setup(model, callbacks, {"bf16": True} if bf16 else {})
 
     about = f"{len(plan.trained)} of {len(plan.scale)} units train"
     about += ", cached hidden states" * (cached_by is not None) + ", bfloat16 autocast" * bf16
-    about += ", steps shielded" * shielded
+    about += ", steps shielded, half of the change kept" * shielded
     return Arm(
         name,
         about,

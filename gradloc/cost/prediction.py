@@ -179,19 +179,21 @@ def step_seconds(
 def step_memory(work: StepWork, trained: np.ndarray) -> float:
     """Peak bytes above the weights.
 
-    Adam's moments are there all the time. While the backward pass goes down, activations are
-    let go and gradients come; the peak is the largest sum on that way, or, where steps are
-    shielded, in the optimizer's step, which needs a copy of what it changes.
+    Adam's moments, shields and a copy of the start are there all the time. While the backward
+    pass goes down, activations are let go and gradients come; the peak is the largest sum on that
+    way, or, where steps are shielded, in the optimizer's step, which needs a copy of what it
+    changes.
     """
     reached = work.depth >= work.depth[trained].min()
     kept = work.kept * reached + work.kept_trained * trained
     gradient = work.gradient * trained
     moments, early = 2 * gradient.sum(), (work.early * trained).sum()
-    shields, copied = (work.shields * trained).sum(), (work.copied * trained).sum()
+    held = ((work.shields + work.start) * trained).sum()
+    copied = (work.copied * trained).sum()
     on_the_way = [kept.sum() + work.logits, kept.sum() + work.logits_in_head + early]
     for depth in np.unique(work.depth):
         there = (work.depth >= depth) | (work.early > 0)
         late = (work.late * trained).sum() * (depth == -1)
         on_the_way.append(kept[work.depth < depth].sum() + gradient[there].sum() + late)
     on_the_way.append(gradient.sum() + copied)
-    return float(moments + shields + max(on_the_way))
+    return float(moments + held + max(on_the_way))

@@ -29,7 +29,8 @@ class StepSetting:
         label_loss: Head and loss are computed at labelled positions only, in chunks
             (``gradloc.label_loss``); else by the model's own loss, at all positions.
         labelled_fraction: Labelled positions / all positions, 0-1; matters with ``label_loss``.
-        shielded: Steps are shielded (``gradloc.methods.input_shield``).
+        shielded: Steps are shielded (``gradloc.methods.input_shield``) and the start is held, to
+            come back part of the way (``gradloc.methods.pull_back``).
         dtype: Type of weights and activations: a key of ``DTYPE_BYTES``.
         machine: How fast the machine computes and moves bytes.
 

@@ -73,6 +73,7 @@ class StepWork:
         shield: Seconds of shielding its update; 0 where steps are not shielded.
         shields: Bytes of its shields, which are there all the time.
         copied: Bytes of its weights' copy while the optimizer steps.
+        start: Bytes of the copy of where its weights started, which is there all the time.
     """
 
     depth: np.ndarray
@@ -93,6 +94,7 @@ class StepWork:
     shield: np.ndarray
     shields: np.ndarray
     copied: np.ndarray
+    start: np.ndarray
 
 
 def step_work(units: tuple[UnitInfo, ...], shape: dict, setting: StepSetting) -> StepWork:
@@ -146,6 +148,7 @@ def step_work(units: tuple[UnitInfo, ...], shape: dict, setting: StepSetting) ->
         + _SHIELDED * copied / machine.stream_bytes_per_second,
         shields=_SHIELD_BYTES * moments,
         copied=copied,
+        start=gradient * setting.shielded,
     )
 
 

@@ -58,7 +58,9 @@ _TYPES = click.Choice(["float32", "bfloat16", "float16"])
     help="Positions with a label, of all; the rest is padding and prompts.",
 )
 @click.option(
-    "--shielded", is_flag=True, help="Steps are shielded, as from_probes and recipes do by default."
+    "--shielded",
+    is_flag=True,
+    help="Steps are shielded and the start is held, as from_probes and recipes do by default.",
 )
 @click.option(
     "--calibrate", is_flag=True, help="Time this machine for a second instead of stored rates."
