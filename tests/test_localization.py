@@ -540,3 +540,22 @@ def test_finished_seeds_are_kept_and_other_settings_refused(dated_world, tmp_pat
     assert dated_world.finished(path, {"steps": 5}) == {2: {"seed": 2, "arms": {}}}
     with pytest.raises(SystemExit, match="made with other settings"):
         dated_world.finished(path, {"steps": 6})
+
+
+def test_protected_training_in_the_dated_world_puts_norms_back(dated_world):
+    """The shield and the pull back of the product, in a loop that is not the Trainer's."""
+    texts = ["The river Aven flows through Torel.", "Torel lies on the river Aven, near Mos."] * 4
+    tokenizer = dated_world.make_tokenizer(texts)
+    ends = []
+    for kept in ((), texts):
+        model = dated_world.make_model(0)
+        start = {name: p.detach().clone() for name, p in model.named_parameters()}
+        options = {"n_steps": 4, "rate": 1e-2, "batch": 2, "seed": 0}
+        dated_world.train(model, tokenizer, texts, **options, kept=kept)
+        ends.append({n: (p.detach() - start[n]).norm() for n, p in model.named_parameters()})
+    plain, protected = ends
+    for name, change in protected.items():
+        if "norm" in name:
+            assert change == 0 < plain[name]
+        else:
+            assert 0 < change < 0.75 * plain[name], name

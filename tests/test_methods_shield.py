@@ -182,6 +182,29 @@ def test_training_is_a_plain_loop_whose_updates_are_multiplied(tmp_path, kind, o
         assert torch.allclose(value, hand.state_dict()[name], atol=2e-5), name
 
 
+def test_a_loop_of_ones_own_can_be_shielded():
+    model = without_dropout("llama_tied").train()
+    names = chosen_weights(model)
+    shields = input_shields(input_moments(model, token_rows(9, 3, 7, 12, 6), names), 5.0)
+    weights = {name: dict(model.named_parameters())[name] for name in names}
+    optimizer = torch.optim.SGD(weights.values(), lr=0.5)
+    shield = InputShieldCallback(shields)
+    for shielded in (True, False):
+        if shielded:
+            shield.attach(model, optimizer)
+        else:
+            shield.remove()
+        before = {name: weight.detach().clone() for name, weight in weights.items()}
+        ids = Rows()[0]["input_ids"][None]
+        model(input_ids=ids, labels=ids).loss.backward()
+        optimizer.step()
+        for name, weight in weights.items():
+            update = -0.5 * weight.grad
+            expected = before[name] + (update @ shields[name] if shielded else update)
+            torch.testing.assert_close(weight.detach(), expected, rtol=1e-4, atol=1e-6)
+        optimizer.zero_grad()
+
+
 def test_answers_on_shielded_inputs_stay_where_plain_training_moves_them(tmp_path):
     """What the method is for: reference rows are answered nearly as before, to equal steps."""
     rows = [row[:8] for row in token_rows(*[10] * 6)]
