@@ -77,7 +77,7 @@ def test_shares_out_of_range_are_refused(wrong):
         build_method("pull_back", wrong)
 
 
-def test_adapters_and_deepspeed_are_refused():
+def test_what_holds_no_weights_of_its_own_is_refused():
     from peft import LoraConfig, get_peft_model
 
     state = SimpleNamespace(global_step=0)
@@ -86,6 +86,9 @@ def test_adapters_and_deepspeed_are_refused():
         PullBackCallback().on_train_begin(
             SimpleNamespace(deepspeed="zero.json"), state, None, model=model
         )
+    flat = torch.nn.Sequential(type("FullyShardedDataParallel", (torch.nn.Linear,), {})(2, 2))
+    with pytest.raises(MethodError, match="FSDP"):
+        PullBackCallback().on_train_begin(None, state, None, model=flat)
     adapted = get_peft_model(model, LoraConfig(target_modules=["up_proj"]))
     with pytest.raises(MethodError, match="adapters"):
         PullBackCallback().on_train_begin(None, state, None, model=adapted)

@@ -62,12 +62,14 @@ class PullBackCallback(TrainerCallback):
 
     def on_train_begin(self, args, state, control, model=None, **kwargs):
         """Note where the trained weights start, or read it from the checkpoint."""
-        if getattr(args, "deepspeed", None):
-            raise MethodError(
-                "pull_back: DeepSpeed keeps weights in parts of its own. Train on one device, "
-                "with DDP or with FSDP2."
-            )
         model = unwrap(model)
+        # FSDP's first version makes every weight a part of one long vector.
+        flat = any(type(part).__name__ == "FullyShardedDataParallel" for part in model.modules())
+        if getattr(args, "deepspeed", None) or flat:
+            raise MethodError(
+                "pull_back: DeepSpeed and the first version of FSDP keep weights in parts of their "
+                "own. Train on one device, with DDP or with FSDP2."
+            )
         reshard(model)
         adapters = {name for unit in find_units(model) for name in unit.adapters}
         self._parameters = trainable_parameters(model)
@@ -86,7 +88,8 @@ class PullBackCallback(TrainerCallback):
         except (OSError, SafetensorError, KeyError) as error:
             raise MethodError(
                 f"{path} cannot be read, or lacks a weight that trains: it holds the weights that "
-                "training started from. Start anew, or resume without pull_back."
+                "training started from. Start anew, or resume without pull_back "
+                "(GradLocCallback.from_probes(..., keep=1))."
             ) from error
 
     def on_save(self, args, state, control, **kwargs):
