@@ -118,25 +118,11 @@ class Localization:
                 ``given`` as well; no text is long enough.
         """
         found: list[TrainerCallback] = []
-        wanted = {
-            InputShieldCallback: (self.strength > 0, self.shield, "shield"),
-            PullBackCallback: (self.kept < 1, self.keep, "keep"),
-        }
-        for kind, (on, asked, option) in wanted.items():
-            if not on:
-                continue
-            if any(isinstance(callback, kind) for callback in given):
-                if asked is not None:
-                    raise MethodError(
-                        f"There is a callback {kind.__name__} beside "
-                        f"GradLocCallback.from_probes(..., {option}=...), and they would act "
-                        "twice. Leave one of them out."
-                    )
-                continue
-            if kind is InputShieldCallback:
-                found += self._shields(model, tokenizer, dataset)
-            elif asked is not None or trains_own_weights(model):
-                found.append(PullBackCallback(self.kept))
+        if self.strength and not _is_given(InputShieldCallback, given, shield=self.shield):
+            found += self._shields(model, tokenizer, dataset)
+        can_act = self.keep is not None or trains_own_weights(model)
+        if self.kept < 1 and can_act and not _is_given(PullBackCallback, given, keep=self.keep):
+            found.append(PullBackCallback(self.kept))
         return found
 
     def _shields(self, model: nn.Module, tokenizer, dataset) -> list[InputShieldCallback]:
@@ -163,6 +149,25 @@ class Localization:
             logger.warning("gradloc trains without a shield. %s", error)
             return []
         return [InputShieldCallback(shields)]
+
+
+def _is_given(
+    kind: type[TrainerCallback], given: Sequence[TrainerCallback], **asked: float | None
+) -> bool:
+    """Whether the Trainer has a callback of a kind already.
+
+    Raises:
+        MethodError: It has, and the option that makes one was given as well.
+    """
+    if not any(isinstance(callback, kind) for callback in given):
+        return False
+    ((option, value),) = asked.items()
+    if value is not None:
+        raise MethodError(
+            f"There is a callback {kind.__name__} beside GradLocCallback.from_probes(..., "
+            f"{option}=...), and they would act twice. Leave one of them out."
+        )
+    return True
 
 
 def trains_own_weights(model: nn.Module) -> bool:
