@@ -1,11 +1,13 @@
 """What is left of a training's change, against the same training that keeps all of it."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 from conftest import build_model
 from hand_training import by_trainer, largest_gap, moved, plan_for
+from test_callback import run_on_two_processes
 
 from gradloc.errors import MethodError
 from gradloc.methods import build_method
@@ -92,3 +94,55 @@ def test_what_holds_no_weights_of_its_own_is_refused():
     adapted = get_peft_model(model, LoraConfig(target_modules=["up_proj"]))
     with pytest.raises(MethodError, match="adapters"):
         PullBackCallback().on_train_begin(None, state, None, model=adapted)
+
+
+SHARDED_SCRIPT = """
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+import torch
+from torch.distributed.fsdp import fully_shard
+sys.path.insert(0, {tests!r})
+from conftest import build_model
+from gradloc.methods.pull_back import PullBackCallback
+
+torch.distributed.init_process_group("gloo")
+mesh = torch.distributed.init_device_mesh("cpu", (2,))
+shards, whole = build_model("llama_tied"), build_model("llama_tied")
+for layer in shards.model.layers:
+    fully_shard(layer, mesh=mesh)
+fully_shard(shards, mesh=mesh)
+args = SimpleNamespace(output_dir={folder!r}, deepspeed=None)
+first = torch.distributed.get_rank() == 0
+state = SimpleNamespace(global_step=0, is_world_process_zero=first)
+out, resumed, plain = PullBackCallback(0.25), PullBackCallback(0.25), PullBackCallback(0.25)
+out.on_train_begin(args, state, None, model=shards)
+plain.on_train_begin(args, state, None, model=whole)
+state.global_step = 5
+out.on_save(args, state, None, model=shards)
+torch.distributed.barrier()
+resumed.on_train_begin(args, state, None, model=shards)
+with torch.no_grad():
+    for model in (shards, whole):
+        for parameter in model.parameters():
+            parameter.mul_(3.0)
+resumed.on_train_end(args, state, None, model=shards)
+plain.on_train_end(args, state, None, model=whole)
+expected = whole.state_dict()
+for name, value in shards.state_dict().items():
+    torch.testing.assert_close(value.full_tensor(), expected[name], msg=name)
+start = build_model("llama_tied").state_dict()
+name = "model.layers.0.mlp.up_proj.weight"
+torch.testing.assert_close(expected[name], 1.5 * start[name])
+torch.distributed.destroy_process_group()
+"""
+
+
+@pytest.mark.slow
+def test_sharded_weights_are_pulled_back_like_whole_ones(tmp_path):
+    """FSDP2 over gloo, resumed from the start that the first process has written."""
+    (tmp_path / "checkpoint-5").mkdir()
+    script = tmp_path / "script.py"
+    tests = str(Path(__file__).parent)
+    script.write_text(SHARDED_SCRIPT.format(tests=tests, folder=str(tmp_path)))
+    run_on_two_processes(script)

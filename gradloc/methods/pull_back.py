@@ -57,7 +57,6 @@ class PullBackCallback(TrainerCallback):
     def __init__(self, keep: float = 0.5, *, keep_vectors: float = 0.0):
         check_shares(keep, keep_vectors)
         self.keep, self.keep_vectors = keep, keep_vectors
-        self._parameters: dict[str, nn.Parameter] = {}
         self._start: dict[str, Tensor] = {}
 
     def on_train_begin(self, args, state, control, model=None, **kwargs):
@@ -70,21 +69,20 @@ class PullBackCallback(TrainerCallback):
                 "pull_back: DeepSpeed and the first version of FSDP keep weights in parts of their "
                 "own. Train on one device, with DDP or with FSDP2."
             )
-        reshard(model)
         adapters = {name for unit in find_units(model) for name in unit.adapters}
-        self._parameters = trainable_parameters(model)
-        if adapters & set(self._parameters):
+        weights = self._weights(model)
+        if adapters & set(weights):
             raise MethodError(
                 "pull_back: adapters train, and their product is no straight line from the "
                 "start. Scale them when they are merged, or train the model's own weights."
             )
         if state.global_step == 0:
-            self._start = {name: p.detach().clone() for name, p in self._parameters.items()}
+            self._start = {name: p.detach().clone() for name, p in weights.items()}
             return
         path = _checkpoint(args, state) / START_FILE
         try:
             saved = load_file(path)
-            self._start = {name: _like(saved[name], p) for name, p in self._parameters.items()}
+            self._start = {name: _like(saved[name], p) for name, p in weights.items()}
         except (OSError, SafetensorError, KeyError) as error:
             raise MethodError(
                 f"{path} cannot be read, or lacks a weight that trains: it holds the weights that "
@@ -105,9 +103,14 @@ class PullBackCallback(TrainerCallback):
 
     def on_train_end(self, args, state, control, model=None, **kwargs):
         """Go back part of the way."""
+        pull_back(self._weights(model), self._start, self.keep, self.keep_vectors)
+        self._start = {}
+
+    @staticmethod
+    def _weights(model: nn.Module) -> dict[str, nn.Parameter]:
+        """What trains, by name; looked up anew each time, since FSDP2 puts others in place."""
         reshard(unwrap(model))
-        pull_back(self._parameters, self._start, self.keep, self.keep_vectors)
-        self._start, self._parameters = {}, {}
+        return trainable_parameters(model)
 
 
 @torch.no_grad()
