@@ -15,6 +15,7 @@ state when a gradient first arrives.
 import inspect
 import logging
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -34,6 +35,7 @@ from gradloc.localizing import Localization
 from gradloc.measuring import reference_texts
 from gradloc.methods.input_shield import InputShieldCallback
 from gradloc.methods.pull_back import PullBackCallback
+from gradloc.mixed_precision import compute_in_bfloat16
 from gradloc.models import load_tokenizer
 from gradloc.plan import LayerPlan, as_plan
 from gradloc.prefix_cache import CacheConfig, PrefixCache
@@ -60,6 +62,9 @@ class GradLocCallback(TrainerCallback, ExportableState):
             is not stored.
         label_loss: Compute head and loss at labelled positions only, in chunks. ``None``: where
             the trainer uses the model's own loss and that can be done; ``False``: never.
+        bfloat16: Parts to compute in bfloat16 while the rest keeps its precision: ``prefix`` (all
+            below the lowest trained block), ``suffix``, ``head``. The plan has to leave a prefix
+            where one is named.
 
     Attributes:
         plan: The plan in force, ``None`` until it has been measured.
@@ -77,12 +82,13 @@ class GradLocCallback(TrainerCallback, ExportableState):
         *,
         cache: CacheConfig | str | Path | dict | None = None,
         label_loss: bool | None = None,
+        bfloat16: Sequence[str] = (),
     ):
         # A dictionary comes from a checkpoint: the Trainer rebuilds callbacks from their state.
         self.plan = LayerPlan.from_dict(plan) if isinstance(plan, dict) else plan and as_plan(plan)
         cache = CacheConfig(str(cache)) if isinstance(cache, (str, Path)) else cache
         self.cache = CacheConfig(**cache) if isinstance(cache, dict) else cache
-        self.label_loss = label_loss
+        self.label_loss, self.bfloat16 = label_loss, tuple(bfloat16)
         self.prefix_cache: PrefixCache | None = None
         self.profile: GradientProfile | None = None
         self.trainable_fraction = float("nan")
@@ -106,6 +112,7 @@ class GradLocCallback(TrainerCallback, ExportableState):
         seed: int = 0,
         cache: CacheConfig | str | Path | None = None,
         label_loss: bool | None = None,
+        bfloat16: Sequence[str] = (),
         **options: object,
     ) -> "GradLocCallback":
         """Measure on probes when training starts, then select, freeze and protect.
@@ -131,12 +138,13 @@ class GradLocCallback(TrainerCallback, ExportableState):
             seed: Which probes and texts are drawn.
             cache: As for ``GradLocCallback``.
             label_loss: As for ``GradLocCallback``.
+            bfloat16: As for ``GradLocCallback``.
             **options: Options of the policy.
 
         Raises:
             GradlocError: The files cannot be read, or ``shield`` or ``keep`` is out of range.
         """
-        callback = cls(None, cache=cache, label_loss=label_loss)
+        callback = cls(None, cache=cache, label_loss=label_loss, bfloat16=bfloat16)
         probe_set = probes if isinstance(probes, ProbeSet) else load_probes(probes)
         texts = list(reference) if isinstance(reference, (list, tuple)) else None
         callback._localization = Localization(
@@ -157,6 +165,7 @@ class GradLocCallback(TrainerCallback, ExportableState):
             "plan": self.plan and self.plan.to_dict(),
             "cache": self.cache and asdict(self.cache),
             "label_loss": self.label_loss,
+            "bfloat16": list(self.bfloat16),
         }
         return {"args": arguments, "attributes": {}}
 
@@ -267,6 +276,10 @@ class GradLocCallback(TrainerCallback, ExportableState):
                 trainer.model, self._frozen.lowest_block, self.cache, rank
             )
             self._hooks.append(self.prefix_cache)
+        if self.bfloat16:
+            self._hooks.append(
+                compute_in_bfloat16(trainer.model, self.bfloat16, self._frozen.lowest_block)
+            )
 
     def _protect(self, trainer: Trainer) -> None:
         """Protect what is known from the training of what trains, if that was asked for."""

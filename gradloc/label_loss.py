@@ -52,6 +52,10 @@ class _LinearCrossEntropy(torch.autograd.Function):
             for tensor, needed in ((hidden, need_hidden), (weight, need_weight), (bias, need_bias))
         ]
         total = hidden.new_zeros((), dtype=torch.float32)
+        device = hidden.device.type
+        if torch.is_autocast_enabled(device):
+            # Autocast would do it for every chunk.
+            hidden, weight = (t.to(torch.get_autocast_dtype(device)) for t in (hidden, weight))
         n_rows = max(1, CHUNK_BYTES // (4 * len(weight)))
         for start in range(0, len(hidden), n_rows):
             rows = slice(start, start + n_rows)

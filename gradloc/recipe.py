@@ -264,13 +264,16 @@ class Recipe:
         seed: Seed of the corpus, the splits, the measurement and the training.
         output_dir: Folder of all runs.
         dtype: ``float32``, ``bfloat16``: type in which the weights are held.
+        bfloat16: Parts of each arm's model to train in bfloat16 while its other parts keep the
+            type of the weights: ``prefix`` (below the lowest trained block), ``suffix``, ``head``.
         corpus, probes, measure, evaluation: The stages' settings.
         training: ``transformers.TrainingArguments`` by name, for every arm.
         prefix_cache: Hidden states kept between epochs; off unless enabled.
         injection: Facts to inject into ordinary text; off unless it asks for some.
         arms: Name -> arm. The first is the main one: its plan is ``plan.json`` and its weights
             are ``checkpoint/``. Arms with policy ``all`` and no method are the line to compare
-            with. None given: one, ``shielded``, layers by interference ratio under a shield.
+            with. None given: one, ``protected``, layers by interference ratio, steps shielded, half
+            of the change kept.
         environment: Written by gradloc into the recipe of a run: versions of Python and the
             libraries, git revision. Two recipes that differ in it alone are equal.
     """
@@ -280,6 +283,7 @@ class Recipe:
     seed: CountOrZero = 0
     output_dir: str = "runs"
     dtype: Literal["float32", "bfloat16"] = "float32"
+    bfloat16: tuple[Literal["prefix", "suffix", "head"], ...] = ()
     corpus: CorpusConfig = field(default_factory=CorpusConfig)
     probes: ProbesConfig = field(default_factory=ProbesConfig)
     measure: MeasureConfig = field(default_factory=MeasureConfig)

@@ -107,7 +107,7 @@ def train(
             model = method.wrap(model, setting)
         added = [callback for method in methods for callback in method.callbacks(setting)]
     cache = _prefix_cache(recipe, plan)
-    callback = GradLocCallback(plan, cache=cache)
+    callback = GradLocCallback(plan, cache=cache, bfloat16=_bfloat16_parts(recipe, plan))
     curve = ProbeCurve(
         tokenizer,
         *followed_probes(probes, recipe.evaluation.n_curve_probes),
@@ -189,6 +189,11 @@ def _prefix_cache(recipe: Recipe, plan: LayerPlan) -> CacheConfig | None:
     if not config.enabled or not plan.lowest_block:
         return None
     return CacheConfig(str(recipe.run_dir / CACHE_DIR), config.dtype, config.max_gib)
+
+
+def _bfloat16_parts(recipe: Recipe, plan: LayerPlan) -> tuple[str, ...]:
+    """The recipe's parts, where the plan leaves them."""
+    return tuple(part for part in recipe.bfloat16 if part != "prefix" or plan.lowest_block)
 
 
 def _cache_figures(callback: GradLocCallback) -> dict[str, float]:

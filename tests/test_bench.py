@@ -27,9 +27,9 @@ from gradloc.plan import LayerPlan
 
 SIZES = dict(k=1, batch_size=2, sequence_length=8, rotations=2, steps=2, memory_repeats=0)
 ARMS = [
-    "full", "full_bf16", "top1", "top1_cached", "top1_cached_bf16", "middle1", "middle1_cached",
-    "scattered1", "bottom1", "plan", "plan_cached", "plan_shielded", "lora_r16", "masking",
-    "callback_overhead",
+    "full", "full_bf16", "top1", "top1_cached", "top1_cached_bf16", "top1_cached_bf16_frozen",
+    "middle1", "middle1_cached", "scattered1", "bottom1", "plan", "plan_cached", "plan_shielded",
+    "lora_r16", "masking", "callback_overhead",
 ]  # fmt: skip
 
 
@@ -91,6 +91,14 @@ def test_every_arm_runs_and_every_figure_is_there(folder, model, tmp_path):
     json.dumps(result, allow_nan=False)
     assert len(bench_spec(result)["hconcat"]) == 1, "no panel for memory that was not measured"
     assert bench_table(result)[0].row_count == len(ARMS)
+
+
+def test_bfloat16_of_what_is_frozen_leaves_the_trained_block_in_float32(folder, model, tmp_path):
+    arms = arm_table(model, settings_of(folder, tmp_path)).arms
+    whole = arms["top1_cached_bf16"].build(copy.deepcopy(model))
+    frozen = arms["top1_cached_bf16_frozen"].build(copy.deepcopy(model))
+    assert whole.arguments == {"bf16": True} and whole.callbacks[0].bfloat16 == ()
+    assert frozen.arguments == {} and frozen.callbacks[0].bfloat16 == ("prefix", "head")
 
 
 @pytest.mark.parametrize(

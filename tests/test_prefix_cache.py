@@ -10,7 +10,7 @@ import pytest
 import torch
 from conftest import build_model
 from peft import LoraConfig, get_peft_model
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from test_callback import arguments, plan_for
 from torch.utils.data import Dataset, IterableDataset
 from transformers import AutoModelForCausalLM, GPT2Config, Trainer
@@ -162,9 +162,9 @@ def test_the_same_tokens_under_another_mask_or_width_are_another_row(tmp_path, c
     assert (cache.n_hits, cache.n_misses) == (0, 2)
 
 
-def run(folder, cache=None, dataset=None, **changes):
+def run(folder, cache=None, dataset=None, bfloat16=(), **changes):
     model = build_model("llama_tied").train()
-    callback = GradLocCallback(plan_for(model, TOP), cache=cache)
+    callback = GradLocCallback(plan_for(model, TOP), cache=cache, bfloat16=bfloat16)
     changes = {"max_steps": 50, "save_steps": 20, "per_device_train_batch_size": 8} | changes
     resume = changes.pop("resume", None)
     trainer = Trainer(
@@ -351,6 +351,18 @@ def test_processes_see_each_others_shards(tmp_path):
     assert other.get(["k"]) is None
     other.refresh()
     assert torch.equal(other.get(["k"])[0], tensor)
+
+
+def test_a_row_costs_no_more_to_read_in_a_large_cache(tmp_path):
+    """Every read parses the names of a whole shard, so narrow rows must not fill it by size."""
+    cache, n_rows = HiddenStateStore(tmp_path), 3 * store.SHARD_ROWS
+    tensors = {f"{number:032x}": torch.full((1, 2), float(number)) for number in range(n_rows)}
+    for key, tensor in tensors.items():
+        cache.put(key, tensor)
+    held = [len(list(safe_open(p, "pt").keys())) for p in tmp_path.glob("*.safetensors")]
+    assert held == [store.SHARD_ROWS] * 3
+    keys = list(tensors)[:: store.SHARD_ROWS // 2]
+    assert all(torch.equal(row, tensors[k]) for row, k in zip(cache.get(keys), keys, strict=True))
 
 
 DDP_SCRIPT = """

@@ -32,6 +32,7 @@ from gradloc.methods.extra_loss import planned_parameters
 from gradloc.methods.input_moments import input_moments, input_shields, shielded_names
 from gradloc.methods.input_shield import InputShieldCallback
 from gradloc.methods.pull_back import PullBackCallback
+from gradloc.mixed_precision import PARTS
 from gradloc.plan import LayerPlan
 from gradloc.prefix_cache import CacheConfig
 from gradloc.schema import did_you_mean
@@ -71,7 +72,8 @@ class Arm:
         build: Makes the set-up around a model of its own.
         plan: The plan it trains under, where there is one.
         cached: Whether it starts at hidden states that were computed before.
-        bf16: Whether it computes in bfloat16 autocast over the weights as they are.
+        bf16: Whether it, or a part of it, computes in bfloat16 autocast over the weights as they
+            are.
         label_loss: Whether its head and loss are computed at labelled positions only.
         shielded: Whether its steps are shielded.
         usual: Whether it runs when no arms are named.
@@ -149,7 +151,9 @@ def arm_table(model: nn.Module, settings: BenchSettings) -> ArmTable:
         if name in (top, middle, "plan"):
             arms.append(_plan_arm(plan, f"{name}_cached", settings))
         if name == top:
-            arms.append(_plan_arm(plan, f"{name}_cached_bf16", settings, bf16=True))
+            arms.append(_plan_arm(plan, f"{name}_cached_bf16", settings, bf16=PARTS))
+            frozen = ("prefix", "head")
+            arms.append(_plan_arm(plan, f"{name}_cached_bf16_frozen", settings, bf16=frozen))
         if name in ("ten_mlps", "plan"):
             try:
                 shielded_names(model, planned_parameters(model, plan))
@@ -208,10 +212,14 @@ def _plan_arm(
     name: str,
     cached_by: BenchSettings | None = None,
     *,
-    bf16: bool = False,
+    bf16: tuple[str, ...] = (),
     shielded: bool = False,
 ) -> Arm:
-    """An arm that trains under a plan, with a cache where settings say in which folder."""
+    """An arm that trains under a plan, with a cache where settings say in which folder.
+
+    All parts in bfloat16 are what ``TrainingArguments(bf16=True)`` does.
+    """
+    whole, some = bf16 == PARTS, bf16 if bf16 != PARTS else ()
 
     def build(model: nn.Module) -> Setup:
         cache = None
@@ -219,13 +227,14 @@ def _plan_arm(
             # A folder for each arm: the hidden states of autocast are others.
             folder = Path(cached_by.cache_dir) / name
             cache = CacheConfig(str(folder), dtype="bfloat16" if bf16 else "float32")
-        callbacks: list[TrainerCallback] = [GradLocCallback(plan, cache=cache)]
+        callbacks: list[TrainerCallback] = [GradLocCallback(plan, cache=cache, bfloat16=some)]
         if shielded:
             callbacks += [_shield(model, plan), PullBackCallback()]
-        return Setup(model, callbacks, {"bf16": True} if bf16 else {})
+        return Setup(model, callbacks, {"bf16": True} if whole else {})
 
     about = f"{len(plan.trained)} of {len(plan.scale)} units train"
-    about += ", cached hidden states" * (cached_by is not None) + ", bfloat16 autocast" * bf16
+    about += ", cached hidden states" * (cached_by is not None)
+    about += ", bfloat16 autocast" * whole + f", {' and '.join(some)} in bfloat16" * bool(some)
     about += ", steps shielded, half of the change kept" * shielded
     return Arm(
         name,
@@ -233,7 +242,7 @@ def _plan_arm(
         build,
         plan,
         cached=cached_by is not None,
-        bf16=bf16,
+        bf16=bool(bf16),
         label_loss=True,
         shielded=shielded,
         usual=not name.startswith("middle") or cached_by is None,

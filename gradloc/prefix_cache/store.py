@@ -4,7 +4,8 @@ Comes in: keys and tensors of shape (seq, hidden). Goes out: the same tensors, o
 they are absent, damaged or do not fit any more. It knows no model.
 
 Shards are safetensors files, written whole or not at all. Every tensor carries a checksum that is
-compared whenever it is read. Memory stays constant: one shard is buffered, none stays mapped.
+compared whenever it is read. One shard is buffered and none stays mapped: all that grows in memory
+is the index, by 0.2 kB a row.
 """
 
 import json
@@ -23,6 +24,9 @@ logger = logging.getLogger(__name__)
 
 # Hidden states held before a shard is written. assumption: 64 MiB is there wherever one trains.
 SHARD_BYTES = 64 * 2**20
+# Rows of a shard at most: to read one, the names of all are parsed. measured: 1.3 ms with 2,000
+# rows, 0.2 with 256, where reading 32 KiB of hidden states takes 0.02.
+SHARD_ROWS = 256
 
 _CHECKSUMS = "crc32"
 
@@ -102,7 +106,7 @@ class HiddenStateStore:
         self._buffer[key] = tensor.detach().cpu().clone()
         self._buffer_bytes += size
         self.n_bytes += size
-        if self._buffer_bytes >= SHARD_BYTES:
+        if self._buffer_bytes >= SHARD_BYTES or len(self._buffer) >= SHARD_ROWS:
             self.flush()
 
     def flush(self) -> None:
