@@ -108,6 +108,7 @@ class GradLocCallback(TrainerCallback, ExportableState):
         policy: str = DEFAULT_POLICY,
         shield: float | None = None,
         keep: float | None = None,
+        momentum: float | None = None,
         measure: MeasureConfig | None = None,
         seed: int = 0,
         cache: CacheConfig | str | Path | None = None,
@@ -134,6 +135,8 @@ class GradLocCallback(TrainerCallback, ExportableState):
             keep: Share of each weight's change that stays when training ends
                 (``PullBackCallback``), up to 1: all of it. ``None``: 0.5 with the default policy,
                 1 with any other. The smaller, the higher the learning rate wants to be.
+            momentum: Adam's first beta. ``None``: 0 with the default policy in place of the
+                usual 0.9; else what the training arguments say.
             measure: Granularity, counts and lengths.
             seed: Which probes and texts are drawn.
             cache: As for ``GradLocCallback``.
@@ -142,7 +145,8 @@ class GradLocCallback(TrainerCallback, ExportableState):
             **options: Options of the policy.
 
         Raises:
-            GradlocError: The files cannot be read, or ``shield`` or ``keep`` is out of range.
+            GradlocError: The files cannot be read, or ``shield``, ``keep`` or ``momentum`` is out
+                of range.
         """
         callback = cls(None, cache=cache, label_loss=label_loss, bfloat16=bfloat16)
         probe_set = probes if isinstance(probes, ProbeSet) else load_probes(probes)
@@ -155,6 +159,7 @@ class GradLocCallback(TrainerCallback, ExportableState):
             measure or MeasureConfig(),
             shield,
             keep,
+            momentum,
             seed,
         )
         return callback
@@ -289,6 +294,7 @@ class GradLocCallback(TrainerCallback, ExportableState):
         self.shield = self.pull_back = None
         if self._localization is None:
             return
+        self._localization.set_momentum(trainer.optimizer)
         for callback in self._localization.protect(
             trainer.model,
             _tokenizer(trainer),

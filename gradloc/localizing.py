@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import nn
 from transformers import TrainerCallback
 
@@ -31,10 +32,13 @@ logger = logging.getLogger(__name__)
 
 # Rows of each kind that a shield is made from: a few thousand tokens for as many inputs.
 _SHIELD_ROWS = 256
-# What the default policy goes with: strength of the shield, and the share of the change that is
-# kept. With any other policy nothing is added that was not asked for.
+# What the default policy goes with: strength of the shield, the share of the change that is kept,
+# and Adam's first beta. With any other policy nothing is added that was not asked for.
 DEFAULT_SHIELD = 1.0
 DEFAULT_KEEP = 0.5
+DEFAULT_MOMENTUM = 0.0
+# Any other was chosen by the user.
+_USUAL_MOMENTUM = 0.9
 
 
 @dataclass(frozen=True)
@@ -51,10 +55,12 @@ class Localization:
             which it was measured, and none with any other.
         keep: Share of the change that stays when training ends, 1 for all of it. ``None``: 0.5
             with the default policy, 1 with any other.
+        momentum: Adam's first beta. ``None``: 0 with the default policy in place of the usual
+            0.9; else what the training arguments say.
         seed: Which probes and texts are drawn.
 
     Raises:
-        MethodError: The strength is below 0, or the share out of range.
+        MethodError: The strength is below 0, or the share or the momentum out of range.
     """
 
     probes: ProbeSet
@@ -64,6 +70,7 @@ class Localization:
     measure: MeasureConfig = field(default_factory=MeasureConfig)
     shield: float | None = None
     keep: float | None = None
+    momentum: float | None = None
     seed: int = 0
 
     def __post_init__(self):
@@ -71,6 +78,8 @@ class Localization:
             raise MethodError(f"shield: its strength must be 0 or more; found {self.shield!r}.")
         if self.keep is not None:
             check_shares(self.keep, 0.0)
+        if self.momentum is not None and not 0 <= self.momentum < 1:
+            raise MethodError(f"momentum must lie in [0, 1); found {self.momentum!r}.")
 
     @property
     def strength(self) -> float:
@@ -85,6 +94,31 @@ class Localization:
         if self.keep is None:
             return DEFAULT_KEEP if self.policy == DEFAULT_POLICY else 1.0
         return self.keep
+
+    def set_momentum(self, optimizer: torch.optim.Optimizer) -> None:
+        """Give an Adam optimizer the first beta that goes with the policy.
+
+        Momentum goes on pushing where a document pulled some steps ago, though the model has learnt
+        it by then: in a training that sees each document once or a few times, updates overshoot.
+
+        Raises:
+            MethodError: One was asked for in so many words, and the optimizer has no betas.
+        """
+        beta = self.momentum
+        if beta is None and self.policy == DEFAULT_POLICY:
+            beta = DEFAULT_MOMENTUM
+        if beta is None:
+            return
+        if not all("betas" in group for group in optimizer.param_groups):
+            if self.momentum is not None:
+                raise MethodError(
+                    f"momentum={beta:g}: {type(optimizer).__name__} has no first beta, as Adam "
+                    "has. Leave it out, and set the optimizer's own option."
+                )
+            return
+        for group in optimizer.param_groups:
+            if self.momentum is not None or group["betas"][0] == _USUAL_MOMENTUM:
+                group["betas"] = (beta, *group["betas"][1:])
 
     def choose(self, model: nn.Module, tokenizer) -> tuple[GradientProfile, LayerPlan]:
         """Measure the model and select units.

@@ -489,7 +489,7 @@ def callbacks_of(trainer, kind):
     return [c for c in trainer.callback_handler.callbacks if isinstance(c, kind)]
 
 
-def test_by_default_steps_are_shielded_and_half_of_the_change_is_kept(tmp_path):
+def test_by_default_steps_are_shielded_without_momentum_and_half_of_the_change_is_kept(tmp_path):
     """The same weights as with the plan, and with protection that is made here, by hand."""
     trainer = shielding_trainer(tmp_path, None)
     trainer.train()
@@ -512,7 +512,7 @@ def test_by_default_steps_are_shielded_and_half_of_the_change_is_kept(tmp_path):
     ]
     shields = input_shields(mean_moments(base, groups, names, 0))
     by_hand = shielding_trainer(
-        tmp_path, GradLocCallback(callback.plan), InputShieldCallback(shields)
+        tmp_path, GradLocCallback(callback.plan), InputShieldCallback(shields), adam_beta1=0.0
     )
     by_hand.train()
     with torch.no_grad():
@@ -526,6 +526,34 @@ def test_by_default_steps_are_shielded_and_half_of_the_change_is_kept(tmp_path):
     assert not torch.allclose(
         trainer.model.state_dict()[name], unshielded.model.state_dict()[name], atol=1e-4
     )
+
+
+@pytest.mark.parametrize(
+    ("options", "arguments", "beta"),
+    [
+        ({}, {}, 0.0),
+        ({}, {"adam_beta1": 0.8}, 0.8),  # chosen by the user
+        ({"momentum": 0.5}, {"adam_beta1": 0.8}, 0.5),
+        ({"policy": "top_rgn_k", "k": 2}, {}, 0.9),
+        ({"policy": "top_rgn_k", "k": 2, "momentum": 0.0}, {}, 0.0),
+    ],
+)
+def test_the_default_policy_goes_without_momentum(tmp_path, options, arguments, beta):
+    probes, reference = write_probes(tmp_path)
+    callback = GradLocCallback.from_probes(probes, reference=reference, **options)
+    trainer = shielding_trainer(tmp_path, callback, max_steps=1, **arguments)
+    trainer.train()
+    assert {group["betas"] for group in trainer.optimizer.param_groups} == {(beta, 0.999)}
+
+
+def test_momentum_is_refused_out_of_range_and_where_the_optimizer_has_none(tmp_path):
+    probes, reference = write_probes(tmp_path)
+    with pytest.raises(MethodError, match=r"momentum must lie in \[0, 1\)"):
+        GradLocCallback.from_probes(probes, reference=reference, momentum=1.0)
+    asked = GradLocCallback.from_probes(probes, reference=reference, momentum=0.0)
+    with pytest.raises(MethodError, match="SGD has no first beta"):
+        shielding_trainer(tmp_path, asked, max_steps=1, optim="sgd").train()
+    shielding_trainer(tmp_path, None, max_steps=1, optim="sgd").train()
 
 
 @pytest.mark.parametrize("restore_states", [False, True])

@@ -1,4 +1,5 @@
 import copy
+import gc
 
 import numpy as np
 import pytest
@@ -203,6 +204,23 @@ def test_the_passes_form_no_gradient_of_a_parameter(llama):
         handle.remove()
     assert len(seen) == 6
     assert not any(any(flags) for flags in seen)
+
+
+def test_the_passes_hold_as_many_tensors_for_many_sequences_as_for_few(llama, monkeypatch):
+    """Small ones that stay would lie between the large ones and keep the heap from shrinking."""
+    monkeypatch.setattr(gradloc.gram.batching, "MICRO_BATCH_TOKENS", 8)
+    units = find_units(llama)
+    probes = read_sequences(pad(PROBES), "probe", "cpu")
+    alive = []
+
+    def count(n):
+        gc.collect()
+        alive.append(sum(type(thing) is torch.Tensor for thing in gc.get_objects()))
+
+    with _measurable(llama, units):
+        gram.per_sequence(llama, units, probes, random_signs(llama), count)
+    assert len(alive) == len(micro_batches(probes)) > 2
+    assert len(set(alive)) == 1
 
 
 def test_one_pass_gives_what_two_passes_give(llama, monkeypatch):

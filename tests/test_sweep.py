@@ -198,14 +198,17 @@ def test_a_record_reads_back_equal(tmp_path):
         SweepRecord.load(tmp_path / "other.json")
 
 
-def test_a_sweep_goes_on_elsewhere_from_its_record_alone(sweep_file, tmp_path):
+@pytest.mark.parametrize(
+    "change", ["methods={l2_to_start: {}}", "training={adam_beta1: 0.5}", "options={only: mlp}"]
+)
+def test_a_sweep_goes_on_elsewhere_from_its_record_alone(sweep_file, tmp_path, change):
     """What an earlier sitting ran is kept; a changed arm and what is missing are run."""
     sweep = load_sweep(sweep_file, ["seeds=[0]", "arms.full.rates=[0.01]"])
     first, _ = run_sweep(sweep, sweep_cells(sweep), command="first")
     earlier = SweepRecord.load(shutil.copy(first, tmp_path / "earlier.json"))
     shutil.rmtree(sweep.folder)
 
-    changes = ["seeds=[0]", "arms.ours.methods={l2_to_start: {}}"]
+    changes = ["seeds=[0]", f"arms.ours.{change}"]
     again = load_sweep(sweep_file, changes)
     ran = []
     path, failed = run_sweep(

@@ -22,24 +22,33 @@ Advance = Callable[[float], None]
 
 
 class _Table:
-    """Squared norms and inner products, summed by sequence and unit; read back at the end."""
+    """Squared norms and inner products by sequence and parameter; read back at the end.
+
+    Both are written into one tensor as they come. Kept apart they would be small tensors that lie
+    between the large ones of the passes, and the heap could not shrink below them: measured, 1 MiB
+    a sequence.
+    """
 
     def __init__(self, units: tuple[Unit, ...], n_sequences: int):
-        self._unit_of = _unit_of(units)
-        self._shape = (n_sequences, len(units))
-        self._entries: list[tuple[int, list[int], Tensor, Tensor]] = []
+        parameters = _parameters(units)
+        self._n_units, self._unit_of = len(units), _unit_of(units)
+        self._column = {name: column for column, name in enumerate(parameters)}
+        device = next(iter(parameters.values())).device
+        shape = (2, len(parameters), n_sequences)
+        self._found = torch.zeros(shape, device=device)
 
     def add(self, name: str, batch: MicroBatch, part: Part, direction: Tensor | None) -> None:
-        squared, inner = measure(part, direction)
-        inner = torch.zeros_like(squared) if inner is None else inner
-        self._entries.append((self._unit_of[name], batch.rows, squared, inner))
+        for kind, values in enumerate(measure(part, direction)):
+            if values is not None:
+                self._found[kind, self._column[name], batch.rows] = values
 
     def arrays(self) -> tuple[np.ndarray, np.ndarray]:
         """Norms and inner products, each (n_sequences, n_units)."""
-        squared, aligned = np.zeros(self._shape), np.zeros(self._shape)
-        for unit, rows, square, inner in self._entries:
-            squared[rows, unit] += square.cpu().numpy()
-            aligned[rows, unit] += inner.cpu().numpy()
+        found = self._found.cpu().numpy()
+        squared, aligned = np.zeros((2, found.shape[2], self._n_units))
+        for name, column in self._column.items():
+            squared[:, self._unit_of[name]] += found[0, column]
+            aligned[:, self._unit_of[name]] += found[1, column]
         # A sum of products that is zero but for rounding may come out below it.
         return np.sqrt(np.maximum(squared, 0.0)), aligned
 

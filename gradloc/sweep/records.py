@@ -72,6 +72,8 @@ class CellRecord:
     n_units: int | None = None
     measures: dict[str, MeasureRecord] = field(default_factory=dict)
     sitting: int = 0
+    options: dict[str, Any] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
