@@ -55,7 +55,8 @@ def measure_gradients(
     The model is left bit for bit as found: weights, ``requires_grad``, ``grad``, modes, random
     state. No parameter gets a ``grad``, but for a few tokens that try every layer and in
     models with a layer of unknown kind (a warning names it). At most one parameter's gradient is
-    alive at a time; of the mean gradient a byte a parameter is kept.
+    alive at a time; of the mean gradient a byte a parameter is kept. Inputs and output gradients
+    of all layers are kept over the probes where they fit into 1 GiB; else there is one more pass.
 
     Args:
         model: Causal language model, in float32 or bfloat16, on any one device, PEFT-wrapped or
