@@ -62,10 +62,10 @@ UPDATE = {"n_steps": 80, "batch": 8}
 FULL_RATES = (2e-4, 5e-4, 1e-3)
 PART_RATES = (5e-4, 1e-3, 2e-3)
 PROTECTED_RATES = (2e-3, 5e-3, 1e-2)
-# Plans that train once more with each step shielded, from so many rows of either kind of text, and
-# a part of the change kept.
+# Plans that train once more with each step shielded, from so many rows of either kind of text,
+# without momentum, and a part of the change kept.
 PROTECTED = {"protected": "interference_ratio", "protected_all": "all"}
-PROTECTION = {"n_rows": 256, "strength": 1.0, "keep": 0.5}
+PROTECTION = {"n_rows": 256, "strength": 1.0, "momentum": 0.0, "keep": 0.5}
 N_RANDOM = 5
 
 
@@ -215,7 +215,8 @@ def train(
     """
     rows = _rows(tokenizer, texts)
     trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=rate, betas=(0.9, 0.95), weight_decay=0.0)
+    momentum = PROTECTION["momentum"] if kept else 0.9
+    optimizer = torch.optim.AdamW(trained, lr=rate, betas=(momentum, 0.95), weight_decay=0.0)
     warm = max(1, n_steps // 20)
     if kept:
         start = starting_weights(model)

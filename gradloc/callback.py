@@ -294,7 +294,7 @@ class GradLocCallback(TrainerCallback, ExportableState):
         self.shield = self.pull_back = None
         if self._localization is None:
             return
-        self._localization.set_momentum(trainer.optimizer)
+        self._localization.set_momentum(trainer.model, trainer.optimizer)
         for callback in self._localization.protect(
             trainer.model,
             _tokenizer(trainer),

@@ -95,17 +95,22 @@ class Localization:
             return DEFAULT_KEEP if self.policy == DEFAULT_POLICY else 1.0
         return self.keep
 
-    def set_momentum(self, optimizer: torch.optim.Optimizer) -> None:
+    def set_momentum(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         """Give an Adam optimizer the first beta that goes with the policy.
 
         Momentum goes on pushing where a document pulled some steps ago, though the model has learnt
         it by then: in a training that sees each document once or a few times, updates overshoot.
 
+        Args:
+            model: The model, frozen by the plan. Where adapters alone train, nothing is changed
+                that was not asked for.
+            optimizer: The Trainer's. One without betas is left alone.
+
         Raises:
             MethodError: One was asked for in so many words, and the optimizer has no betas.
         """
         beta = self.momentum
-        if beta is None and self.policy == DEFAULT_POLICY:
+        if beta is None and self.policy == DEFAULT_POLICY and trains_own_weights(model):
             beta = DEFAULT_MOMENTUM
         if beta is None:
             return

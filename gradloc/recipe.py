@@ -272,8 +272,8 @@ class Recipe:
         injection: Facts to inject into ordinary text; off unless it asks for some.
         arms: Name -> arm. The first is the main one: its plan is ``plan.json`` and its weights
             are ``checkpoint/``. Arms with policy ``all`` and no method are the line to compare
-            with. None given: one, ``protected``, layers by interference ratio, steps shielded, half
-            of the change kept.
+            with. None given: one, ``protected``, layers by interference ratio, steps shielded and
+            without momentum, half of the change kept.
         environment: Written by gradloc into the recipe of a run: versions of Python and the
             libraries, git revision. Two recipes that differ in it alone are equal.
     """
@@ -292,7 +292,9 @@ class Recipe:
     injection: InjectionConfig = field(default_factory=InjectionConfig)
     arms: dict[str, ArmConfig] = field(
         default_factory=lambda: {
-            "protected": ArmConfig(methods={"input_shield": {}, "pull_back": {}})
+            "protected": ArmConfig(
+                methods={"input_shield": {}, "pull_back": {}}, training={"adam_beta1": 0.0}
+            )
         }
     )
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)

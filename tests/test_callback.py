@@ -546,6 +546,15 @@ def test_the_default_policy_goes_without_momentum(tmp_path, options, arguments, 
     assert {group["betas"] for group in trainer.optimizer.param_groups} == {(beta, 0.999)}
 
 
+def test_adapters_keep_their_momentum(tmp_path):
+    adapters = get_peft_model(
+        build_model("llama_tied"), LoraConfig(r=2, target_modules=["up_proj", "down_proj"])
+    )
+    trainer = shielding_trainer(tmp_path, None, model=adapters, max_steps=1)
+    trainer.train()
+    assert {group["betas"][0] for group in trainer.optimizer.param_groups} == {0.9}
+
+
 def test_momentum_is_refused_out_of_range_and_where_the_optimizer_has_none(tmp_path):
     probes, reference = write_probes(tmp_path)
     with pytest.raises(MethodError, match=r"momentum must lie in \[0, 1\)"):
