@@ -294,7 +294,10 @@ class GradLocCallback(TrainerCallback, ExportableState):
         self.shield = self.pull_back = None
         if self._localization is None:
             return
-        self._localization.set_momentum(trainer.model, trainer.optimizer)
+        optimizer = getattr(
+            trainer.optimizer, "optimizer", trainer.optimizer
+        )  # at a second train()
+        self._localization.set_momentum(trainer.model, optimizer)
         for callback in self._localization.protect(
             trainer.model,
             _tokenizer(trainer),

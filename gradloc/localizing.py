@@ -104,21 +104,23 @@ class Localization:
         Args:
             model: The model, frozen by the plan. Where adapters alone train, nothing is changed
                 that was not asked for.
-            optimizer: The Trainer's. One without betas is left alone.
+            optimizer: The Trainer's. One that is not torch's Adam or AdamW is left alone.
 
         Raises:
-            MethodError: One was asked for in so many words, and the optimizer has no betas.
+            MethodError: One was asked for in so many words, and the optimizer is another.
         """
         beta = self.momentum
         if beta is None and self.policy == DEFAULT_POLICY and trains_own_weights(model):
             beta = DEFAULT_MOMENTUM
         if beta is None:
             return
-        if not all("betas" in group for group in optimizer.param_groups):
+        # Others call something else by the name of betas (schedule-free ones, for instance).
+        if not isinstance(optimizer, torch.optim.Adam | torch.optim.AdamW):
             if self.momentum is not None:
                 raise MethodError(
-                    f"momentum={beta:g}: {type(optimizer).__name__} has no first beta, as Adam "
-                    "has. Leave it out, and set the optimizer's own option."
+                    f"momentum={beta:g} sets the first beta of torch's Adam and AdamW; found "
+                    f"{type(optimizer).__name__}. Leave it out and set adam_beta1, or what this "
+                    "optimizer has instead, in the training arguments."
                 )
             return
         for group in optimizer.param_groups:
