@@ -205,6 +205,23 @@ def test_a_prefix_cache_changes_what_a_run_costs_and_not_what_it_gives(recipe_fi
     assert results[0].arms.keys() == results[1].arms.keys()
 
 
+def test_a_recipe_trains_parts_in_bfloat16_where_its_arms_have_them(recipe_file):
+    overrides = ["arms.ours={policy: top_k, options: {k: 1}}", "training.max_steps=2"]
+    plain = load_recipe(recipe_file, [*overrides, "name=plain"])
+    rough = load_recipe(recipe_file, [*overrides, "name=rough", "bfloat16=[prefix]"])
+    for recipe in (plain, rough):
+        run(recipe)
+
+    def same(arm):
+        return (
+            (arm_dir(plain, arm) / "model.safetensors").read_bytes()
+            == (arm_dir(rough, arm) / "model.safetensors").read_bytes()
+        )  # fmt: skip
+
+    assert not same("ours")
+    assert same("full"), "full training has no frozen prefix"
+
+
 def test_another_recipe_does_not_touch_the_run(finished, recipe_file):
     _, run_dir = finished
     before = snapshot(run_dir)
