@@ -21,7 +21,7 @@ import gradloc.gram.batching
 import gradloc.gram.factors
 from gradloc import gram, measure_gradients, one_at_a_time
 from gradloc.gradients import BUFFER_BYTES, _measurable
-from gradloc.gram.batching import micro_batches
+from gradloc.gram.batching import cheapest_cuts, micro_batches
 from gradloc.gram.capture import Capture
 from gradloc.gram.check import _disagreeing
 from gradloc.gram.factors import Lookups, Products, Rows, Tied
@@ -169,6 +169,26 @@ def test_micro_batches_hold_every_sequence_once_and_keep_the_budget():
                 batch.targets[batch.head[place]].tolist()
                 == labels[0][1:][labels[0][1:] >= 0].tolist()
             )
+
+
+@pytest.mark.parametrize("pass_tokens", [0, 7, 1000])
+def test_cuts_cost_least_of_all_cuts(pass_tokens):
+    """Held against every way of cutting; the budget is 40 tokens a run, and 50 is alone."""
+
+    def cost(sizes):
+        ends = np.cumsum(sizes)
+        runs = [lengths[end - size : end] for size, end in zip(sizes, ends, strict=True)]
+        if any(len(run) > 1 and run[0] * len(run) > 40 for run in runs):
+            return float("inf")
+        return sum(run[0] * len(run) + pass_tokens for run in runs)
+
+    def all_cuts(n):
+        yield from [[]] if n == 0 else ([*c, k] for k in range(1, n + 1) for c in all_cuts(n - k))
+
+    lengths = [50, 20, 19, 8, 8, 7, 3, 3, 1]
+    found = cheapest_cuts(lengths, 40, pass_tokens)
+    assert sum(found) == len(lengths)
+    assert cost(found) == min(cost(sizes) for sizes in all_cuts(len(lengths))) < float("inf")
 
 
 def test_tokens_after_the_last_label_are_not_computed_and_change_nothing(llama):
