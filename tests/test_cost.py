@@ -160,7 +160,7 @@ def test_kept_activations_equal_the_tensors_that_autograd_saves(kind, tolerance,
 def test_shields_are_as_large_as_those_of_the_models_own_layers(kind, granularity):
     model, _, shape = build(CONFIGS[kind])
     units = find_units(model, granularity)
-    machine = Machine(1.0, math.inf, math.inf)  # seconds are multiply-adds
+    machine = Machine(1.0, math.inf, math.inf, math.inf)  # seconds are multiply-adds
     setting = StepSetting(shielded=True, machine=machine)
     work = step_work(tuple(unit.info for unit in units), shape, setting)
     modules = linear_modules(model)
@@ -284,7 +284,11 @@ def test_labels_and_cache_save_memory_and_time_where_they_should():
     assert cached["backward_ratio"] == plain["backward_ratio"]
     assert predict(BOTTOM, cached=True) == predict(BOTTOM)
     labels = predict(MIDDLE, label_loss=True)
-    assert labels["time_ratio"] == pytest.approx(plain["time_ratio"], abs=1e-3)
+    # Of the time only what the memory of whole logits takes: all tokens are scored here.
+    assert plain["time_ratio"] - 0.03 < labels["time_ratio"] < plain["time_ratio"]
+    no_new = {"machine": Machine(75e9, 6e9, 20e9, math.inf)}
+    times = [predict(MIDDLE, label_loss=on, **no_new)["time_ratio"] for on in (True, False)]
+    assert times[0] == pytest.approx(times[1], abs=1e-3)
     assert labels["memory_ratio"] < plain["memory_ratio"] - 0.1
     assert predict(TOP, dtype="bfloat16")["memory_ratio"] != predict(TOP)["memory_ratio"]
 
@@ -300,10 +304,10 @@ def test_a_norm_that_is_registered_before_the_blocks_lies_above_them():
 
 def test_slow_memory_makes_the_optimizer_count():
     balanced = predict(TOP)
-    slow = predict(TOP, machine=Machine(75e9, 6e9, 1e9))
+    slow = predict(TOP, machine=Machine(75e9, 6e9, 1e9, 2.4e9))
     # Full training pays most for slow memory, so less is left relative to it.
     assert slow["time_ratio"] < balanced["time_ratio"] - 0.05
-    ten_times_faster = predict(TOP, machine=Machine(750e9, 60e9, 200e9))
+    ten_times_faster = predict(TOP, machine=Machine(750e9, 60e9, 200e9, 24e9))
     assert ten_times_faster == balanced
 
 
@@ -313,6 +317,7 @@ def test_calibration_gives_rates_of_this_machine():
         rates.products_per_second,
         rates.fresh_bytes_per_second,
         rates.stream_bytes_per_second,
+        rates.new_bytes_per_second,
     ):
         assert 1e6 < value < math.inf
     assert predict(TOP, machine=rates)["time_ratio"] < 1

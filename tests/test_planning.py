@@ -122,7 +122,7 @@ def printed(planning, width):
 
 
 def test_the_table_fits_and_says_what_was_computed():
-    planning = plan_candidates(two_islands(), "interference_ratio", limits=Budget(budget=0.6))
+    planning = plan_candidates(two_islands(), "interference_ratio", limits=Budget(budget=0.5))
     text = printed(planning, 100)
     assert max(map(len, text.splitlines())) <= 100
     rows = by_name(planning)
@@ -130,7 +130,7 @@ def test_the_table_fits_and_says_what_was_computed():
     for figure in ("time_ratio", "memory_ratio"):
         assert f"{rows['interference_ratio'].predicted[figure]:.2f}" in line
     assert "MLP 1–2, 8–10" in line and "100%" in line
-    assert "→ " in next(line for line in text.splitlines() if "time ≤ 0.6" in line)
+    assert "→ " in next(line for line in text.splitlines() if "time ≤ 0.5" in line)
     assert "Early island (MLP 1–2): buys 25% of the mass" in text
     assert "Training embed as well: +" in text
 

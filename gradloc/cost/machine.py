@@ -3,7 +3,7 @@
 Comes in: nothing, or the sizes of a model to time the machine with. Goes out: ``Machine``. It
 runs no model.
 
-A ratio of two step times depends on the balance of the three rates only, not on how fast the
+A ratio of two step times depends on the balance of the four rates only, not on how fast the
 machine is.
 """
 
@@ -14,30 +14,37 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Machine:
-    """Three rates of a machine.
+    """Four rates of a machine.
 
     Args:
         products_per_second: Multiplications and additions of matrix products (two for each pair
             of numbers that meet), a second.
         fresh_bytes_per_second: Bytes read and written by elementwise work whose result is a new
-            tensor (norms, activations, softmax). On a CPU the system hands out its pages first.
+            tensor (norms, activations, softmax).
         stream_bytes_per_second: Bytes read and written in place (the optimizer's step, clipping).
+        new_bytes_per_second: Bytes of memory that a step takes and gives back (kept activations,
+            logits, gradients). On a CPU the system clears their pages each time.
         origin: Where the rates come from, for the record.
     """
 
     products_per_second: float
     fresh_bytes_per_second: float
     stream_bytes_per_second: float
+    new_bytes_per_second: float
     origin: str = ""
 
 
 # measured: one core of an AMD EPYC (Zen 3), float32, torch 2.13, 512 tokens: matrix products in
-# the shapes of SmolLM2-135M; silu of (512, 1536); AdamW (fused) with clipping over 135 M numbers.
-MACHINE = Machine(75e9, 6e9, 20e9, "measured on one core of an AMD EPYC, float32")
+# the shapes of SmolLM2-135M; silu of (512, 1536); AdamW (fused) with clipping over 135 M numbers;
+# 100 MB written to a new tensor.
+MACHINE = Machine(75e9, 6e9, 20e9, 2.4e9, "measured on one core of an AMD EPYC, float32")
+
+# Larger than what an allocator keeps for itself (glibc: at most 32 MiB).
+NEW_BYTES = 128 * 2**20
 
 
 def calibrate(shape: dict, *, n_tokens: int = 512, dtype: str = "float32") -> Machine:
-    """Time this machine for about a second, in the model's own shapes.
+    """Time this machine for one to two seconds, in the model's own shapes.
 
     Args:
         shape: ``gradloc.layers.model_shape``.
@@ -51,6 +58,7 @@ def calibrate(shape: dict, *, n_tokens: int = 512, dtype: str = "float32") -> Ma
 
     accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else 0
     kind = {"dtype": getattr(torch, dtype), "device": accelerator or "cpu"}
+    one_byte = {"dtype": torch.uint8}
 
     def wait() -> None:
         if accelerator:
@@ -70,7 +78,10 @@ def calibrate(shape: dict, *, n_tokens: int = 512, dtype: str = "float32") -> Ma
         fresh_rate = _rate(lambda: torch.nn.functional.silu(wide), 2 * each * wide.numel(), wait)
     # Gradient, weight and two moments are read; the last three are written.
     stream_rate = _rate(optimizer.step, 7 * each * trained.numel(), wait)
-    return Machine(products_rate, fresh_rate, stream_rate, "measured on this machine just now")
+    new_rate = _rate(lambda: torch.empty(NEW_BYTES, **kind | one_byte).fill_(1), NEW_BYTES, wait)
+    return Machine(
+        products_rate, fresh_rate, stream_rate, new_rate, "measured on this machine just now"
+    )
 
 
 def _rate(work: Callable[[], object], amount: float, wait: Callable[[], None]) -> float:

@@ -15,7 +15,7 @@ from gradloc.cost.setting import BATCH_SIZE, SEQUENCE_LENGTH, StepSetting
 from gradloc.cost.work import StepWork, step_work
 from gradloc.profile import UnitInfo, lowest_block
 
-_WITHOUT_BYTES = Machine(1.0, math.inf, math.inf)
+_WITHOUT_BYTES = Machine(1.0, math.inf, math.inf, math.inf)
 
 _RATIOS = ("time_ratio", "memory_ratio", "ideal_time_ratio")
 _PARTS = ("forward_ratio", "backward_ratio", "optimizer_ratio")

@@ -27,13 +27,11 @@ _NORM_AND_RESIDUAL, _ROTARY, _ACTIVATION, _GATE = 11, 8, 2, 3
 # Backward touches more, but in pages that the forward pass was given already. Fitted to steps of a
 # model as large as SmolLM2-135M, 512 tokens, one core of an AMD EPYC (tests/test_cost.py).
 _BACKWARD = 0.7
-# The logits: written, read and turned into log-probabilities; backward a zeroed gradient is
-# filled, read with the log-probabilities, written anew and read by the head: five times, at the
-# backward pass's rate.
+# Elementwise work over the logits: forward they are read and turned into log-probabilities;
+# backward a gradient is zeroed, read with the log-probabilities, written and read by the head.
 _LOGITS_FORWARD, _LOGITS_BACKWARD = 3, 5 * _BACKWARD / 2
-# A gradient is written once, but to pages that the system hands out anew at every step, since
-# the Trainer drops gradients after it. measured there: 2.4 GB/s into a new tensor of 100 MB, 7.4
-# into one of 3 MB, whose pages are still at hand. Fitted to the same steps.
+# A gradient is written once, to memory that is new at every step, since the Trainer drops gradients
+# after it. Fitted to the same steps.
 _GRADIENT = 4
 # A tied embedding's second gradient is zeroed, filled and added to the first.
 _SECOND_GRADIENT = 5
@@ -115,7 +113,7 @@ def step_work(units: tuple[UnitInfo, ...], shape: dict, setting: StepSetting) ->
     attends = np.array([unit.kind in ("attention", "block") for unit in units])
     context = 4 * setting.sequence_length * _query_size(shape) * n_tokens * attends
     head = 2 * shape["vocab_size"] * shape["hidden_size"] * _scored(setting)
-    fresh = machine.fresh_bytes_per_second
+    fresh, new = machine.fresh_bytes_per_second, machine.new_bytes_per_second
     logits = 4 * shape["vocab_size"] * _scored(setting)  # float32 in every case
     kept_logits = _LOGITS_KEPT * logits
     if setting.label_loss:
@@ -129,8 +127,13 @@ def step_work(units: tuple[UnitInfo, ...], shape: dict, setting: StepSetting) ->
     return StepWork(
         depth=_depth(units),
         forward=(linear + context) / machine.products_per_second + moved / fresh,
-        through=(linear + 2.5 * context) / machine.products_per_second + _BACKWARD * moved / fresh,
+        # What is kept for the backward pass is memory that the step takes anew; what is dropped
+        # at once lends its own to what comes next.
+        through=(linear + 2.5 * context) / machine.products_per_second
+        + _BACKWARD * moved / fresh
+        + kept / new,
         weights=(linear + head * heads) / machine.products_per_second
+        + kept_trained / new
         # A tied embedding gets a second gradient, which is added to the first.
         + gradient * (_GRADIENT + _SECOND_GRADIENT * (heads & is_tied)) / fresh,
         update=_UPDATE * gradient / machine.stream_bytes_per_second,
@@ -139,7 +142,9 @@ def step_work(units: tuple[UnitInfo, ...], shape: dict, setting: StepSetting) ->
         gradient=gradient,
         early=gradient * heads,
         late=gradient * (heads & is_tied),
-        head_forward=head / machine.products_per_second + _LOGITS_FORWARD * logits / fresh,
+        head_forward=head / machine.products_per_second
+        + _LOGITS_FORWARD * logits / fresh
+        + kept_logits / new,
         head_through=head / machine.products_per_second,
         loss_backward=_LOGITS_BACKWARD * logits / fresh,
         logits=kept_logits,
