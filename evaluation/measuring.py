@@ -2,12 +2,13 @@
 
 Comes in: a model and probes. Goes out: the time of ``measure_gradients`` on probes and shipped
 reference passages, as a ratio to measuring one sequence at a time (which models with an unknown
-layer get) and to forward and backward passes that train everything on the same batches.
+layer get) and to forward and backward passes that train everything on the same batches. Measured
+are a whole profile, norms alone, and norms of the probes alone.
 
     python evaluation/measuring.py smollm2-135m-instruct runs/quickstart/probes.jsonl --turns 5
 
-All three take turns in one process; a ratio is formed within a turn, its 95 % interval is over
-turns. It also says how far the figures of both ways of measuring lie apart.
+All take turns in one process; a ratio is formed within a turn, its 95 % interval is over turns. It
+also says how far the figures of both ways of measuring lie apart.
 """
 
 import argparse
@@ -15,12 +16,16 @@ import json
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
 from scipy import stats
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 
 from gradloc.batches import probe_batches, text_batches
 from gradloc.gradients import measure_gradients
@@ -37,10 +42,17 @@ def ordinary(model: nn.Module, batches: list[dict[str, Tensor]]) -> None:
         model.zero_grad(set_to_none=True)
 
 
-def one_at_a_time(model: nn.Module, probes: list, reference: list) -> GradientProfile:
-    """``measure_gradients`` as for a model whose layers are not known."""
+@contextmanager
+def one_at_a_time() -> Iterator[None]:
+    """Within it ``measure_gradients`` measures as for a model whose layers are not known."""
     with patch("gradloc.gradients.gram.unknown_parameters", return_value=["any layer"]):
-        return measure_gradients(model, probes, reference=reference, progress=False)
+        yield
+
+
+def timed(work: Callable[[], Any]) -> tuple[Any, float]:
+    """What the work gives, and the seconds it took."""
+    start = time.perf_counter()
+    return work(), time.perf_counter() - start
 
 
 def ratio(top: list[float], bottom: list[float]) -> dict[str, float]:
@@ -78,34 +90,36 @@ def main() -> None:
     texts = random.Random(given.seed).sample(reference_texts(None), given.n)
     probes = probe_batches(tokenizer, chosen, max_length=given.max_length)
     reference = text_batches(tokenizer, texts, max_length=given.max_length)
-    found: dict[str, GradientProfile | None] = {}
-    ways: dict[str, Callable[[], GradientProfile | None]] = {
-        "gradloc": lambda: measure_gradients(model, probes, reference=reference, progress=False),
-        "one_at_a_time": lambda: one_at_a_time(model, probes, reference),
-        "ordinary": lambda: ordinary(model, [*probes, *reference]),
+    both = [*probes, *reference]
+    cases = {  # what is measured, and the batches that it goes through
+        "profile": (partial(measure_gradients, model, probes, reference=reference), both),
+        "norms": (partial(measure_gradients, model, both), both),
+        "norms_of_probes": (partial(measure_gradients, model, probes), probes),
     }
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for turn in range(given.turns + 1):
-        for name, run in ways.items():
-            start = time.perf_counter()
-            found[name] = run()
-            if turn:  # the first is a warm-up
-                seconds[name].append(time.perf_counter() - start)
-    print(
-        json.dumps(
-            {
-                "model": given.model,
-                "n_probes": len(chosen),
-                "n_reference": len(texts),
-                "seconds": {name: round(float(np.mean(s)), 2) for name, s in seconds.items()},
-                "to_one_at_a_time": ratio(seconds["gradloc"], seconds["one_at_a_time"]),
-                "to_ordinary": ratio(seconds["gradloc"], seconds["ordinary"]),
-                "largest_difference": largest_difference(found["gradloc"], found["one_at_a_time"]),
-                "turns": given.turns,
-            },
-            indent=1,
-        )
-    )
+    ways = ("gradloc", "one_at_a_time", "ordinary")
+    seconds: dict[str, dict[str, list[float]]] = {name: {w: [] for w in ways} for name in cases}
+    for turn in tqdm(range(given.turns + 1), unit="turn"):
+        for name, (measure, batches) in cases.items():
+            mine, own = timed(partial(measure, progress=False))
+            with one_at_a_time():
+                plain, one = timed(partial(measure, progress=False))
+            _, usual = timed(partial(ordinary, model, batches))
+            if name == "profile":
+                difference = largest_difference(mine, plain)
+            for way, value in zip(ways, (own, one, usual), strict=True):
+                if turn:  # the first is a warm-up
+                    seconds[name][way].append(value)
+    result = {
+        name: {
+            "seconds": {way: round(float(np.mean(values)), 2) for way, values in spent.items()},
+            "to_one_at_a_time": ratio(spent["gradloc"], spent["one_at_a_time"]),
+            "to_ordinary": ratio(spent["gradloc"], spent["ordinary"]),
+        }
+        for name, spent in seconds.items()
+    }
+    settings = {"model": given.model, "n_probes": len(chosen), "n_texts": len(texts)}
+    result |= {**settings, "largest_difference": difference, "turns": given.turns}
+    print(json.dumps(result, indent=1))
 
 
 if __name__ == "__main__":
