@@ -20,7 +20,7 @@ from gradloc.errors import MethodError
 from gradloc.layers import find_units
 from gradloc.measuring import profile_probes
 from gradloc.methods.input_shield import InputShieldCallback, trained_shields
-from gradloc.methods.kept_texts import encoded_rows
+from gradloc.methods.kept_texts import encoded_rows, fact_texts
 from gradloc.methods.pull_back import PullBackCallback, check_shares
 from gradloc.plan import LayerPlan
 from gradloc.probes import ProbeSet
@@ -167,19 +167,22 @@ class Localization:
         return found
 
     def _shields(self, model: nn.Module, tokenizer, dataset) -> list[InputShieldCallback]:
-        """The shield of what trains now, from reference text and from the rows to train on.
+        """The shield of what trains now: from reference text, facts and the rows to train on.
 
         None where it was not asked for in so many words and cannot act.
         """
         length = self.measure.max_length
         kept = list(self.reference)
         kept = random.Random(self.seed).sample(kept, min(_SHIELD_ROWS, len(kept)))
-        groups = [encoded_rows(tokenizer, kept, length)]
+        groups = [
+            encoded_rows(tokenizer, texts, length)
+            for texts in (kept, fact_texts(_SHIELD_ROWS, self.seed))
+        ]
         if new := dataset_rows(dataset, _SHIELD_ROWS, length, self.seed):
             groups.append(new)
         else:
             logger.warning(
-                "gradloc shields the reference text alone: the training rows hold no input_ids "
+                "gradloc shields old text alone: the training rows hold no input_ids "
                 "that could be read ahead."
             )
         try:

@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from gradloc import GradLocCallback, LayerPlan, attach
+from gradloc.corpus import fact_passages
 from gradloc.errors import (
     FrozenParametersChangedError,
     GradlocError,
@@ -27,6 +28,7 @@ from gradloc.layers import find_units
 from gradloc.methods.input_moments import input_shields, linear_modules, mean_moments
 from gradloc.methods.input_shield import InputShieldCallback
 from gradloc.methods.pull_back import START_FILE, PullBackCallback
+from gradloc.recipe import MeasureConfig
 
 CHOSEN = ("model.layers.1.mlp", "model.layers.2.self_attn")
 
@@ -506,8 +508,10 @@ def test_by_default_steps_are_shielded_without_momentum_and_half_of_the_change_i
     names = [name for name in linear_modules(base) if name in trained]
     lines = (tmp_path / "reference.jsonl").read_text().splitlines()
     texts = [json.loads(line)["text"] for line in lines]
+    facts, length = [passage.text for passage in fact_passages()], MeasureConfig().max_length
     groups = [
         [tiny_tokenizer()(text)["input_ids"] for text in texts],
+        [tiny_tokenizer()(text)["input_ids"][:length] for text in facts],
         [row["input_ids"].tolist() for row in Rows()],
     ]
     shields = input_shields(mean_moments(base, groups, names, 0))

@@ -5,7 +5,13 @@ from collections import Counter
 
 import pytest
 
-from gradloc.corpus import general_passages, held_out_texts, python_docs_passages, read_corpus
+from gradloc.corpus import (
+    fact_passages,
+    general_passages,
+    held_out_texts,
+    python_docs_passages,
+    read_corpus,
+)
 from gradloc.recipe import CorpusConfig
 
 
@@ -31,6 +37,30 @@ def test_passages_are_paragraphs():
     for passage in general_passages("reference") + general_passages("held_out"):
         assert 70 <= len(passage.text.split()) <= 110, passage.id
         assert passage.text[-1] in '."”' and "\n" not in passage.text
+
+
+def test_passages_on_facts_give_no_answer_to_a_shipped_question():
+    """Else known facts would be protected by text that states them."""
+    facts = fact_passages()
+    assert len({p.id for p in facts}) == len({p.text for p in facts}) == 90
+    assert all(20 <= len(p.text.split()) <= 70 for p in facts)
+    probes = read_corpus(CorpusConfig(cutoff="2010-12-31"), seed=0).probes
+    asked = [p for p in probes if p.group == "invariant"]
+    assert len(asked) > 400
+
+    def names(text, name):
+        return re.search(rf"\b{re.escape(name)}\b", text)
+
+    stated = [
+        (passage.id, probe.id)
+        for passage in facts
+        for probe in asked
+        if names(passage.text, probe.entity) and any(names(passage.text, t) for t in probe.targets)
+    ]
+    assert not stated
+    updated = {p.entity for p in probes if p.group == "updated"} - {"Estonia"}
+    told = [p.id for p in facts for name in updated if names(p.text, name)]
+    assert not told
 
 
 def test_an_unknown_half_is_refused():

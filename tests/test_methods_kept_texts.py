@@ -3,6 +3,7 @@
 import pytest
 from hand_training import setting_for
 
+from gradloc.corpus import fact_passages
 from gradloc.errors import MethodError
 from gradloc.methods.kept_texts import describe_texts, kept_rows, written_texts
 
@@ -31,6 +32,16 @@ def test_beginnings_come_from_what_is_trained_on_and_not_from_the_rest(
         tmp_path, character_tokenizer, new_texts=["abcdefgh" + "#" * 40], max_length=8
     )
     assert not any("#" in text[:4] for text in written_texts(setting, "continued", 20))
+
+
+def test_facts_are_shipped_passages_drawn_by_the_seed(tmp_path, character_tokenizer):
+    setting = setting_for(tmp_path, character_tokenizer, max_length=400)
+    shipped = {tuple(character_tokenizer(p.text)["input_ids"][:400]) for p in fact_passages()}
+    few = kept_rows(setting, "facts", 5)
+    assert len(set(few)) == 5 and set(few) < shipped
+    assert few == kept_rows(setting, "facts", 5)
+    assert set(kept_rows(setting, "facts", 1000)) == shipped
+    assert describe_texts(setting, "facts", 5) != describe_texts(setting, "facts", 6)
 
 
 def test_new_documents_are_part_of_what_a_stored_result_depends_on(tmp_path, character_tokenizer):

@@ -10,6 +10,7 @@ from hand_training import CHOSEN, Rows, arguments, by_trainer, plan_for, setting
 from test_callback import run_on_two_processes
 from transformers import AutoModelForCausalLM, OPTConfig, Qwen2MoeConfig
 
+from gradloc.corpus import fact_passages
 from gradloc.errors import MethodError
 from gradloc.layers import find_units
 from gradloc.methods import build_method
@@ -329,14 +330,16 @@ def test_of_two_sources_each_counts_the_same_however_much_text_it_has(
         assert torch.allclose(callback.shields[name], expected[name], atol=1e-5)
 
 
-def test_a_script_gives_texts_and_gets_the_same_shields(tmp_path, character_tokenizer):
+@pytest.mark.parametrize("facts", [True, False])
+def test_a_script_gives_texts_and_gets_the_same_shields(facts, tmp_path, character_tokenizer):
     model = build_model("llama_tied")
     names = chosen_weights(model)
     old = ["The capital of Norway is Oslo.", "Water boils."]
-    groups = [[character_tokenizer(text)["input_ids"][:16] for text in g] for g in (old, NEW)]
+    texts = [old, NEW, *([[passage.text for passage in fact_passages()]] if facts else [])]
+    groups = [[character_tokenizer(text)["input_ids"][:16] for text in g] for g in texts]
     moments = [moments_by_hand(build_model("llama_tied"), rows, names) for rows in groups]
-    expected = input_shields({name: (moments[0][name] + moments[1][name]) / 2 for name in names})
-    callback = InputShieldCallback.from_texts(old, NEW, max_length=16)
+    expected = input_shields({n: sum(m[n] for m in moments) / len(groups) for n in names})
+    callback = InputShieldCallback.from_texts(old, NEW, facts=facts, max_length=16)
     by_trainer(
         tmp_path, model, [callback], plan_for(model), max_steps=1, tokenizer=character_tokenizer
     )

@@ -17,7 +17,12 @@ from gradloc.corpus.collection import (
     split_at_cutoff,
 )
 from gradloc.corpus.documents import Document, EntityMention
-from gradloc.corpus.general import general_passages, held_out_texts, python_docs_passages
+from gradloc.corpus.general import (
+    fact_passages,
+    general_passages,
+    held_out_texts,
+    python_docs_passages,
+)
 from gradloc.corpus.readers import read_datasets, read_jsonl, read_parquet
 from gradloc.corpus.texts import read_texts
 from gradloc.corpus.world import read_world
@@ -30,6 +35,7 @@ __all__ = [
     "Document",
     "EntityMention",
     "Stream",
+    "fact_passages",
     "general_passages",
     "held_out_texts",
     "python_docs_passages",

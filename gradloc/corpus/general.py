@@ -50,6 +50,16 @@ def general_passages(half: Literal["reference", "held_out"]) -> tuple[Passage, .
 
 
 @cache
+def fact_passages() -> tuple[Passage, ...]:
+    """Shipped passages on people, places, companies and works, about one fact a sentence.
+
+    They are there to be protected and judge nothing: the general passages name hardly anybody,
+    and most of what a model knows is about names.
+    """
+    return _shipped("fact_text.jsonl")
+
+
+@cache
 def python_docs_passages(limit: int = MAX_PYTHON_DOCS) -> tuple[Passage, ...]:
     """Paragraphs of plain prose from the language reference that ships with Python.
 
@@ -83,7 +93,11 @@ def held_out_texts() -> dict[str, tuple[str, ...]]:
 
 @cache
 def _all_passages() -> tuple[Passage, ...]:
-    text = files("gradloc.corpus").joinpath("general_text.jsonl").read_text(encoding="utf-8")
+    return _shipped("general_text.jsonl")
+
+
+def _shipped(name: str) -> tuple[Passage, ...]:
+    text = files("gradloc.corpus").joinpath(name).read_text(encoding="utf-8")
     return tuple(Passage(**json.loads(line)) for line in text.splitlines())
 
 

@@ -26,7 +26,13 @@ from gradloc.methods.input_moments import (
     mean_moments,
     shielded_names,
 )
-from gradloc.methods.kept_texts import check_texts, encoded_rows, kept_rows, new_rows
+from gradloc.methods.kept_texts import (
+    check_texts,
+    encoded_rows,
+    fact_texts,
+    kept_rows,
+    new_rows,
+)
 
 
 class InputShieldCallback(TrainerCallback):
@@ -69,6 +75,7 @@ class InputShieldCallback(TrainerCallback):
     def from_texts(
         cls,
         *groups: Sequence[str],
+        facts: bool = True,
         strength: float = 1.0,
         max_length: int = 128,
         n_texts: int = 256,
@@ -82,6 +89,8 @@ class InputShieldCallback(TrainerCallback):
             *groups: Lists of texts, each of which counts the same: text whose behaviour is to be
                 kept; the new documents themselves, so that what they share moves less than what
                 is particular to each. None: the general passages that ship with gradloc.
+            facts: The passages on people, places, companies and works that ship with gradloc are
+                another group.
             strength: As for ``input_shields``.
             max_length: Tokens of a text that count.
             n_texts: Texts of a group at most.
@@ -99,6 +108,8 @@ class InputShieldCallback(TrainerCallback):
             random.Random(seed).sample(list(group), min(n_texts, len(group)))
             for group in groups or (reference_texts(None),)
         ]
+        if facts:
+            drawn.append(fact_texts(n_texts, seed))
         callback = cls({})
         callback._request = _Request(drawn, strength, max_length)
         return callback
@@ -253,17 +264,18 @@ class InputShield(Method):
     Args:
         strength: How strongly, see ``input_shields``. Stronger shields want a higher learning
             rate.
-        source: ``reference``: the setting's reference texts; ``generated``: texts sampled once
-            from the base model; ``continued``: what it makes of a few words of the new documents;
-            ``new``: the new documents themselves, so that what they share with one another (their
-            manner, common words) moves less than what is particular to each. Only the first
-            needs old text. Of several, each counts the same.
+        source: ``reference``: the setting's reference texts; ``facts``: passages on people and
+            places that ship with gradloc; ``generated``: texts sampled once from the base model;
+            ``continued``: what it makes of a few words of the new documents; ``new``: the new
+            documents themselves, so that what they share with one another (their manner, common
+            words) moves less than what is particular to each. Only the first needs old text. Of
+            several, each counts the same.
         n_texts: How many texts of each source at most. A few thousand tokens are needed for as
             many inputs.
     """
 
     strength: float = 1.0
-    source: str | tuple[str, ...] = ("reference", "new")
+    source: str | tuple[str, ...] = ("reference", "facts", "new")
     n_texts: int = 256
 
     def check(self) -> None:

@@ -8,14 +8,16 @@ import random
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
+from gradloc.corpus import fact_passages
 from gradloc.errors import MethodError
 from gradloc.methods.base import Setting
 from gradloc.methods.generation import generate_texts
 
-# ``reference``: the setting's reference texts. ``generated``: texts that the base model writes by
-# itself. ``continued``: what it writes when a few words of the new documents are put before it:
-# in their manner, but of what it knows already. The last two need no old data.
-Source = Literal["reference", "generated", "continued"]
+# ``reference``: the setting's reference texts. ``facts``: passages on people, places, companies and
+# works that ship with gradloc. ``generated``: texts that the base model writes by itself.
+# ``continued``: what it writes when a few words of the new documents are put before it: in their
+# manner, but of what it knows already. The last three need no old data.
+Source = Literal["reference", "facts", "generated", "continued"]
 SOURCES: tuple[str, ...] = get_args(Source)
 
 # Words put before the model, and how much it adds: enough for a relation ("the currency of") and
@@ -42,6 +44,7 @@ def describe_texts(setting: Setting, source: str, n_texts: int) -> dict[str, Any
     """Everything that ``kept_rows`` depends on but the model, as plain values."""
     texts = {
         "reference": lambda: _reference_texts(setting, n_texts),
+        "facts": lambda: fact_texts(n_texts, setting.arguments.seed),
         "generated": list,
         "continued": lambda: list(setting.new_texts),
     }[source]()
@@ -55,12 +58,12 @@ def describe_texts(setting: Setting, source: str, n_texts: int) -> dict[str, Any
 
 
 def kept_rows(setting: Setting, source: str, n_texts: int) -> list[tuple[int, ...]]:
-    """Token rows of reference texts, or of texts that the model writes now.
+    """Token rows of reference texts, of shipped ones, or of texts that the model writes now.
 
     Args:
         setting: Model, tokenizer, texts, ``max_length`` and seed.
         source: One of ``SOURCES``.
-        n_texts: How many texts at most; reference texts are drawn by the seed.
+        n_texts: How many texts at most; given ones are drawn by the seed.
 
     Returns:
         Rows of 2 to ``max_length`` tokens; shorter texts are left out.
@@ -70,6 +73,8 @@ def kept_rows(setting: Setting, source: str, n_texts: int) -> list[tuple[int, ..
     """
     if source == "reference":
         texts = _reference_texts(setting, n_texts)
+    elif source == "facts":
+        texts = fact_texts(n_texts, setting.arguments.seed)
     else:
         texts = written_texts(setting, source, n_texts)
     return encoded_rows(setting.tokenizer, texts, setting.max_length)
@@ -84,6 +89,12 @@ def new_rows(setting: Setting, n_texts: int) -> list[tuple[int, ...]]:
     texts = list(setting.new_texts)
     drawn = random.Random(setting.arguments.seed).sample(texts, min(n_texts, len(texts)))
     return encoded_rows(setting.tokenizer, drawn, setting.max_length)
+
+
+def fact_texts(n_texts: int, seed: int) -> list[str]:
+    """Shipped passages on people, places, companies and works, drawn by the seed."""
+    texts = [passage.text for passage in fact_passages()]
+    return random.Random(seed).sample(texts, min(n_texts, len(texts)))
 
 
 def encoded_rows(tokenizer, texts: Sequence[str], max_length: int) -> list[tuple[int, ...]]:

@@ -124,8 +124,9 @@ class ReferenceKL(Method):
     Args:
         weight: Factor of the penalty, in nats per token as the loss is.
         batch_size: Texts a step.
-        source: ``reference``: the setting's reference texts; ``generated``: texts sampled once
-            from the base model; ``continued``: what it makes of a few words of the new documents.
+        source: ``reference``: the setting's reference texts; ``facts``: passages on people and
+            places that ship with gradloc; ``generated``: texts sampled once from the base model;
+            ``continued``: what it makes of a few words of the new documents.
         n_texts: How many texts at most.
         top_k: Tokens kept of each position's distribution; the rest counts as one event. 0: all.
         every: Only at every n-th step, n times as strong.

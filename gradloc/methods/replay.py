@@ -13,7 +13,7 @@ import numpy as np
 from gradloc.batches import training_rows
 from gradloc.errors import MethodError
 from gradloc.methods.base import Method, Rows, Setting
-from gradloc.methods.kept_texts import Source, check_texts, written_texts
+from gradloc.methods.kept_texts import Source, check_texts, fact_texts, written_texts
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,10 @@ class Replay(Method):
 
     Args:
         ratio: Replayed rows / all rows, 0 to below 1. 0.5: as many old rows as new ones.
-        source: ``reference``: the setting's reference texts; ``generated``: texts sampled from
-            the model before it trains; ``continued``: what it makes of a few words of the new
-            documents. The last two need no old data.
+        source: ``reference``: the setting's reference texts; ``facts``: passages on people and
+            places that ship with gradloc; ``generated``: texts sampled from the model before it
+            trains; ``continued``: what it makes of a few words of the new documents. The last
+            three need no old data.
         n_texts: Texts sampled at most. More rows than texts repeat them.
         packing: Fill the replayed rows with several texts, as ``corpus.packing`` does the others.
         extra: Lengthen a training by ``max_steps`` so that the visits of new rows stay.
@@ -102,7 +103,12 @@ def old_rows(source: str, setting: Setting, like: Rows, n_texts: int, packing: b
             f"replay: the rows already have columns that old rows lack ({', '.join(strange)}). "
             "Put replay before the method that adds them."
         )
-    texts = setting.reference if source == "reference" else written_texts(setting, source, n_texts)
+    if source == "reference":
+        texts = setting.reference
+    elif source == "facts":
+        texts = fact_texts(n_texts, setting.arguments.seed)
+    else:
+        texts = written_texts(setting, source, n_texts)
     pool = list(
         training_rows(
             setting.tokenizer,
@@ -111,7 +117,7 @@ def old_rows(source: str, setting: Setting, like: Rows, n_texts: int, packing: b
             packing=packing,
             # A sampled text stops where its length is reached, not where it ends; but packed
             # texts must be told apart.
-            append_eos=packing or source == "reference",
+            append_eos=packing or source in ("reference", "facts"),
         )
     )
     if not pool:
