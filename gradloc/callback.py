@@ -127,11 +127,11 @@ class GradLocCallback(TrainerCallback, ExportableState):
                 (passages between blank lines) or a list of texts. ``None``: the general passages
                 that ship with gradloc.
             policy: A key of ``gradloc.selection.POLICIES``.
-            shield: How strongly each step is held back where the reference text and the rows to
-                train on have their inputs in common (``InputShieldCallback``); 0: not at all.
-                ``None``: 1 with the default policy, 0 with any other. Shielded steps are
-                shorter and want a higher learning rate. A resumed training makes the shield
-                anew, from the weights that it goes on from.
+            shield: How strongly each step is held back where the reference text, the facts that
+                ship with gradloc and the rows to train on have their inputs
+                (``InputShieldCallback``); 0: not at all. ``None``: 1 with the default policy, 0
+                with any other. Shielded steps are shorter and want a higher learning rate. A
+                resumed training makes the shield anew, from the weights that it goes on from.
             keep: Share of each weight's change that stays when training ends
                 (``PullBackCallback``), up to 1: all of it. ``None``: 0.5 with the default policy,
                 1 with any other. The smaller, the higher the learning rate wants to be.
