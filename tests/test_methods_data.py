@@ -8,6 +8,7 @@ from transformers import Trainer, TrainingArguments
 
 from gradloc import LayerPlan
 from gradloc.batches import collate, training_rows
+from gradloc.corpus import fact_passages
 from gradloc.errors import MethodError
 from gradloc.layers import find_units
 from gradloc.methods.base import Setting
@@ -91,6 +92,17 @@ def test_generated_replay_needs_no_old_text_and_ends_no_document(setting):
     expected = [tuple(setting.tokenizer(text)["input_ids"]) for text in written]
     assert set(counts) == set(expected)
     assert sorted(counts.values()) == [1, 1, 2, 2]
+
+
+def test_replayed_facts_are_shipped_passages_to_their_end(setting):
+    setting.reference, setting.max_length = (), 600
+    rows = new_rows(setting.tokenizer, 6)
+    old = [
+        row["input_ids"] for row in Replay(source="facts").rows(rows, setting) if row not in rows
+    ]
+    end = setting.tokenizer.eos_token_id
+    shipped = [setting.tokenizer(passage.text)["input_ids"] + [end] for passage in fact_passages()]
+    assert len(old) == 6 and all(row in shipped for row in old)
 
 
 @pytest.mark.parametrize("packing", [False, True])
