@@ -311,6 +311,13 @@ def test_slow_memory_makes_the_optimizer_count():
     assert ten_times_faster == balanced
 
 
+def test_slow_new_memory_makes_kept_activations_count():
+    """Full training keeps those of all blocks; the logits cost both the same."""
+    slow = {"machine": Machine(75e9, 6e9, 20e9, 2.4e8)}
+    assert predict(TOP, **slow)["time_ratio"] < predict(TOP)["time_ratio"] - 0.01
+    assert predict(MIDDLE, **slow)["time_ratio"] > predict(TOP, **slow)["time_ratio"] + 0.1
+
+
 def test_calibration_gives_rates_of_this_machine():
     rates = calibrate({"hidden_size": 64, "ffn_size": 128}, n_tokens=64)
     for value in (
