@@ -19,6 +19,7 @@ _HOME = {
     "ProbeSet": "probes",
     "PullBackCallback": "methods.pull_back",
     "Recipe": "recipe",
+    "ReferenceKLCallback": "methods.reference_kl",
     "attach": "callback",
     "evaluate": "evaluation",
     "freeze_layers": "freezing",

@@ -1,9 +1,7 @@
 """The KL penalty against torch's own, against autograd, and in training against a plain loop."""
 
 import math
-import os
-import subprocess
-import sys
+import random
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,8 +19,10 @@ from hand_training import (
     setting_for,
     token_rows,
 )
+from test_callback import DDP, FSDP2, run_on_two_processes
 from torch.nn import functional
 
+from gradloc.corpus import fact_passages
 from gradloc.errors import MethodError
 from gradloc.methods import base_targets as base_targets_module
 from gradloc.methods import coarse_kl as coarse_kl_module
@@ -283,6 +283,55 @@ def test_the_order_visits_every_text_before_any_again():
     assert shuffled(5, 0, 25, seed=2) != order
 
 
+# --- from texts ------------------------------------------------------------------------------
+
+
+def test_from_texts_it_trains_against_what_the_model_predicted_at_the_start(
+    tmp_path, character_tokenizer
+):
+    """As with targets recorded by hand; resumed as well, where the weights have moved."""
+
+    def train(model, callback, resume=None, **changes):
+        plan = plan_for(model)
+        by_trainer(tmp_path, model, [callback], plan, resume, character_tokenizer, **changes)
+
+    def asked():
+        options = dict(weight=5.0, batch_size=2, top_k=8, max_length=16, seed=3)
+        return ReferenceKLCallback.from_texts(TEXTS, **options)
+
+    by_hand = build_model("llama_tied")
+    drawn = random.Random(3).sample(TEXTS, len(TEXTS))
+    rows = [tuple(character_tokenizer(text)["input_ids"][:16]) for text in drawn]
+    targets = base_targets(by_hand, [row for row in rows if len(row) > 1], top_k=8)
+    train(by_hand, ReferenceKLCallback(targets, weight=5.0, batch_size=2, seed=3))
+    straight, resumed = build_model("llama_tied"), build_model("llama_tied")
+    train(straight, asked(), save_strategy="steps", save_steps=2)
+    train(resumed, asked(), resume=str(tmp_path / "checkpoint-2"))
+    assert largest_gap(straight, by_hand) == 0
+    assert largest_gap(straight, resumed) == 0
+    (tmp_path / "checkpoint-2" / "reference_kl.safetensors").unlink()
+    with pytest.raises(MethodError, match="what the base model predicted"):
+        train(build_model("llama_tied"), asked(), resume=str(tmp_path / "checkpoint-2"))
+
+
+def test_without_texts_it_holds_to_the_shipped_facts(tmp_path, character_tokenizer):
+    model = build_model("llama_tied")
+    callback = ReferenceKLCallback.from_texts(batch_size=2, top_k=4, max_length=12, n_texts=5)
+    by_trainer(tmp_path, model, [callback], tokenizer=character_tokenizer, max_steps=1)
+    shipped = {tuple(character_tokenizer(p.text)["input_ids"][:12]) for p in fact_passages()}
+    assert len(callback.targets.rows) == 5 and set(callback.targets.rows) <= shipped
+
+
+def test_what_cannot_be_recorded_is_refused(tmp_path):
+    for wrong in ("one text", []):
+        with pytest.raises(MethodError, match="list of texts"):
+            ReferenceKLCallback.from_texts(wrong)
+    with pytest.raises(MethodError, match="n_texts"):
+        ReferenceKLCallback.from_texts(n_texts=0)
+    with pytest.raises(MethodError, match="processing_class"):
+        by_trainer(tmp_path, build_model("llama_tied"), [ReferenceKLCallback.from_texts()])
+
+
 # --- as a method ---------------------------------------------------------------------------
 
 
@@ -340,53 +389,77 @@ def test_no_texts_and_too_large_targets_are_refused(
     base_targets(llama, ROWS, top_k=2)
 
 
-DDP_SCRIPT = """
+TWO_PROCESSES = """
 import sys, torch
 sys.path.insert(0, {tests!r})
+import hand_training
+from accelerate.state import PartialState
+from accelerate.utils import DistributedType
 from conftest import build_model
 from hand_training import by_trainer, plan_for, token_rows
 from gradloc.methods.base_targets import base_targets
-from gradloc.methods.extra_loss import planned_parameters
 from gradloc.methods.reference_kl import ReferenceKLCallback
 
+if {sharded}:
+    arguments = hand_training.arguments
+
+    def sharding_arguments(*args, **kwargs):
+        found = arguments(*args, **kwargs)
+        assert found.device.type == "cpu"  # looking makes the state that is changed now
+        # accelerate shards on accelerators alone, but FSDP2 over gloo does so on CPUs as well.
+        PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
+        return found
+
+    hand_training.arguments = sharding_arguments
 model = build_model("llama_tied").train()
 targets = base_targets(model, token_rows(*[6] * 8), top_k=0)
 callback = ReferenceKLCallback(targets, weight=5.0, batch_size=2)
 trainer = by_trainer({folder!r}, model, [callback], plan_for(model), optim="sgd",
-                     per_device_train_batch_size=2, ddp_find_unused_parameters=False,
-                     ddp_backend="gloo")
+                     per_device_train_batch_size=2 // {accumulation},
+                     gradient_accumulation_steps={accumulation}, ddp_backend="gloo", **{settings})
 assert torch.distributed.get_world_size() == 2
-mine = torch.cat([p.detach().flatten() for p in model.parameters()])
+parameters = dict(model.named_parameters())
+assert all(hasattr(p, "full_tensor") for p in parameters.values()) is {sharded}
+weights = {{n: p.full_tensor() if {sharded} else p.detach() for n, p in parameters.items()}}
+mine = torch.cat([weight.flatten() for weight in weights.values()])
 theirs = [torch.empty_like(mine) for _ in range(2)]
 torch.distributed.all_gather(theirs, mine)
 assert torch.equal(*theirs), "ranks diverged"
 if trainer.is_world_process_zero():
-    torch.save(model.state_dict(), {folder!r} + "/weights.pt")
+    torch.save(weights, {folder!r} + "/weights.pt")
 torch.distributed.destroy_process_group()
 """
 
 
 @pytest.mark.slow
-def test_two_processes_train_as_one_on_all_their_texts(tmp_path):
-    """DDP averages the penalty's gradients; each process takes other texts."""
-    script, folder = tmp_path / "script.py", tmp_path / "ddp"
+@pytest.mark.parametrize(
+    ("sharded", "settings", "accumulation"), [(False, DDP, 1), (True, FSDP2, 1), (True, FSDP2, 2)]
+)
+def test_two_processes_train_as_one_on_all_their_texts(tmp_path, sharded, settings, accumulation):
+    """DDP and FSDP2 average the penalty's gradients; each process takes other texts."""
+    script, folder = tmp_path / "script.py", tmp_path / "two"
     folder.mkdir()
-    script.write_text(DDP_SCRIPT.format(tests=str(Path(__file__).parent), folder=str(folder)))
-    options = ["--nproc-per-node=2", "--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0"]
-    done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", *options, str(script)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+    script.write_text(
+        TWO_PROCESSES.format(
+            tests=str(Path(__file__).parent),
+            folder=str(folder),
+            sharded=sharded,
+            settings=settings,
+            accumulation=accumulation,
+        )
     )
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_on_two_processes(script)
     single = build_model("llama_tied")
     targets = base_targets(single, token_rows(*[6] * 8), top_k=0)
     callback = ReferenceKLCallback(targets, weight=5.0, batch_size=4)
-    by_trainer(tmp_path / "one", single, [callback], plan_for(single), optim="sgd")
+    changes = dict(
+        per_device_train_batch_size=4 // accumulation, gradient_accumulation_steps=accumulation
+    )
+    by_trainer(tmp_path / "one", single, [callback], plan_for(single), optim="sgd", **changes)
     together = build_model("llama_tied")
-    together.load_state_dict(torch.load(folder / "weights.pt"))
+    with torch.no_grad():
+        for name, weight in torch.load(folder / "weights.pt").items():
+            together.get_parameter(name).copy_(weight)
     without = by_trainer(
         tmp_path / "without", build_model("llama_tied"), [], plan_for(single), optim="sgd"
     ).model

@@ -25,7 +25,7 @@ class ExtraLoss(TrainerCallback):
     """Base of callbacks that add the gradient of an extra loss.
 
     It composes with ``GradLocCallback`` and any plan: only parameters that require gradients get
-    any. Works on one device and under DDP.
+    any. Works on one device and under DDP; under FSDP2 where a subclass says so.
 
     Args:
         weight: Factor of the extra loss; the Trainer's loss has factor 1.
@@ -39,6 +39,7 @@ class ExtraLoss(TrainerCallback):
     """
 
     log_key = "extra_loss"
+    takes_shards = False  # whether ``add_gradients`` copes with what FSDP2 makes of parameters
 
     def __init__(self, weight: float, every: int = 1):
         if not weight > 0:
@@ -78,7 +79,7 @@ class ExtraLoss(TrainerCallback):
     def on_train_begin(self, args, state, control, model=None, **kwargs):
         """Note what trains; plans are applied by now."""
         self._parameters = trainable_parameters(model)
-        refuse_shards(self.log_key, self._parameters, args)
+        refuse_shards(self.log_key, self._parameters, args, fsdp2=self.takes_shards)
         self.begin(self._parameters, args)
 
     def on_step_begin(self, args, state, control, model=None, optimizer=None, **kwargs):
@@ -101,19 +102,24 @@ class ExtraLoss(TrainerCallback):
             state.log_history[-1][self.log_key] = logs[self.log_key]
 
 
-def refuse_shards(what: str, parameters: dict[str, nn.Parameter], args) -> None:
-    """Refuse to go on where a process holds parts of parameters.
+def refuse_shards(
+    what: str, parameters: dict[str, nn.Parameter], args, *, fsdp2: bool = False
+) -> None:
+    """Refuse to go on where a process holds parts of parameters; those of FSDP2 may be allowed.
 
     Raises:
         MethodError: FSDP or DeepSpeed shards them.
     """
-    if getattr(args, "deepspeed", None) or any(
-        hasattr(parameter, "to_local") for parameter in parameters.values()
-    ):
+    if getattr(args, "deepspeed", None) or (not fsdp2 and are_sharded(parameters)):
         raise MethodError(
             f"{what} needs whole parameters on each process; found sharded ones. Train on one "
             "device or with DDP."
         )
+
+
+def are_sharded(parameters: dict[str, nn.Parameter]) -> bool:
+    """Whether FSDP2 leaves each process a part of them."""
+    return any(hasattr(parameter, "to_local") for parameter in parameters.values())
 
 
 def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:

@@ -1,20 +1,24 @@
 """Stay near the base model's behaviour: a KL penalty on reference text.
 
-Comes in: what the base model predicts on reference texts, recorded before training. Goes out: a
-callback that adds the gradient of ``weight`` x KL(base || model) at each step. No copy of the
-base model is kept while training.
+Comes in: what the base model predicts on reference texts, recorded before training, or the texts
+to record it on. Goes out: a callback that adds the gradient of ``weight`` x KL(base || model) at
+each step. No copy of the base model is kept while training.
 """
 
 import functools
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors.torch import load_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from gradloc.errors import MethodError
-from gradloc.layers import evaluation_mode
+from gradloc.layers import evaluation_mode, unwrap
 from gradloc.methods.base import Method, Setting
 from gradloc.methods.base_targets import (
     BaseTargets,
@@ -23,8 +27,15 @@ from gradloc.methods.base_targets import (
     position_logits,
 )
 from gradloc.methods.coarse_kl import coarse_kl
-from gradloc.methods.extra_loss import ExtraLoss, add_to_gradients
-from gradloc.methods.kept_texts import Source, check_texts, describe_texts, kept_rows
+from gradloc.methods.extra_loss import ExtraLoss, add_to_gradients, are_sharded
+from gradloc.methods.kept_texts import (
+    Source,
+    check_texts,
+    describe_texts,
+    encoded_rows,
+    fact_texts,
+    kept_rows,
+)
 from gradloc.methods.stored import digest_of, load_or_compute
 
 TARGETS_FILE = "reference_kl.safetensors"
@@ -36,23 +47,22 @@ class ReferenceKLCallback(ExtraLoss):
     The model runs without dropout, as the base did, so the penalty and its gradient are zero (but
     for rounding) until the weights move. Texts are taken in an order that depends on ``seed`` and
     the step alone: each is seen once before any is seen again, and a resumed training equals an
-    uninterrupted one. Under DDP each process takes other texts.
+    uninterrupted one. Under DDP and FSDP2 each process takes other texts.
 
     Args:
-        targets: What the base model predicts, from ``base_targets``.
+        targets: What the base model predicts, from ``base_targets``; or use ``from_texts``.
         weight: Factor of the penalty.
         batch_size: Texts a step, on each process.
         every: Only at every n-th step, n times as strong.
         seed: Seed of the order.
 
     Raises:
-        MethodError: An option is out of range, or parameters are sharded (DeepSpeed, FSDP).
+        MethodError: An option is out of range, or DeepSpeed trains.
 
     Example:
-        >>> rows = [ids[:128] for ids in tokenizer(texts)["input_ids"]]   # doctest: +SKIP
-        >>> targets = base_targets(model, rows, top_k=64)   # doctest: +SKIP
-        >>> Trainer(model, callbacks=[   # doctest: +SKIP
-        ...     GradLocCallback(plan), ReferenceKLCallback(targets)])
+        >>> penalty = ReferenceKLCallback.from_texts(old_texts)   # doctest: +SKIP
+        >>> Trainer(model, processing_class=tokenizer,   # doctest: +SKIP
+        ...         callbacks=[GradLocCallback(plan), penalty])
 
     References:
         Li and Hoiem 2016, arXiv:1606.09282 section 3 (distillation from the model before
@@ -61,10 +71,11 @@ class ReferenceKLCallback(ExtraLoss):
     """
 
     log_key = "reference_kl_nats"
+    takes_shards = True
 
     def __init__(
         self,
-        targets: BaseTargets,
+        targets: BaseTargets | None,
         *,
         weight: float = 1.0,
         batch_size: int = 8,
@@ -75,6 +86,76 @@ class ReferenceKLCallback(ExtraLoss):
         if batch_size < 1:
             raise MethodError(f"reference_kl: batch_size must be 1 or more; found {batch_size!r}.")
         self.targets, self.batch_size, self.seed = targets, batch_size, seed
+        self._request: _Request | None = None
+
+    @classmethod
+    def from_texts(
+        cls,
+        texts: Sequence[str] | None = None,
+        *,
+        weight: float = 1.0,
+        batch_size: int = 8,
+        every: int = 1,
+        top_k: int = 64,
+        max_length: int = 128,
+        n_texts: int = 256,
+        seed: int = 0,
+        tokenizer=None,
+    ) -> "ReferenceKLCallback":
+        """Hold the model to what it predicts on texts when training starts.
+
+        The predictions ride with each checkpoint, since a resumed training starts from weights
+        that have moved.
+
+        Args:
+            texts: Text whose behaviour is to be kept. ``None``: the passages on people, places,
+                companies and works that ship with gradloc.
+            weight: As above.
+            batch_size: As above.
+            every: As above.
+            top_k: Tokens kept of each position's distribution; the rest counts as one event. 0:
+                all.
+            max_length: Tokens of a text that count.
+            n_texts: How many texts at most.
+            seed: Which of them, where there are more, and their order.
+            tokenizer: ``None``: the Trainer's ``processing_class``.
+
+        Raises:
+            MethodError: An option is out of range, or there is no text.
+        """
+        if isinstance(texts, str) or (texts is not None and not len(texts)):
+            raise MethodError("ReferenceKLCallback.from_texts takes a list of texts.")
+        check_texts("reference_kl", "reference", n_texts)
+        if texts is None:
+            drawn = fact_texts(n_texts, seed)
+        else:
+            drawn = random.Random(seed).sample(list(texts), min(n_texts, len(texts)))
+        callback = cls(None, weight=weight, batch_size=batch_size, every=every, seed=seed)
+        callback._request = _Request(drawn, top_k, max_length, tokenizer)
+        return callback
+
+    def on_train_begin(self, args, state, control, model=None, processing_class=None, **kwargs):
+        """Note what trains, and record or read the predictions that were asked for."""
+        super().on_train_begin(args, state, control, model=model)
+        if self._request is None:
+            return
+        if state.global_step == 0:
+            self.targets = self._request.record(unwrap(model), processing_class)
+            return
+        path = _in_checkpoint(args, state)
+        try:
+            self.targets = BaseTargets.from_tensors(load_file(path))
+        except (OSError, SafetensorError, KeyError) as error:
+            raise MethodError(
+                f"{path} cannot be read: it holds what the base model predicted. Start anew, or "
+                "resume without ReferenceKLCallback."
+            ) from error
+
+    def on_save(self, args, state, control, **kwargs):
+        """Put predictions that were recorded here beside each checkpoint's weights."""
+        path = _in_checkpoint(args, state)
+        if self._request is not None and state.is_world_process_zero and path.parent.is_dir():
+            save_file(self.targets.to_tensors(), path)
 
     def add_gradients(
         self,
@@ -92,12 +173,18 @@ class ReferenceKLCallback(ExtraLoss):
         trained = list(parameters.values())
         n_positions = sum(len(rows[index]) - 1 for index in indices)
         total = torch.zeros((), device=trained[0].device)
+        sharded = are_sharded(parameters)
+        # Processes that share weights have to pass through the model equally often.
+        parts = [indices] if sharded else parts_within_memory(model, rows, indices, len(indices))
         with evaluation_mode(model), torch.enable_grad():
-            for part in parts_within_memory(model, rows, indices, len(indices)):
+            for part in parts:
                 logits = position_logits(model, [rows[index] for index in part])
                 kl = coarse_kl(logits, self.targets.of_rows(part)) / n_positions
-                extras = torch.autograd.grad(kl * factor, trained, allow_unused=True)
-                add_to_gradients(trained, extras)
+                if sharded:  # FSDP2 averages and divides gradients as they arrive
+                    (kl * factor).backward()
+                else:  # DDP would take an arrival for that of the Trainer's own loss
+                    extras = torch.autograd.grad(kl * factor, trained, allow_unused=True)
+                    add_to_gradients(trained, extras)
                 total += kl.detach()
         return total
 
@@ -112,9 +199,34 @@ def shuffled(n: int, first: int, count: int, seed: int) -> list[int]:
     return [_order(n, place // n, seed)[place % n] for place in range(first, first + count)]
 
 
+def _in_checkpoint(args, state) -> Path:
+    return Path(args.output_dir) / f"checkpoint-{state.global_step}" / TARGETS_FILE
+
+
 @functools.lru_cache(maxsize=8)
 def _order(n: int, epoch: int, seed: int) -> list[int]:
     return random.Random(f"{seed} {epoch}").sample(range(n), n)
+
+
+@dataclass(frozen=True)
+class _Request:
+    """What ``from_texts`` was asked to record."""
+
+    texts: list[str]
+    top_k: int
+    max_length: int
+    tokenizer: Any = None
+
+    def record(self, model: nn.Module, processing_class) -> BaseTargets:
+        """What the model predicts on the texts now."""
+        tokenizer = self.tokenizer or getattr(processing_class, "tokenizer", processing_class)
+        if tokenizer is None:
+            raise MethodError(
+                "ReferenceKLCallback.from_texts needs a tokenizer: its own or the Trainer's "
+                "processing_class."
+            )
+        rows = encoded_rows(tokenizer, self.texts, self.max_length)
+        return base_targets(model, rows, top_k=self.top_k)
 
 
 @dataclass(frozen=True)
