@@ -12,7 +12,6 @@ gradloc and with any other plan; Adam holds state for trained parameters only, s
 state when a gradient first arrives.
 """
 
-import inspect
 import logging
 import sys
 from collections.abc import Sequence
@@ -35,6 +34,7 @@ from gradloc.localizing import Localization
 from gradloc.measuring import reference_texts
 from gradloc.methods.input_shield import InputShieldCallback
 from gradloc.methods.pull_back import PullBackCallback
+from gradloc.methods.reference_kl import ReferenceKLCallback
 from gradloc.mixed_precision import compute_in_bfloat16
 from gradloc.models import load_tokenizer
 from gradloc.plan import LayerPlan, as_plan
@@ -43,6 +43,7 @@ from gradloc.probes import ProbeSet, load_probes
 from gradloc.profile import GradientProfile
 from gradloc.recipe import MeasureConfig
 from gradloc.selection import DEFAULT_POLICY
+from gradloc.trainer_hooks import around_create_optimizer, trainer_under_construction
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +74,7 @@ class GradLocCallback(TrainerCallback, ExportableState):
         n_verified: Frozen tensors proven unchanged at the end of training.
         prefix_cache: The cache while training runs, with ``n_hits``, ``n_misses``, ``n_bytes``.
         shield: The callback that shields the steps, once training has begun; ``None``: none does.
+        reference_kl: The callback that holds the model to what it knew; ``None``: none does.
         pull_back: The callback that leaves a part of the change at the end; ``None``: all stays.
     """
 
@@ -94,6 +96,7 @@ class GradLocCallback(TrainerCallback, ExportableState):
         self.trainable_fraction = float("nan")
         self.n_verified = 0
         self.shield: InputShieldCallback | None = None
+        self.reference_kl: ReferenceKLCallback | None = None
         self.pull_back: PullBackCallback | None = None
         self._localization: Localization | None = None
         self._frozen: FrozenLayers | None = None
@@ -107,6 +110,7 @@ class GradLocCallback(TrainerCallback, ExportableState):
         reference: str | Path | list[str] | None = None,
         policy: str = DEFAULT_POLICY,
         shield: float | None = None,
+        kl: float | None = None,
         keep: float | None = None,
         momentum: float | None = None,
         measure: MeasureConfig | None = None,
@@ -132,8 +136,11 @@ class GradLocCallback(TrainerCallback, ExportableState):
                 (``InputShieldCallback``); 0: not at all. ``None``: 1 with the default policy, 0
                 with any other. Shielded steps are shorter and want a higher learning rate. A
                 resumed training makes the shield anew, from the weights that it goes on from.
+            kl: Weight of the KL to the base model on the passages on facts that ship with gradloc
+                (``ReferenceKLCallback``), at every fourth step; 0: none. ``None``: 1 with the
+                default policy, 0 with any other.
             keep: Share of each weight's change that stays when training ends
-                (``PullBackCallback``), up to 1: all of it. ``None``: 0.5 with the default policy,
+                (``PullBackCallback``), up to 1: all of it. ``None``: 0.75 with the default policy,
                 1 with any other. The smaller, the higher the learning rate wants to be.
             momentum: Adam's first beta. ``None``: 0 with the default policy in place of the
                 usual 0.9; else what the training arguments say.
@@ -145,8 +152,8 @@ class GradLocCallback(TrainerCallback, ExportableState):
             **options: Options of the policy.
 
         Raises:
-            GradlocError: The files cannot be read, or ``shield``, ``keep`` or ``momentum`` is out
-                of range.
+            GradlocError: The files cannot be read, or ``shield``, ``kl``, ``keep`` or
+                ``momentum`` is out of range.
         """
         callback = cls(None, cache=cache, label_loss=label_loss, bfloat16=bfloat16)
         probe_set = probes if isinstance(probes, ProbeSet) else load_probes(probes)
@@ -157,10 +164,11 @@ class GradLocCallback(TrainerCallback, ExportableState):
             policy,
             options,
             measure or MeasureConfig(),
-            shield,
-            keep,
-            momentum,
-            seed,
+            shield=shield,
+            kl=kl,
+            keep=keep,
+            momentum=momentum,
+            seed=seed,
         )
         return callback
 
@@ -188,7 +196,7 @@ class GradLocCallback(TrainerCallback, ExportableState):
 
     def on_init_end(self, args, state, control, **kwargs):
         """Find the trainer that is being built and get hold of its optimizer's making."""
-        _wrap_create_optimizer(_trainer_under_construction(), self)
+        _freeze_with_optimizer(trainer_under_construction(), self)
 
     def on_train_begin(self, args, state, control, model=None, **kwargs):
         """Check that the freeze took place, and spare the frozen depth of the backward pass."""
@@ -251,12 +259,13 @@ class GradLocCallback(TrainerCallback, ExportableState):
         n_parameters = sum(p.numel() for p in trainer.model.parameters())
         self.trainable_fraction = self._frozen.n_trainable / n_parameters
         logger.info(
-            "gradloc trains %d of %d units, %.1f %% of the parameters (%s%s%s)",
+            "gradloc trains %d of %d units, %.1f %% of the parameters (%s%s%s%s)",
             len(self.plan.trained),
             len(self.plan.scale),
             100 * self.trainable_fraction,
             self.plan.policy or "plan by hand",
             "" if self.shield is None else ", steps shielded",
+            "" if self.reference_kl is None else ", held to known facts",
             "" if self.pull_back is None else f", {self.pull_back.keep:.0%} of the change kept",
         )
 
@@ -288,10 +297,10 @@ class GradLocCallback(TrainerCallback, ExportableState):
 
     def _protect(self, trainer: Trainer) -> None:
         """Protect what is known from the training of what trains, if that was asked for."""
-        for earlier in (self.shield, self.pull_back):  # of an earlier train()
+        for earlier in (self.shield, self.reference_kl, self.pull_back):  # of an earlier train()
             if earlier is not None:
                 trainer.remove_callback(earlier)
-        self.shield = self.pull_back = None
+        self.shield = self.reference_kl = self.pull_back = None
         if self._localization is None:
             return
         optimizer = getattr(
@@ -307,6 +316,8 @@ class GradLocCallback(TrainerCallback, ExportableState):
             trainer.add_callback(callback)
             if isinstance(callback, InputShieldCallback):
                 self.shield = callback
+            elif isinstance(callback, ReferenceKLCallback):
+                self.reference_kl = callback
             else:
                 self.pull_back = callback
 
@@ -345,27 +356,11 @@ def attach(trainer: Trainer, plan: LayerPlan | str | Path | GradLocCallback) -> 
     callback = plan if isinstance(plan, GradLocCallback) else GradLocCallback(plan)
     trainer.add_callback(callback)
     trainer.state.stateful_callbacks.setdefault(type(callback).__name__, callback.state())
-    _wrap_create_optimizer(trainer, callback)
+    _freeze_with_optimizer(trainer, callback)
     return callback
 
 
-def _trainer_under_construction() -> Trainer:
-    """The Trainer whose ``__init__`` is running.
-
-    No event of the Trainer passes the trainer itself, so the callers' frames are searched.
-    """
-    frame = inspect.currentframe()
-    while frame is not None:
-        candidate = frame.f_locals.get("self")
-        if isinstance(candidate, Trainer):
-            return candidate
-        frame = frame.f_back
-    raise GradlocError(
-        "GradLocCallback could not find its Trainer. Call gradloc.attach(trainer, callback)."
-    )
-
-
-def _wrap_create_optimizer(trainer: Trainer, given: GradLocCallback) -> None:
+def _freeze_with_optimizer(trainer: Trainer, given: GradLocCallback) -> None:
     """Freeze as soon as this trainer has built its optimizer; once a trainer."""
     if trainer.is_deepspeed_enabled:
         raise GradlocError(
@@ -373,24 +368,17 @@ def _wrap_create_optimizer(trainer: Trainer, given: GradLocCallback) -> None:
             "decay. Freeze with gradloc.freeze_layers(model, plan) before the Trainer is built, "
             "so that only trained parameters reach the engine."
         )
-    if getattr(trainer.create_optimizer, "freezes_layers", False):
-        return
-    create_optimizer = trainer.create_optimizer
 
-    def create_optimizer_and_freeze(*args, **kwargs):
-        # Looked up now: on resume the Trainer may have put a new instance in place of the first.
-        callback = next(
-            c for c in trainer.callback_handler.callbacks if isinstance(c, GradLocCallback)
-        )
+    def current() -> GradLocCallback:
+        # Looked up anew: on resume the Trainer may have put a new instance in place of the first.
+        return next(c for c in trainer.callback_handler.callbacks if isinstance(c, GradLocCallback))
+
+    def before() -> None:
         # A plan is part of a callback's state, probes and texts are not.
-        callback._localization = callback._localization or given._localization
-        callback.restore()  # a second train() starts from the flags of the first
-        optimizer = create_optimizer(*args, **kwargs)
-        callback._freeze(trainer)
-        return optimizer
+        current()._localization = current()._localization or given._localization
+        current().restore()  # a second train() starts from the flags of the first
 
-    create_optimizer_and_freeze.freezes_layers = True
-    trainer.create_optimizer = create_optimizer_and_freeze
+    around_create_optimizer(trainer, before, lambda: current()._freeze(trainer))
 
 
 def _plan_in_checkpoint(trainer: Trainer) -> LayerPlan | None:

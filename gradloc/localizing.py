@@ -1,8 +1,8 @@
 """What a script asks for when it gives probes: a plan, and what protects the rest.
 
 Comes in: probes, reference text and how to choose; later the model, and the rows that it will
-train on. Goes out: a profile and a ``LayerPlan``, and the callbacks that shield the steps and
-pull the weights back. It knows no Trainer.
+train on. Goes out: a profile and a ``LayerPlan``, and the callbacks that shield the steps, hold the
+model to what it knew and pull the weights back. It knows no Trainer.
 """
 
 import logging
@@ -22,6 +22,7 @@ from gradloc.measuring import profile_probes
 from gradloc.methods.input_shield import InputShieldCallback, trained_shields
 from gradloc.methods.kept_texts import encoded_rows, fact_texts
 from gradloc.methods.pull_back import PullBackCallback, check_shares
+from gradloc.methods.reference_kl import ReferenceKLCallback
 from gradloc.plan import LayerPlan
 from gradloc.probes import ProbeSet
 from gradloc.profile import GradientProfile
@@ -32,11 +33,15 @@ logger = logging.getLogger(__name__)
 
 # Rows of each kind that a shield is made from: a few thousand tokens for as many inputs.
 _SHIELD_ROWS = 256
-# What the default policy goes with: strength of the shield, the share of the change that is kept,
-# and Adam's first beta. With any other policy nothing is added that was not asked for.
+# What the default policy goes with: strength of the shield, weight of the KL to the base on facts,
+# the share of the change that is kept, and Adam's first beta. With any other policy nothing is
+# added that was not asked for.
 DEFAULT_SHIELD = 1.0
-DEFAULT_KEEP = 0.5
+DEFAULT_KL = 1.0
+DEFAULT_KEEP = 0.75
 DEFAULT_MOMENTUM = 0.0
+# The KL's gradient comes at every so manieth step, as many times as strong: cheaper, and no worse.
+_KL_EVERY = 4
 # Any other was chosen by the user.
 _USUAL_MOMENTUM = 0.9
 
@@ -53,14 +58,17 @@ class Localization:
         measure: Granularity, counts and lengths.
         shield: Strength of the shield, 0 for none. ``None``: 1 with the default policy, with
             which it was measured, and none with any other.
-        keep: Share of the change that stays when training ends, 1 for all of it. ``None``: 0.5
+        kl: Weight of the KL to the base model on the passages on facts that ship with gradloc, 0
+            for none. ``None``: 1 with the default policy, and none with any other.
+        keep: Share of the change that stays when training ends, 1 for all of it. ``None``: 0.75
             with the default policy, 1 with any other.
         momentum: Adam's first beta. ``None``: 0 with the default policy in place of the usual
             0.9; else what the training arguments say.
         seed: Which probes and texts are drawn.
 
     Raises:
-        MethodError: The strength is below 0, or the share or the momentum out of range.
+        MethodError: The strength or the weight is below 0, or the share or the momentum out of
+            range.
     """
 
     probes: ProbeSet
@@ -69,6 +77,7 @@ class Localization:
     options: Mapping[str, Any] = field(default_factory=dict)
     measure: MeasureConfig = field(default_factory=MeasureConfig)
     shield: float | None = None
+    kl: float | None = None
     keep: float | None = None
     momentum: float | None = None
     seed: int = 0
@@ -76,6 +85,8 @@ class Localization:
     def __post_init__(self):
         if self.shield is not None and not self.shield >= 0:
             raise MethodError(f"shield: its strength must be 0 or more; found {self.shield!r}.")
+        if self.kl is not None and not self.kl >= 0:
+            raise MethodError(f"kl: its weight must be 0 or more; found {self.kl!r}.")
         if self.keep is not None:
             check_shares(self.keep, 0.0)
         if self.momentum is not None and not 0 <= self.momentum < 1:
@@ -87,6 +98,13 @@ class Localization:
         if self.shield is None:
             return DEFAULT_SHIELD if self.policy == DEFAULT_POLICY else 0.0
         return self.shield
+
+    @property
+    def kl_weight(self) -> float:
+        """Weight of the KL to the base on facts, 0 for none."""
+        if self.kl is None:
+            return DEFAULT_KL if self.policy == DEFAULT_POLICY else 0.0
+        return self.kl
 
     @property
     def kept(self) -> float:
@@ -151,17 +169,30 @@ class Localization:
             given: The Trainer's own callbacks. What is among them already is not added.
 
         Returns:
-            At most an ``InputShieldCallback`` and a ``PullBackCallback``; none of those that were
-            not asked for, where adapters alone train.
+            At most an ``InputShieldCallback``, a ``ReferenceKLCallback`` and a
+            ``PullBackCallback``; none of those that were not asked for, where adapters alone
+            train.
 
         Raises:
             MethodError: One is asked for in so many words and cannot act, or stands among
                 ``given`` as well; no text is long enough.
         """
+        own = trains_own_weights(model)
         found: list[TrainerCallback] = []
         if self.strength and not _is_given(InputShieldCallback, given, shield=self.shield):
             found += self._shields(model, tokenizer, dataset)
-        can_act = self.keep is not None or trains_own_weights(model)
+        can_act = self.kl is not None or own
+        if self.kl_weight and can_act and not _is_given(ReferenceKLCallback, given, kl=self.kl):
+            found.append(
+                ReferenceKLCallback.from_texts(
+                    weight=self.kl_weight,
+                    every=_KL_EVERY,
+                    max_length=self.measure.max_length,
+                    seed=self.seed,
+                    tokenizer=tokenizer,
+                )
+            )
+        can_act = self.keep is not None or own
         if self.kept < 1 and can_act and not _is_given(PullBackCallback, given, keep=self.keep):
             found.append(PullBackCallback(self.kept))
         return found

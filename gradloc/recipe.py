@@ -273,7 +273,7 @@ class Recipe:
         arms: Name -> arm. The first is the main one: its plan is ``plan.json`` and its weights
             are ``checkpoint/``. Arms with policy ``all`` and no method are the line to compare
             with. None given: one, ``protected``, layers by interference ratio, steps shielded and
-            without momentum, half of the change kept.
+            held to known facts, no momentum, three quarters of the change kept.
         environment: Written by gradloc into the recipe of a run: versions of Python and the
             libraries, git revision. Two recipes that differ in it alone are equal.
     """
@@ -293,7 +293,12 @@ class Recipe:
     arms: dict[str, ArmConfig] = field(
         default_factory=lambda: {
             "protected": ArmConfig(
-                methods={"input_shield": {}, "pull_back": {}}, training={"adam_beta1": 0.0}
+                methods={
+                    "input_shield": {},
+                    "reference_kl": {"source": "facts", "every": 4},
+                    "pull_back": {"keep": 0.75},
+                },
+                training={"adam_beta1": 0.0},
             )
         }
     )

@@ -1,6 +1,7 @@
 import copy
 import json
 import os
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -25,9 +26,11 @@ from gradloc.errors import (
     SelectionError,
 )
 from gradloc.layers import find_units
+from gradloc.methods.base_targets import base_targets
 from gradloc.methods.input_moments import input_shields, linear_modules, mean_moments
 from gradloc.methods.input_shield import InputShieldCallback
 from gradloc.methods.pull_back import START_FILE, PullBackCallback
+from gradloc.methods.reference_kl import ReferenceKLCallback
 from gradloc.recipe import MeasureConfig
 
 CHOSEN = ("model.layers.1.mlp", "model.layers.2.self_attn")
@@ -303,6 +306,11 @@ def trainer_anywhere(folder, shielded, sharded=False, **changes):
     args = arguments(
         folder / "out", save_strategy="no", eval_strategy="epoch", optim="adamw_torch", **changes
     )
+    # Each process holds the model to texts of its own, so one alone takes as many as two together.
+    held = ReferenceKLCallback.from_texts(
+        ["the old fact", "a new fact", "the new currency", "an old currency"],
+        batch_size=2 if args.world_size == 2 else 4,
+    )
     if sharded:
         assert args.device.type == "cpu"  # looking makes the state that is changed now
         # accelerate shards on accelerators alone, but FSDP2 over gloo does so on CPUs as well.
@@ -315,11 +323,9 @@ def trainer_anywhere(folder, shielded, sharded=False, **changes):
         train_dataset=Rows(),
         eval_dataset=Rows(8),
         processing_class=tiny_tokenizer(),
-        callbacks=[
-            GradLocCallback.from_probes(files[0], reference=files[1])
-            if shielded
-            else GradLocCallback(plan)
-        ],
+        callbacks=[GradLocCallback.from_probes(files[0], reference=files[1]), held]
+        if shielded
+        else [GradLocCallback(plan)],
     )
 
 
@@ -491,12 +497,13 @@ def callbacks_of(trainer, kind):
     return [c for c in trainer.callback_handler.callbacks if isinstance(c, kind)]
 
 
-def test_by_default_steps_are_shielded_without_momentum_and_half_of_the_change_is_kept(tmp_path):
+def test_by_default_steps_are_shielded_and_held_to_facts_and_a_part_is_kept(tmp_path):
     """The same weights as with the plan, and with protection that is made here, by hand."""
     trainer = shielding_trainer(tmp_path, None)
     trainer.train()
     (callback,) = callbacks_of(trainer, GradLocCallback)
-    assert callback.shield is not None and callback.pull_back.keep == 0.5
+    assert callback.shield is not None and callback.pull_back.keep == 0.75
+    assert callback.reference_kl.value > 0
 
     base = build_model("llama_tied")
     trained = {
@@ -515,21 +522,25 @@ def test_by_default_steps_are_shielded_without_momentum_and_half_of_the_change_i
         [row["input_ids"].tolist() for row in Rows()],
     ]
     shields = input_shields(mean_moments(base, groups, names, 0))
-    by_hand = shielding_trainer(
-        tmp_path, GradLocCallback(callback.plan), InputShieldCallback(shields), adam_beta1=0.0
+    rows = [tuple(row) for row in groups[1]]
+    held = ReferenceKLCallback(
+        base_targets(base, random.Random(0).sample(rows, len(rows))), weight=1.0, every=4
     )
+    plan, shield = GradLocCallback(callback.plan), InputShieldCallback(shields)
+    by_hand = shielding_trainer(tmp_path, plan, shield, held, adam_beta1=0.0)
     by_hand.train()
     with torch.no_grad():
         for end, start in zip(by_hand.model.parameters(), base.parameters(), strict=True):
-            end.copy_(start if end.dim() == 1 else (start + end) / 2)
+            end.copy_(start if end.dim() == 1 else start + 0.75 * (end - start))
     for name, value in by_hand.model.state_dict().items():
         torch.testing.assert_close(trainer.model.state_dict()[name], value, rtol=1e-4, atol=1e-5)
-    unshielded = shielding_trainer(tmp_path, GradLocCallback(callback.plan), PullBackCallback())
-    unshielded.train()
-    name = names[0]
-    assert not torch.allclose(
-        trainer.model.state_dict()[name], unshielded.model.state_dict()[name], atol=1e-4
-    )
+    for more in ([held], [shield]):  # the other one left out
+        plan = GradLocCallback(callback.plan)
+        without = shielding_trainer(tmp_path, plan, PullBackCallback(0.75), *more, adam_beta1=0.0)
+        without.train()
+        assert not torch.allclose(
+            trainer.model.state_dict()[names[0]], without.model.state_dict()[names[0]], atol=1e-4
+        )
 
 
 @pytest.mark.parametrize(
@@ -583,7 +594,7 @@ def test_a_resumed_training_is_shielded_again(tmp_path, restore_states):
     base = dict(build_model("llama_tied").named_parameters())
     assert start and all(torch.equal(value, base[name]) for name, value in start.items())
     trainer.train()
-    for kind in (InputShieldCallback, PullBackCallback):
+    for kind in (InputShieldCallback, ReferenceKLCallback, PullBackCallback):
         assert len(callbacks_of(trainer, kind)) == 1, "a second train() protects once"
 
 
@@ -593,18 +604,23 @@ def test_protection_is_left_out_where_it_is_not_wanted_or_cannot_act(tmp_path, c
     def train(model=None, **options):
         callback = GradLocCallback.from_probes(probes, reference=reference, **options)
         shielding_trainer(tmp_path, callback, model=model, max_steps=1).train()
-        return callback.shield is not None, callback.pull_back is not None
+        found = callback.shield, callback.reference_kl, callback.pull_back
+        return tuple(each is not None for each in found)
 
-    assert train(policy="top_rgn_k", k=2) == (False, False)
-    assert train(shield=0) == (False, True)
-    assert train(keep=1) == (True, False)
-    assert train(policy="top_rgn_k", k=2, shield=0.5, keep=0.9) == (True, True)
+    assert train() == (True, True, True)
+    assert train(policy="top_rgn_k", k=2) == (False, False, False)
+    assert train(shield=0) == (False, True, True)
+    assert train(kl=0) == (True, False, True)
+    assert train(keep=1) == (True, True, False)
+    options = {"policy": "top_rgn_k", "k": 2, "shield": 0.5, "kl": 0.5, "keep": 0.9}
+    assert train(**options) == (True, True, True)
 
     def adapters():
         model = build_model("llama_tied").train()
         return get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj", "up_proj"]))
 
-    assert train(adapters()) == (False, False)
+    assert train(adapters()) == (False, False, False)
+    assert train(adapters(), kl=1.0) == (False, True, False)
     assert "trains without a shield" in caplog.text
     with pytest.raises(MethodError, match="linear layer"):
         train(adapters(), shield=1.0)
@@ -612,6 +628,8 @@ def test_protection_is_left_out_where_it_is_not_wanted_or_cannot_act(tmp_path, c
         train(adapters(), keep=0.5)
     with pytest.raises(MethodError, match="0 or more"):
         GradLocCallback.from_probes(probes, reference=reference, shield=-1)
+    with pytest.raises(MethodError, match="kl: its weight must be 0 or more"):
+        GradLocCallback.from_probes(probes, reference=reference, kl=-1)
     with pytest.raises(MethodError, match="keep"):
         GradLocCallback.from_probes(probes, reference=reference, keep=0)
 
@@ -639,17 +657,36 @@ def test_protection_that_is_given_takes_the_place_of_the_default_one(tmp_path):
 
     def train(**options):
         shield = InputShieldCallback.from_texts(["an old fact is here .", "the new currency"])
-        own = [shield, PullBackCallback(0.9)]
+        own = [shield, ReferenceKLCallback.from_texts(["an old fact"]), PullBackCallback(0.9)]
         callback = GradLocCallback.from_probes(probes, reference=reference, **options)
         trainer = shielding_trainer(tmp_path, callback, *own, max_steps=1)
         trainer.train()
-        return callback, callbacks_of(trainer, (InputShieldCallback, PullBackCallback)), own
+        return callback, callbacks_of(trainer, tuple(type(each) for each in own)), own
 
     callback, found, own = train()
-    assert callback.shield is None and callback.pull_back is None and found == own
-    for option in ("shield", "keep"):
+    assert callback.shield is callback.reference_kl is callback.pull_back is None and found == own
+    for option in ("shield", "kl", "keep"):
         with pytest.raises(MethodError, match=f"{option}=..."):
             train(**{option: 0.5})
+
+
+def test_with_a_cache_the_model_is_held_to_facts_all_the_same(tmp_path):
+    """The passages pass through the same blocks as the rows that train."""
+    probes, reference = write_probes(tmp_path)
+    options = dict(reference=reference, policy="last_third_mlp", shield=1.0, kl=1.0, keep=0.75)
+
+    def train(cache=None, **changes):
+        callback = GradLocCallback.from_probes(probes, cache=cache, **options | changes)
+        trainer = shielding_trainer(tmp_path, callback, max_steps=12)
+        trainer.train()
+        return callback, trainer.model.state_dict()
+
+    plain, cached, without = train(), train(tmp_path / "cache"), train(kl=0)
+    assert cached[0].plan.trained and cached[0].reference_kl.value > 0
+    assert (cached[0].reference_kl.value - plain[0].reference_kl.value).abs() < 1e-6
+    for name, value in plain[1].items():
+        torch.testing.assert_close(cached[1][name], value, rtol=1e-4, atol=1e-5)
+    assert any(not torch.allclose(without[1][n], v, atol=1e-4) for n, v in plain[1].items())
 
 
 def test_a_plan_that_is_shielded_is_predicted_to_cost_that(tmp_path):

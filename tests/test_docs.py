@@ -147,3 +147,15 @@ def test_every_public_name_policy_reader_error_and_command_is_documented(pages):
     }.items():
         text = page(pages, name).text
         assert [item for item in known if item not in text] == [], name
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "docs" / "stored").glob("*.json")), ids=lambda path: path.stem
+)
+def test_stored_runs_name_no_path_of_the_machine_they_ran_on(path):
+    """Anybody should be able to repeat the command as it stands."""
+    assert re.findall(r'[" =]/\w+/[^" ]*', path.read_text(encoding="utf-8")) == []
+
+
+def test_the_path_check_sees_a_path():
+    assert re.findall(r'[" =]/\w+/[^" ]*', '"command": "gradloc stream /data/news.yaml"')

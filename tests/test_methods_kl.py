@@ -191,7 +191,7 @@ def penalty(targets_rows, weight, batch_size, every=1):
     base = build_model("llama_tied")
 
     def extra(model, step):
-        if step % every:
+        if (step + 1) % every:
             return 0.0
         size = min(batch_size, len(targets_rows))
         chosen = shuffled(len(targets_rows), step // every * size, size, 0)

@@ -20,7 +20,8 @@ ORDER = [
     "measuring", "freezing", "label_loss", "mixed_precision", "prefix_cache", "metrics",
     "frontier", "scoring", "answers", "readings", "score_log", "lm_harness", "injection",
     "preparation", "suite_metrics", "harness_measures", "suites", "comparison", "acquisition",
-    "methods", "localizing", "callback", "training_watch", "training_data", "training",
+    "methods", "localizing", "trainer_hooks", "callback", "training_watch", "training_data",
+    "training",
     "evaluation", "gates", "report", "analysis", "validation", "pipeline", "terminal", "commands",
     "merging", "analyze", "planning", "bench", "sweep", "stream", "cli",
 ]

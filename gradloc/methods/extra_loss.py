@@ -30,8 +30,8 @@ class ExtraLoss(TrainerCallback):
     Args:
         weight: Factor of the extra loss; the Trainer's loss has factor 1.
         every: Add it at every n-th step only, n times as strong, so that its share in the sum
-            over steps stays. Cheaper, and coarser: under Adam a rare strong gradient is not the
-            same as a steady weak one.
+            over steps stays. Cheaper; under Adam a rare strong gradient is not the same as a steady
+            weak one, and may protect better.
 
     Attributes:
         value: The loss at the last step that had it, unweighted, in the subclass's unit. It is
@@ -84,7 +84,7 @@ class ExtraLoss(TrainerCallback):
 
     def on_step_begin(self, args, state, control, model=None, optimizer=None, **kwargs):
         """Put the extra gradient where the backward passes will accumulate."""
-        if state.global_step % self.every:
+        if (state.global_step + 1) % self.every:  # before the first step nothing has moved yet
             return
         # float16: the Trainer's loss is scaled up, and all gradients are scaled down together.
         scaler = getattr(optimizer, "scaler", None)
