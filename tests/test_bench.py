@@ -182,11 +182,11 @@ def test_a_cached_arm_skips_the_frozen_blocks_and_refuses_an_empty_cache(folder,
 def test_a_slower_arm_has_the_larger_ratio_and_the_time_is_in_its_part(folder, model, tmp_path):
     class Sleep(TrainerCallback):
         def on_step_begin(self, *args, **kwargs):
-            time.sleep(0.1)
+            time.sleep(0.4)  # long beside what a busy machine adds
 
     def slow_backward(model):
         def hook(grad):
-            time.sleep(0.1)
+            time.sleep(0.4)  # long beside what a busy machine adds
             return grad
 
         next(model.parameters()).register_hook(hook)
@@ -202,7 +202,7 @@ def test_a_slower_arm_has_the_larger_ratio_and_the_time_is_in_its_part(folder, m
     rotations = time_arms(arms, model, settings)
     ratio = {n: ratios.mean_ratio(ratios.time_ratios(rotations, n))["value"] for n in arms}
     assert min(ratio["sleeping"], ratio["slow_backward"]) > 1.5 * ratio["same"]
-    assert ratios.step_seconds(rotations[0], "sleeping") > 0.1
+    assert ratios.step_seconds(rotations[0], "sleeping") > 0.4
     assert ratios.shares(rotations, "sleeping")["other"] > 0.6
     assert ratios.shares(rotations, "slow_backward")["backward"] > 0.6
 
