@@ -40,7 +40,8 @@ DEFAULT_SHIELD = 1.0
 DEFAULT_KL = 1.0
 DEFAULT_KEEP = 0.75
 DEFAULT_MOMENTUM = 0.0
-# The KL's gradient comes at every so manieth step, as many times as strong: cheaper, and no worse.
+# The KL's gradient comes at every fourth step, four times as strong: cheaper than a steady one, and
+# it protected better.
 _KL_EVERY = 4
 # Any other was chosen by the user.
 _USUAL_MOMENTUM = 0.9

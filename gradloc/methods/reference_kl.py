@@ -148,7 +148,7 @@ class ReferenceKLCallback(ExtraLoss):
         except (OSError, SafetensorError, KeyError) as error:
             raise MethodError(
                 f"{path} cannot be read: it holds what the base model predicted. Start anew, or "
-                "resume without ReferenceKLCallback."
+                "resume without ReferenceKLCallback (GradLocCallback.from_probes(..., kl=0))."
             ) from error
 
     def on_save(self, args, state, control, **kwargs):
