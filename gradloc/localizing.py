@@ -16,6 +16,7 @@ from torch import nn
 from transformers import TrainerCallback
 
 from gradloc.batches import dataset_rows, pad_token_id
+from gradloc.cost import DEFAULT_HELD_TOKENS
 from gradloc.errors import MethodError
 from gradloc.layers import find_units
 from gradloc.measuring import profile_probes
@@ -155,8 +156,11 @@ class Localization:
         profile = profile_probes(
             model, tokenizer, self.probes, list(self.reference), self.measure, seed=self.seed
         )
-        options = {"setting": step_setting(shielded=bool(self.strength)), **self.options}
-        return profile, select_layers(profile, self.policy, **options)
+        setting = step_setting(
+            shielded=bool(self.strength),
+            held_tokens=DEFAULT_HELD_TOKENS if self.kl_weight else 0.0,
+        )
+        return profile, select_layers(profile, self.policy, **{"setting": setting, **self.options})
 
     def protect(
         self, model: nn.Module, tokenizer, dataset, given: Sequence[TrainerCallback] = ()

@@ -21,7 +21,7 @@ from gradloc.errors import RunError
 from gradloc.plan import LayerPlan
 from gradloc.probes import ProbeSet, load_probes
 from gradloc.profile import GradientProfile
-from gradloc.recipe import Recipe, load_recipe, save_resolved
+from gradloc.recipe import ArmConfig, Recipe, load_recipe, save_resolved
 
 if TYPE_CHECKING:  # torch is imported only by the stages that need it
     from gradloc.suite_metrics import CheckpointScores
@@ -200,19 +200,35 @@ def _plans(
     recipe: Recipe, run_dir: Path, profile: GradientProfile, say: Say
 ) -> dict[str, LayerPlan]:
     """A plan for every arm; the first is the run's ``plan.json``, which a person may edit."""
-    from gradloc.selection import select_layers, step_setting
+    from gradloc.selection import select_layers
 
     plans = {}
     for arm, config in recipe.arms.items():
         path = (run_dir if not plans else arm_dir(recipe, arm)) / PLAN_FILE
         if not path.is_file():
-            setting = step_setting(shielded="input_shield" in config.methods)
+            setting = _step_setting(config, recipe.corpus.max_length)
             plan = select_layers(profile, config.policy, setting=setting, **config.options)
             if not plans:
                 plan.save(path)
                 say(f"select     {arm}: {', '.join(plan.trained)}")
         plans[arm] = LayerPlan.load(path) if path.is_file() else plan
     return plans
+
+
+def _step_setting(arm: ArmConfig, max_length: int):
+    """What the arm's methods do to the cost of a step."""
+    from gradloc.methods import build_methods
+    from gradloc.methods.input_shield import InputShield
+    from gradloc.methods.reference_kl import ReferenceKL
+    from gradloc.selection import step_setting
+
+    methods = build_methods(arm.methods)
+    return step_setting(
+        shielded=any(isinstance(method, InputShield) for method in methods),
+        held_tokens=sum(
+            method.held_tokens(max_length) for method in methods if isinstance(method, ReferenceKL)
+        ),
+    )
 
 
 def _evaluate(recipe: Recipe, run_dir: Path, probes: ProbeSet, say: Say) -> None:

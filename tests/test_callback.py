@@ -689,13 +689,21 @@ def test_with_a_cache_the_model_is_held_to_facts_all_the_same(tmp_path):
     assert any(not torch.allclose(without[1][n], v, atol=1e-4) for n, v in plain[1].items())
 
 
-def test_a_plan_that_is_shielded_is_predicted_to_cost_that(tmp_path):
-    """A budget that forgot the shield would be overrun by every shielded step."""
+@pytest.mark.parametrize(
+    ("without", "parts"),
+    [
+        ({"shield": 0}, ("optimizer_ratio", "memory_ratio")),
+        ({"kl": 0}, ("forward_ratio", "backward_ratio")),
+    ],
+    ids=["shield", "kl"],
+)
+def test_a_plan_that_is_protected_is_predicted_to_cost_that(tmp_path, without, parts):
+    """A budget that forgot the shield or the old text would be overrun by every step."""
     probes, reference = write_probes(tmp_path)
     predicted = []
-    for shield in (None, 0):
-        callback = GradLocCallback.from_probes(probes, reference=reference, shield=shield)
+    for options in ({}, without):
+        callback = GradLocCallback.from_probes(probes, reference=reference, **options)
         shielding_trainer(tmp_path, callback, max_steps=1).train()
         predicted.append(callback.plan.predicted)
-    assert predicted[0]["optimizer_ratio"] > predicted[1]["optimizer_ratio"]
-    assert predicted[0]["memory_ratio"] > predicted[1]["memory_ratio"]
+    for part in parts:
+        assert predicted[0][part] > predicted[1][part], part

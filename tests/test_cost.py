@@ -10,10 +10,18 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM, Qwen3MoeConfig
 from transformers.pytorch_utils import Conv1D
 
-from gradloc.cost import Machine, StepSetting, added_by, calibrate, predict_cost, step_work
+from gradloc.cost import (
+    DEFAULT_HELD_TOKENS,
+    Machine,
+    StepSetting,
+    added_by,
+    calibrate,
+    predict_cost,
+    step_work,
+)
 from gradloc.errors import GradlocError
 from gradloc.layers import find_units, model_shape
-from gradloc.methods.input_moments import linear_modules
+from gradloc.methods.input_moments import input_moments, input_shields, linear_modules
 from gradloc.profile import UnitInfo
 
 D, F, KV, N_BLOCKS, VOCAB = 576, 1536, 192, 30, 49_152
@@ -172,11 +180,10 @@ def test_shields_are_as_large_as_those_of_the_models_own_layers(kind, granularit
         ]
         # A unit's norms and biases are few beside its weights, but in a model as small as this.
         near = {"rel": 0.1}
-        held = 4 * sum(n_in**2 for n_in, _ in sizes)
-        if kind in ("llama_tied", "qwen"):
-            assert work.shields[index] == pytest.approx(held, **near)
-        else:  # queries, keys and values in one layer have one shield, and are counted as three
-            assert held * 0.9 <= work.shields[index] <= 3.2 * held
+        names = [name for name in unit.parameters if name in modules and unit.info.in_stack]
+        shields = input_shields(input_moments(model.eval(), [range(8)], names)) if names else {}
+        held = 4 * sum(shield.numel() for shield in {id(s): s for s in shields.values()}.values())
+        assert work.shields[index] == pytest.approx(held, **near)
         products = 2 * sum(n_in**2 * n_out for n_in, n_out in sizes)
         assert work.shield[index] == pytest.approx(products, **near)
         copied = 4 * sum(n_in * n_out for n_in, n_out in sizes)
@@ -203,6 +210,37 @@ def test_a_shield_costs_time_and_memory_of_what_it_shields_alone():
     assert 0.4 * added < added_then < 0.65 * added
     nothing = {unit.name: float(unit.kind == "norm") for unit in UNITS}
     assert cost(nothing, shielded=True) == cost(nothing)
+
+
+def test_old_text_passes_through_the_whole_model_whatever_is_cached():
+    # Per token: block linears a, attention s, head h; a cache and the labels change the rest alone.
+    a, h = 2 * (2 * D * D + 2 * D * KV + 3 * D * F), 2 * VOCAB * D
+    s, s_held = 4 * 128 * D, 4 * 49 * D
+    full = 3 * N_BLOCKS * a + 3.5 * N_BLOCKS * s + 3 * h
+    own = 4 * (a + s) + h + 4 * (a + 2.5 * s) + 4 * a
+    held = N_BLOCKS * (a + s_held) + 2 * h + 4 * (a + 2.5 * s_held) + 4 * a
+    setting = {"cached": True, "label_loss": True, "labelled_fraction": 0.5}
+    for tokens in (98.0, 512.0):
+        found = predict(TOP, **setting, held_tokens=tokens)["ideal_time_ratio"]
+        closed = (own + held * tokens / (8 * 128)) / full
+        assert found == pytest.approx(closed, abs=1e-4)
+    # Whole logits are kept for it where the labels' loss needs none.
+    without, with_it = (predict(TOP, **setting, held_tokens=n) for n in (0.0, 98.0))
+    assert with_it["memory_ratio"] > without["memory_ratio"]
+    assert with_it["optimizer_ratio"] == without["optimizer_ratio"]
+
+
+def test_a_protected_step_takes_what_was_measured():
+    """The quickstart's default arm on two cores: .83 of full training, .98 with old text."""
+    chosen = scales(DEFAULT_MLPS, kinds=("mlp",))
+    setting = {"sequence_length": 48, "label_loss": True, "shielded": True}
+    assert predict_cost(UNITS, chosen, SHAPE, **setting)["time_ratio"] == pytest.approx(
+        0.83, abs=0.06
+    )
+    setting["held_tokens"] = DEFAULT_HELD_TOKENS
+    assert predict_cost(UNITS, chosen, SHAPE, **setting)["time_ratio"] == pytest.approx(
+        0.98, abs=0.06
+    )
 
 
 def bytes_saved(model):

@@ -78,6 +78,23 @@ def test_moments_are_those_of_single_rows_whatever_the_padding(kind):
         assert torch.allclose(moment, expected[name], rtol=1e-4, atol=1e-6), name
 
 
+def test_layers_that_read_the_same_share_a_shield_and_no_others_do(monkeypatch):
+    """Queries, keys and values; gate and up. Their inputs are multiplied once for all."""
+    monkeypatch.setattr("gradloc.methods.input_moments._BATCH_TOKENS", 8)  # several batches
+    model = build_model("llama_tied").eval()
+    names = list(linear_modules(model))[:14]
+    rows = token_rows(4, 3, 7, 2)
+    expected = input_shields(moments_by_hand(model, rows, names))
+    found = input_shields(input_moments(model, rows, names))
+    for name in names:
+        assert torch.allclose(found[name], expected[name], rtol=1e-4, atol=1e-6), name
+    shared = {}
+    for name in names:
+        shared.setdefault(id(found[name]), []).append(name.split(".")[-2])
+    block = [["q_proj", "k_proj", "v_proj"], ["o_proj"], ["gate_proj", "up_proj"], ["down_proj"]]
+    assert list(shared.values()) == block * 2
+
+
 @pytest.mark.parametrize("config", [OPT, QWEN_MOE], ids=["opt", "qwen_moe"])
 def test_layers_that_get_all_positions_in_one_row_are_measured_like_others(config):
     torch.manual_seed(0)

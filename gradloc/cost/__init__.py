@@ -12,10 +12,12 @@ from gradloc.cost.prediction import (
     step_memory,
     step_seconds,
 )
-from gradloc.cost.setting import StepSetting
+from gradloc.cost.setting import DEFAULT_HELD_TOKENS, HELD_LENGTH, StepSetting
 from gradloc.cost.work import StepWork, step_work
 
 __all__ = [
+    "DEFAULT_HELD_TOKENS",
+    "HELD_LENGTH",
     "MACHINE",
     "Machine",
     "StepSetting",

@@ -52,6 +52,7 @@ def predict_cost(
     label_loss: bool = False,
     labelled_fraction: float = 1.0,
     shielded: bool = False,
+    held_tokens: float = 0.0,
     dtype: str = "float32",
     machine: Machine = MACHINE,
 ) -> dict[str, float | int | None]:
@@ -70,6 +71,7 @@ def predict_cost(
         label_loss: Head and loss at labelled positions only.
         labelled_fraction: Labelled positions / all positions.
         shielded: Steps are shielded.
+        held_tokens: Tokens of old text a step.
         dtype: Type of weights and activations.
         machine: Rates of the machine.
 
@@ -85,7 +87,15 @@ def predict_cost(
         GradlocError: A setting out of range.
     """
     setting = StepSetting(
-        sequence_length, batch_size, cached, label_loss, labelled_fraction, shielded, dtype, machine
+        sequence_length=sequence_length,
+        batch_size=batch_size,
+        cached=cached,
+        label_loss=label_loss,
+        labelled_fraction=labelled_fraction,
+        shielded=shielded,
+        held_tokens=held_tokens,
+        dtype=dtype,
+        machine=machine,
     )
     trained = np.array([scale[unit.name] > 0 for unit in units])
     lowest = lowest_block(compress(units, trained))
@@ -107,7 +117,7 @@ def predict_cost(
 
 def full_setting(setting: StepSetting) -> StepSetting:
     """The setting of full training by the plain Trainer: what every ratio is to."""
-    return replace(setting, cached=False, label_loss=False, shielded=False)
+    return replace(setting, cached=False, label_loss=False, shielded=False, held_tokens=0.0)
 
 
 def _against_full(units, trained, shape, setting):
@@ -173,6 +183,11 @@ def step_seconds(
     else:
         backward += head
     optimizer = work.update[trained].sum() + work.shield[trained].sum()
+    if work.held is not None:
+        of_pass, passes = work.held
+        extra = step_seconds(units, of_pass, trained, setting.held_pass)
+        forward += passes * extra.forward
+        backward += passes * extra.backward
     return StepSeconds(float(forward), float(backward), float(optimizer))
 
 
@@ -182,18 +197,27 @@ def step_memory(work: StepWork, trained: np.ndarray) -> float:
     Adam's moments, shields and a copy of the start are there all the time. While the backward
     pass goes down, activations are let go and gradients come; the peak is the largest sum on that
     way, or, where steps are shielded, in the optimizer's step, which needs a copy of what it
-    changes.
+    changes. A pass over old text comes first, and its gradients stay for the others to be added.
     """
+    gradient = work.gradient * trained
+    there_always = 2 * gradient.sum() + ((work.shields + work.start) * trained).sum()
+    peaks = [_backward_peak(work, trained), gradient.sum() + (work.copied * trained).sum()]
+    if work.held is not None:
+        reached = work.depth >= work.depth[trained].min()
+        kept = (work.kept * reached + work.kept_trained * trained).sum()
+        peaks += [_backward_peak(work.held[0], trained), gradient.sum() + kept + work.logits]
+    return float(there_always + max(peaks))
+
+
+def _backward_peak(work: StepWork, trained: np.ndarray) -> float:
+    """Bytes of activations, logits and gradients at the fullest moment of a backward pass."""
     reached = work.depth >= work.depth[trained].min()
     kept = work.kept * reached + work.kept_trained * trained
     gradient = work.gradient * trained
-    moments, early = 2 * gradient.sum(), (work.early * trained).sum()
-    held = ((work.shields + work.start) * trained).sum()
-    copied = (work.copied * trained).sum()
+    early = (work.early * trained).sum()
     on_the_way = [kept.sum() + work.logits, kept.sum() + work.logits_in_head + early]
     for depth in np.unique(work.depth):
         there = (work.depth >= depth) | (work.early > 0)
         late = (work.late * trained).sum() * (depth == -1)
         on_the_way.append(kept[work.depth < depth].sum() + gradient[there].sum() + late)
-    on_the_way.append(gradient.sum() + copied)
-    return float(moments + held + max(on_the_way))
+    return max(on_the_way)

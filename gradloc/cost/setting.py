@@ -4,7 +4,7 @@ Comes in: batch, length and what is saved elsewhere. Goes out: ``StepSetting``, 
 computes no cost.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from gradloc.cost.machine import MACHINE, Machine
 from gradloc.errors import GradlocError
@@ -12,6 +12,10 @@ from gradloc.errors import GradlocError
 # Sequence length and batch size that ratios are predicted for when nothing else is said.
 SEQUENCE_LENGTH = 128
 BATCH_SIZE = 8
+# Old text that passes at a time: the shipped passages on facts, 8 at every fourth step by default.
+HELD_LENGTH = 49
+HELD_BATCH_SIZE = 8
+DEFAULT_HELD_TOKENS = HELD_LENGTH * HELD_BATCH_SIZE / 4
 
 # Bytes of one number; gradients and Adam's moments have the type of the weights.
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -31,6 +35,8 @@ class StepSetting:
         labelled_fraction: Labelled positions / all positions, 0-1; matters with ``label_loss``.
         shielded: Steps are shielded (``gradloc.methods.input_shield``) and the start is held, to
             come back part of the way (``gradloc.methods.pull_back``).
+        held_tokens: Tokens of old text a step, on average, on which the model is held to what its
+            base predicted (``gradloc.methods.reference_kl``).
         dtype: Type of weights and activations: a key of ``DTYPE_BYTES``.
         machine: How fast the machine computes and moves bytes.
 
@@ -44,6 +50,7 @@ class StepSetting:
     label_loss: bool = False
     labelled_fraction: float = 1.0
     shielded: bool = False
+    held_tokens: float = 0.0
     dtype: str = "float32"
     machine: Machine = field(default=MACHINE)
 
@@ -56,6 +63,8 @@ class StepSetting:
             raise GradlocError(
                 f"labelled_fraction must lie in (0, 1]; found {self.labelled_fraction!r}."
             )
+        if not self.held_tokens >= 0:
+            raise GradlocError(f"held_tokens must be 0 or more; found {self.held_tokens!r}.")
         if self.dtype not in DTYPE_BYTES:
             raise GradlocError(f"dtype {self.dtype!r}: choose one of {', '.join(DTYPE_BYTES)}.")
 
@@ -63,6 +72,19 @@ class StepSetting:
     def n_tokens(self) -> int:
         """Tokens a step."""
         return self.sequence_length * self.batch_size
+
+    @property
+    def held_pass(self) -> "StepSetting":
+        """The pass over old text when it comes: by the whole model, with whole logits."""
+        return replace(
+            self,
+            sequence_length=HELD_LENGTH,
+            batch_size=HELD_BATCH_SIZE,
+            cached=False,
+            label_loss=False,
+            shielded=False,
+            held_tokens=0.0,
+        )
 
     @property
     def bytes_each(self) -> int:

@@ -72,6 +72,7 @@ class StepWork:
         shields: Bytes of its shields, which are there all the time.
         copied: Bytes of its weights' copy while the optimizer steps.
         start: Bytes of the copy of where its weights started, which is there all the time.
+        held: Work of a pass over old text, and how many there are a step; ``None``: there is none.
     """
 
     depth: np.ndarray
@@ -93,6 +94,7 @@ class StepWork:
     shields: np.ndarray
     copied: np.ndarray
     start: np.ndarray
+    held: tuple["StepWork", float] | None = None
 
 
 def step_work(units: tuple[UnitInfo, ...], shape: dict, setting: StepSetting) -> StepWork:
@@ -124,6 +126,10 @@ def step_work(units: tuple[UnitInfo, ...], shape: dict, setting: StepSetting) ->
     copied = copied * each
     gradient = sizes * each
     is_tied = not any(unit.kind == "head" for unit in units)
+    held = None
+    if setting.held_tokens:
+        rest = setting.held_pass
+        held = step_work(units, shape, rest), setting.held_tokens / rest.n_tokens
     return StepWork(
         depth=_depth(units),
         forward=(linear + context) / machine.products_per_second + moved / fresh,
@@ -154,6 +160,7 @@ def step_work(units: tuple[UnitInfo, ...], shape: dict, setting: StepSetting) ->
         shields=_SHIELD_BYTES * moments,
         copied=copied,
         start=gradient * setting.shielded,
+        held=held,
     )
 
 
@@ -212,15 +219,16 @@ def _inner_width(unit: UnitInfo, shape: dict) -> tuple[float, bool]:
 def _shielded(unit: UnitInfo, shape: dict) -> tuple[float, float, float]:
     """Of a unit's linear layers: multiply-adds of shielding them, sizes of shields and weights.
 
-    Routed experts are no linear layers of their own and get no shield.
+    Layers that read the same share a shield. Routed experts are no linear layers of their own and
+    get none.
     """
     hidden, query, kv = shape["hidden_size"], _query_size(shape), shape["kv_size"]
-    layers: list[tuple[float, float]] = []  # (outputs, inputs)
+    layers: list[tuple[float, float]] = []  # (outputs, inputs) of all that read the same
     if unit.in_stack and unit.kind in ("attention", "block"):
-        layers += [(query, hidden), (kv, hidden), (kv, hidden), (hidden, query)]
+        layers += [(query + 2 * kv, hidden), (hidden, query)]
     if unit.in_stack and unit.kind in ("mlp", "block") and not shape.get("n_experts"):
         inner, gated = _inner_width(unit, shape)
-        layers += [(inner, hidden)] * (1 + gated) + [(hidden, inner)]
+        layers += [(inner * (1 + gated), hidden), (hidden, inner)]
     return (
         sum(outputs * inputs**2 for outputs, inputs in layers),
         sum(inputs**2 for _, inputs in layers),

@@ -85,13 +85,18 @@ def input_moments(
     sums: dict[str, Tensor] = {}
     device = next(model.parameters()).device
     real: list[Tensor] = []
+    latest: list[Tensor] = []  # an input, and its products summed
 
     def note(name: str):
         def hook(module, inputs):
-            x = inputs[0].detach()
-            # Some layers are given all positions in one row (OPT, shared experts).
-            x = x.reshape(-1, x.shape[-1])[real[0].flatten()].float()
-            sums[name] = sums.get(name, 0) + x.T @ x
+            # Queries, keys and values read one tensor, as do gate and up: the products are half
+            # of the work.
+            if not latest or inputs[0] is not latest[0]:
+                x = inputs[0].detach()
+                # Some layers are given all positions in one row (OPT, shared experts).
+                x = x.reshape(-1, x.shape[-1])[real[0].flatten()].float()
+                latest[:] = inputs[0], x.T @ x
+            sums[name] = sums.get(name, 0) + latest[1]
 
         return hook
 
@@ -106,6 +111,7 @@ def input_moments(
             for part in _batches(rows):
                 batch = collate([{"input_ids": row, "labels": row} for row in part], pad_id)
                 real[:] = [batch["attention_mask"].bool().to(device)]
+                latest.clear()
                 n_positions += int(real[0].sum())
                 stack(
                     input_ids=batch["input_ids"].to(device),
@@ -145,9 +151,16 @@ def input_shields(moments: Mapping[str, Tensor], strength: float = 1.0) -> dict[
         tensor([[0.2000, 0.0000],
                 [0.0000, 1.0000]])
     """
-    shields = {}
+    shields: dict[str, Tensor] = {}
+    previous: tuple[Tensor, Tensor] | None = None
     for name, moment in moments.items():
+        # Layers that read the same share one shield, and its inverse is computed once.
+        if previous is not None and torch.equal(moment, previous[0]):
+            shields[name] = previous[1]
+            continue
         mean = moment.diagonal().mean().clamp_min(torch.finfo(moment.dtype).tiny)
         identity = torch.eye(len(moment), dtype=moment.dtype, device=moment.device)
-        shields[name] = torch.linalg.inv(identity + (strength / mean) * moment)
+        factor = torch.linalg.cholesky(identity + (strength / mean) * moment)
+        shields[name] = torch.cholesky_inverse(factor).contiguous()
+        previous = moment, shields[name]
     return shields

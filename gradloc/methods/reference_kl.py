@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from gradloc.cost import HELD_LENGTH
 from gradloc.errors import MethodError
 from gradloc.layers import evaluation_mode, unwrap
 from gradloc.methods.base import Method, Setting
@@ -261,6 +262,11 @@ class ReferenceKL(Method):
                 )
         if not self.weight > 0:
             raise MethodError(f"reference_kl: weight must be above 0; found {self.weight!r}.")
+
+    def held_tokens(self, max_length: int) -> float:
+        """Tokens that a step passes through the model for this, on average, for the cost model."""
+        length = min(HELD_LENGTH, max_length) if self.source == "facts" else max_length
+        return self.batch_size * length / self.every
 
     def prepare(self, setting: Setting) -> None:
         """Record what the base model predicts, in the setting's folder."""

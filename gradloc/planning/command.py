@@ -60,7 +60,13 @@ _TYPES = click.Choice(["float32", "bfloat16", "float16"])
 @click.option(
     "--shielded",
     is_flag=True,
-    help="Steps are shielded and the start is held, as from_probes and recipes do by default.",
+    help="Steps are shielded and the start is held.",
+)
+@click.option(
+    "--protected",
+    is_flag=True,
+    help="As from_probes trains by default: --shielded, and every fourth step holds the model to "
+    "its base on eight short passages.",
 )
 @click.option(
     "--calibrate", is_flag=True, help="Time this machine for a second instead of stored rates."
@@ -89,7 +95,7 @@ def plan(
       gradloc plan profile.json --memory-budget 0.3 --calibrate
       gradloc plan smollm2-135m-instruct --policy top_k -o k=6
     """
-    from gradloc.cost import StepSetting, calibrate
+    from gradloc.cost import DEFAULT_HELD_TOKENS, StepSetting, calibrate
     from gradloc.plan import LayerPlan
     from gradloc.planning.candidates import plan_candidates
     from gradloc.planning.table import planning_tables
@@ -101,6 +107,8 @@ def plan(
     measure_rates, own_loss = step.pop("calibrate"), step.pop("own_loss")
     given = LayerPlan.load(plan_path) if plan_path is not None else None
     profile, policy = _read(source, policy, limits, given)
+    if step.pop("protected"):
+        step |= {"shielded": True, "held_tokens": DEFAULT_HELD_TOKENS}
     setting = StepSetting(**step, label_loss=not own_loss)
     if measure_rates:
         rates = calibrate(profile.shape, n_tokens=setting.n_tokens, dtype=setting.dtype)

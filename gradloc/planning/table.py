@@ -28,6 +28,8 @@ def _table(planning: Planning, title: str) -> Table:
     setting = planning.setting
     loss = "loss at labelled positions" if setting.label_loss else "the model's own loss"
     shield = ", steps shielded" * setting.shielded
+    if setting.held_tokens:
+        shield += f", held on {setting.held_tokens:.0f} tokens"
     table = Table(
         box=box.SIMPLE_HEAD,
         title=f"{title}: predicted cost, full training = 1\n[dim]batches of {setting.batch_size} × "

@@ -178,7 +178,12 @@ class _Problem:
         self.full_bytes = step_memory(full_work, everything)
         work = self.work
         fixed = work.head_forward + work.head_through + work.loss_backward
-        self.fixed = (fixed + (0 if setting.cached else work.forward.sum())) / self.full_seconds
+        fixed += 0 if setting.cached else work.forward.sum()
+        if work.held is not None:
+            of_pass, passes = work.held
+            head = of_pass.head_forward + of_pass.head_through + of_pass.loss_backward
+            fixed += passes * (head + of_pass.forward.sum())
+        self.fixed = fixed / self.full_seconds
 
     def time_row(self) -> np.ndarray:
         """Time of each variable, (2 n_units,)."""
@@ -189,23 +194,31 @@ class _Problem:
             last = {unit.block: i for i, unit in enumerate(self.units) if unit.in_stack}
             for i, unit in enumerate(self.units):
                 reached[last.get(unit.block, i)] += work.forward[i]
-        return np.r_[work.weights + work.update, reached] / self.full_seconds
+        trained = work.weights + work.update + work.shield
+        if work.held is not None:
+            of_pass, passes = work.held
+            trained, reached = (
+                trained + passes * of_pass.weights,
+                reached + passes * of_pass.through,
+            )
+        return np.r_[trained, reached] / self.full_seconds
 
     def within_memory(self, limit: float) -> LinearConstraint:
-        """Memory at every point of the backward pass, from its beginning on, within a limit.
+        """Memory at every moment of a step that may be the fullest, within a limit.
 
         Args:
             limit: Ratio to full training.
         """
         work = self.work
-        rows, held = [np.r_[2 * work.gradient + work.kept_trained, work.kept]], [work.logits]
-        for depth in np.unique(work.depth):
-            waiting, done = work.depth < depth, work.depth >= depth
-            trained = work.gradient * (2 + done) + work.kept_trained * waiting
-            rows.append(np.r_[trained, work.kept * waiting])
-            held.append(0.0)
-        allowed = limit - np.array(held) / self.full_bytes
-        return LinearConstraint(np.array(rows) / self.full_bytes, ub=allowed)
+        always = 2 * work.gradient + work.shields + work.start
+        moments = _backward_moments(work)
+        moments.append((work.gradient + work.copied, 0 * work.kept, 0.0))  # the optimizer's step
+        if work.held is not None:  # its gradients are there when the others' backward pass begins
+            moments += _backward_moments(work.held[0])
+            moments.append((work.gradient + work.kept_trained, work.kept, work.logits))
+        rows = np.array([np.r_[always + trained, reached] for trained, reached, _ in moments])
+        allowed = limit - np.array([fixed for *_, fixed in moments]) / self.full_bytes
+        return LinearConstraint(rows / self.full_bytes, ub=allowed)
 
     def reach(self) -> LinearConstraint:
         """The backward pass reaches what is trained, and all that lies above."""
@@ -228,6 +241,16 @@ class _Problem:
             "budget": seconds.total / self.full_seconds,
             "memory_budget": step_memory(self.work, trained) / self.full_bytes,
         }
+
+
+def _backward_moments(work: StepWork) -> list[tuple[np.ndarray, np.ndarray, float]]:
+    """Bytes of trained units, of reached ones and in any case, as a backward pass goes down."""
+    moments = [(work.kept_trained, work.kept, work.logits)]
+    for depth in np.unique(work.depth):
+        waiting, done = work.depth < depth, work.depth >= depth
+        trained = work.gradient * done + work.kept_trained * waiting
+        moments.append((trained, work.kept * waiting, 0.0))
+    return moments
 
 
 def _refuse_too_small(problem: _Problem, scores: np.ndarray, limits: Budget) -> None:

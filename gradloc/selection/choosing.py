@@ -29,9 +29,9 @@ KINDS = ("attention", "mlp")
 COMMON_OPTIONS = ("only", *BUDGETS)
 
 
-def step_setting(*, shielded: bool = False) -> StepSetting:
+def step_setting(*, shielded: bool = False, held_tokens: float = 0.0) -> StepSetting:
     """How GradLocCallback trains where the Trainer's own loss is in use."""
-    return StepSetting(label_loss=True, shielded=shielded)
+    return StepSetting(label_loss=True, shielded=shielded, held_tokens=held_tokens)
 
 
 def select_layers(
