@@ -71,7 +71,7 @@ def scales(blocks, kinds=("attention", "mlp"), embedding=False):
 
 
 def predict(blocks, kinds=("attention", "mlp"), embedding=False, **setting):
-    return predict_cost(UNITS, scales(blocks, kinds, embedding), SHAPE, **setting)
+    return predict_cost(UNITS, scales(blocks, kinds, embedding), SHAPE, StepSetting(**setting))
 
 
 def build(config):
@@ -120,8 +120,7 @@ def test_products_equal_those_that_torch_counts(kind):
             {u.name: float(u.name in names) for u in units},
             shape,
             # Products of single projections: those among tokens are left out on either side.
-            sequence_length=1,
-            batch_size=ids.numel(),
+            StepSetting(sequence_length=1, batch_size=ids.numel()),
         )
         expected = counted[name] / counted["all"]
         assert found["ideal_time_ratio"] == pytest.approx(expected, abs=0.01), name
@@ -196,7 +195,7 @@ def test_shields_are_as_large_as_those_of_the_models_own_layers(kind, granularit
 
 def test_a_shield_costs_time_and_memory_of_what_it_shields_alone():
     def cost(chosen, **setting):
-        return predict_cost(UNITS, chosen, SHAPE, label_loss=True, **setting)
+        return predict_cost(UNITS, chosen, SHAPE, StepSetting(label_loss=True, **setting))
 
     mlps = scales(DEFAULT_MLPS, kinds=("mlp",))
     plain, shielded = cost(mlps), cost(mlps, shielded=True)
@@ -232,15 +231,10 @@ def test_old_text_passes_through_the_whole_model_whatever_is_cached():
 
 def test_a_protected_step_takes_what_was_measured():
     """The quickstart's default arm on two cores: .83 of full training, .98 with old text."""
-    chosen = scales(DEFAULT_MLPS, kinds=("mlp",))
     setting = {"sequence_length": 48, "label_loss": True, "shielded": True}
-    assert predict_cost(UNITS, chosen, SHAPE, **setting)["time_ratio"] == pytest.approx(
-        0.83, abs=0.06
-    )
-    setting["held_tokens"] = DEFAULT_HELD_TOKENS
-    assert predict_cost(UNITS, chosen, SHAPE, **setting)["time_ratio"] == pytest.approx(
-        0.98, abs=0.06
-    )
+    for held_tokens, measured in ((0.0, 0.83), (DEFAULT_HELD_TOKENS, 0.98)):
+        found = predict(DEFAULT_MLPS, kinds=("mlp",), **setting, held_tokens=held_tokens)
+        assert found["time_ratio"] == pytest.approx(measured, abs=0.06)
 
 
 def bytes_saved(model):

@@ -221,7 +221,7 @@ def every_choice(p, setting):
     for n in range(1, len(stack) + 1):
         for chosen in itertools.combinations(stack, n):
             cost = predict_cost(
-                p.units, {name: float(name in chosen) for name in p.names}, p.shape, **vars(setting)
+                p.units, {name: float(name in chosen) for name in p.names}, p.shape, setting
             )
             mass = sum(scores[name] for name in chosen) / total
             yield frozenset(chosen), mass, cost["time_ratio"], cost["memory_ratio"]

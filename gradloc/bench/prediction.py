@@ -8,7 +8,7 @@ from torch import nn
 
 from gradloc.bench.arms import REFERENCE, Arm
 from gradloc.bench.settings import BenchSettings
-from gradloc.cost import predict_cost
+from gradloc.cost import StepSetting, predict_cost
 from gradloc.layers import model_shape
 
 NOTHING = {"time_ratio": None, "memory_ratio": None, "ideal_time_ratio": None}
@@ -31,10 +31,7 @@ def predict(arm: Arm, model: nn.Module, settings: BenchSettings) -> dict[str, fl
         return dict.fromkeys(NOTHING, 1.0)
     if arm.plan is None or arm.bf16:
         return dict(NOTHING)
-    found = predict_cost(
-        arm.plan.units,
-        arm.plan.scale,
-        model_shape(model),
+    setting = StepSetting(
         sequence_length=settings.sequence_length,
         batch_size=settings.batch_size,
         cached=arm.cached,
@@ -42,4 +39,5 @@ def predict(arm: Arm, model: nn.Module, settings: BenchSettings) -> dict[str, fl
         shielded=arm.shielded,
         dtype=settings.dtype,
     )
+    found = predict_cost(arm.plan.units, arm.plan.scale, model_shape(model), setting)
     return {name: found[name] for name in NOTHING}

@@ -10,8 +10,8 @@ from itertools import compress
 
 import numpy as np
 
-from gradloc.cost.machine import MACHINE, Machine
-from gradloc.cost.setting import BATCH_SIZE, SEQUENCE_LENGTH, StepSetting
+from gradloc.cost.machine import Machine
+from gradloc.cost.setting import StepSetting
 from gradloc.cost.work import StepWork, step_work
 from gradloc.profile import UnitInfo, lowest_block
 
@@ -45,16 +45,7 @@ def predict_cost(
     units: tuple[UnitInfo, ...],
     scale: dict[str, float],
     shape: dict,
-    *,
-    sequence_length: int = SEQUENCE_LENGTH,
-    batch_size: int = BATCH_SIZE,
-    cached: bool = False,
-    label_loss: bool = False,
-    labelled_fraction: float = 1.0,
-    shielded: bool = False,
-    held_tokens: float = 0.0,
-    dtype: str = "float32",
-    machine: Machine = MACHINE,
+    setting: StepSetting | None = None,
 ) -> dict[str, float | int | None]:
     """Predict step time and memory of a plan relative to full training by the plain Trainer.
 
@@ -65,15 +56,7 @@ def predict_cost(
         units: All units of the model, in order.
         scale: Unit name -> scale; 0 is frozen.
         shape: ``gradloc.layers.model_shape``.
-        sequence_length: These and what follows: see ``StepSetting``.
-        batch_size: Sequences a step.
-        cached: The blocks below the lowest trained one do not run.
-        label_loss: Head and loss at labelled positions only.
-        labelled_fraction: Labelled positions / all positions.
-        shielded: Steps are shielded.
-        held_tokens: Tokens of old text a step.
-        dtype: Type of weights and activations.
-        machine: Rates of the machine.
+        setting: How steps are set up; ``None``: 8 x 128 tokens, nothing saved or added.
 
     Returns:
         ``time_ratio``, and its parts ``forward_ratio``, ``backward_ratio``, ``optimizer_ratio``
@@ -82,21 +65,8 @@ def predict_cost(
         gradients, Adam's moments, kept activations, logits); ``lowest_block``: the lowest block
         the backward pass reaches. Ratios are ``None`` without ``shape`` and where nothing is
         trained.
-
-    Raises:
-        GradlocError: A setting out of range.
     """
-    setting = StepSetting(
-        sequence_length=sequence_length,
-        batch_size=batch_size,
-        cached=cached,
-        label_loss=label_loss,
-        labelled_fraction=labelled_fraction,
-        shielded=shielded,
-        held_tokens=held_tokens,
-        dtype=dtype,
-        machine=machine,
-    )
+    setting = setting or StepSetting()
     trained = np.array([scale[unit.name] > 0 for unit in units])
     lowest = lowest_block(compress(units, trained))
     if not trained.any() or not shape:
@@ -140,12 +110,11 @@ def added_by(
         Unit name -> ``time_ratio`` and ``memory_ratio`` added, and ``lowest_block`` then, for
         every embedding and head that the plan leaves frozen. Empty without ``shape``.
     """
-    options = vars(setting or StepSetting())
-    before = predict_cost(units, scale, shape, **options)
+    before = predict_cost(units, scale, shape, setting)
     added = {}
     for unit in units if shape else ():
         if unit.kind in ("embedding", "head") and scale[unit.name] == 0:
-            after = predict_cost(units, {**scale, unit.name: 1.0}, shape, **options)
+            after = predict_cost(units, {**scale, unit.name: 1.0}, shape, setting)
             added[unit.name] = {
                 name: round(after[name] - (before[name] or 0.0), 4)
                 for name in ("time_ratio", "memory_ratio")

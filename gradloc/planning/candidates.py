@@ -182,11 +182,11 @@ class _Rows:
         """
         units, shape = self.profile.units, self.profile.shape
         setting = full_setting(self.setting) if plain else replace(self.setting, cached=False)
-        predicted = predict_cost(units, plan.scale, shape, **vars(setting))
+        predicted = predict_cost(units, plan.scale, shape, setting)
         cached = None
         if predicted["lowest_block"] != 0:
-            options = {**vars(setting), "cached": True}
-            cached = predict_cost(units, plan.scale, shape, **options)["time_ratio"]
+            with_cache = replace(setting, cached=True)
+            cached = predict_cost(units, plan.scale, shape, with_cache)["time_ratio"]
         share = None if self.scores is None else self._share(plan, self.scores)
         self.rows.append(Candidate(name, replace(plan, units=units), predicted, cached, share))
         return len(self.rows) - 1

@@ -122,7 +122,7 @@ def select_layers(
         score_name="" if score is None else SCORES[policy].name,
         scores={} if score is None else dict(zip(profile.names, values, strict=True)),
         reliability={} if score is None else _trusted(candidates, policy, options),
-        predicted=predict_cost(profile.units, scales, profile.shape, **vars(setting)),
+        predicted=predict_cost(profile.units, scales, profile.shape, setting),
     )
 
 
