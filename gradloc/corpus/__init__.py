@@ -17,6 +17,7 @@ from gradloc.corpus.collection import (
     split_at_cutoff,
 )
 from gradloc.corpus.documents import Document, EntityMention
+from gradloc.corpus.edits import read_edits
 from gradloc.corpus.general import (
     fact_passages,
     general_passages,
@@ -50,6 +51,7 @@ READERS: dict[str, Callable[..., Corpus]] = {
     "jsonl": read_jsonl,
     "parquet": read_parquet,
     "datasets": read_datasets,
+    "knowedit": read_edits,
 }
 
 
