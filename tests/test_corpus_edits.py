@@ -56,6 +56,8 @@ def test_questions_are_of_the_depth_that_they_ask(config):
         ("updated", "composition", "The sea that Orm's river meets is the"),
         ("invariant", "paraphrase", "The mayor of Orm is"),
     }
+    # Counted like all other probes, not by the benchmark's own metrics.
+    assert not any(p.task or p.kind or p.case for p in probes)
 
 
 def test_every_third_subject_chooses_and_is_not_asked_what_should_stay(config):

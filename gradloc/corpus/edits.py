@@ -49,7 +49,7 @@ def read_edits(config: CorpusConfig, *, seed: int) -> Corpus:
         if not edits:
             raise CorpusError(f"{path}: no edits found.")
         cases = {edit.case for edit in edits}
-        probes += [_with_depth(probe) for probe in asked if probe.case in cases]
+        probes += [_ordinary(probe) for probe in asked if probe.case in cases]
     choosing = set(list(dict.fromkeys(probe.entity for probe in probes))[::_CHOOSES_EVERY])
     probes = [
         replace(probe, split="localization" if probe.entity in choosing else "evaluation")
@@ -59,7 +59,7 @@ def read_edits(config: CorpusConfig, *, seed: int) -> Corpus:
 
     def update() -> Iterator[Document]:
         for probe in probes:
-            if probe.task == _EDIT:
+            if probe.depth == "verbatim":
                 yield _statement(probe, config.cutoff)
 
     return Corpus(
@@ -74,10 +74,12 @@ def _statement(probe: Probe, date: str) -> Document:
     return Document(probe.id, date, text, mentions if probe.entity and start >= 0 else ())
 
 
-def _with_depth(probe: Probe) -> Probe:
-    if probe.task == _EDIT:
-        return replace(probe, depth="verbatim")
-    return replace(probe, depth="paraphrase") if probe.kind == _ALIAS else probe
+def _ordinary(probe: Probe) -> Probe:
+    """The probe at its depth and without the benchmark's own ways of counting it."""
+    depth = "verbatim" if probe.task == _EDIT else probe.depth
+    if probe.kind == _ALIAS:
+        depth = "paraphrase"
+    return replace(probe, depth=depth, task="", kind="", case="")
 
 
 def _n_edits(config: CorpusConfig) -> int | None:
