@@ -259,16 +259,26 @@ def stored_results() -> str:
 
 
 def stored_frontier() -> str:
-    """Of every corpus of the stored sweep: forgetting against full training's at equal uptake."""
+    """The stored sweep of new facts, see ``_frontier_tables``."""
+    return _frontier_tables("frontier.json")
+
+
+def stored_edits() -> str:
+    """The stored sweep of facts that are changed, see ``_frontier_tables``."""
+    return _frontier_tables("edits.json")
+
+
+def _frontier_tables(name: str) -> str:
+    """Of every corpus of a stored sweep: forgetting against full training's at equal uptake."""
     from gradloc.report.formatting import MISSING, learning_rate, metric_label, number, percent
     from gradloc.sweep.frontiers import find_frontier
     from gradloc.sweep.looks import share_text
 
     parts = []
-    frontier = find_frontier(STORED / "frontier.json")
-    for name, corpus in frontier.corpora.items():
+    frontier = find_frontier(STORED / name)
+    for title, corpus in frontier.corpora.items():
         others = {arm: found for arm, found in corpus.arms.items() if arm != frontier.line}
-        parts.append(f"### {name}")
+        parts.append(f"### {title}")
         parts.append(
             f"Best uptake of `{frontier.line}` ({metric_label(frontier.axis)}): "
             f"{_figure(corpus.best_uptake)} nats, at rate {learning_rate(corpus.best_rate)}."
@@ -462,6 +472,7 @@ GENERATORS: dict[str, Callable[[], str]] = {
         shipped_suites,
         stored_results,
         stored_frontier,
+        stored_edits,
         stored_shields,
         stored_stream,
         training_arguments,
