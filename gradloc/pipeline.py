@@ -206,7 +206,7 @@ def _plans(
     for arm, config in recipe.arms.items():
         path = (run_dir if not plans else arm_dir(recipe, arm)) / PLAN_FILE
         if not path.is_file():
-            setting = _step_setting(config, recipe.corpus.max_length)
+            setting = arm_step_setting(config, recipe.corpus.max_length)
             plan = select_layers(profile, config.policy, setting=setting, **config.options)
             if not plans:
                 plan.save(path)
@@ -215,7 +215,7 @@ def _plans(
     return plans
 
 
-def _step_setting(arm: ArmConfig, max_length: int):
+def arm_step_setting(arm: ArmConfig, max_length: int):
     """What the arm's methods do to the cost of a step."""
     from gradloc.methods import build_methods
     from gradloc.methods.input_shield import InputShield

@@ -165,6 +165,11 @@ class ArmConfig:
     methods: dict[str, dict[str, Any]] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def training_but_rate(self) -> dict[str, Any]:
+        """Its training arguments without the rate, which records keep in a field of its own."""
+        return {name: value for name, value in self.training.items() if name != "learning_rate"}
+
 
 @dataclass(frozen=True, config=_STRICT)
 class TextSource:

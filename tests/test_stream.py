@@ -116,7 +116,14 @@ def recipe_file(tmp_path, data, tiny_checkpoint):
             "use_cpu": True,
             "disable_tqdm": True,
         },
-        "arms": {"full": {"policy": "all"}, "ours": {"policy": "top_rgn_k", "options": {"k": 2}}},
+        "arms": {
+            "full": {"policy": "all"},
+            "ours": {
+                "policy": "top_rgn_k",
+                "options": {"k": 2},
+                "training": {"adam_beta1": 0.5, "learning_rate": 0.003},
+            },
+        },
         "evaluation": {
             "n_curve_points": 0,
             "n_bootstrap": 20,
@@ -499,6 +506,8 @@ def test_scores_that_are_not_finite_are_kept_and_shown_as_missing(tmp_path):
 def test_a_record_survives_saving(tmp_path, finished):
     record = StreamRecord.load(finished.run_dir / "stream.json")
     assert record.arms and record.environment and record.notes
+    assert record.arms["ours"].training == {"adam_beta1": 0.5}  # the rate stands by itself
+    assert record.arms["ours"].learning_rate == 0.003
     assert StreamRecord.load(record.save(tmp_path / "stream.json")) == record
     (tmp_path / "other.json").write_text('{"kind": "results"}')
     with pytest.raises(GradlocError, match="not the record of a stream"):

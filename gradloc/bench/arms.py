@@ -235,7 +235,7 @@ def _plan_arm(
     about = f"{len(plan.trained)} of {len(plan.scale)} units train"
     about += ", cached hidden states" * (cached_by is not None)
     about += ", bfloat16 autocast" * whole + f", {' and '.join(some)} in bfloat16" * bool(some)
-    about += ", steps shielded, half of the change kept" * shielded
+    about += ", steps shielded, a part of the change kept" * shielded
     return Arm(
         name,
         about,

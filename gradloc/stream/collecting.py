@@ -44,6 +44,7 @@ def collect(start: Start, suite: Suite, base: CheckpointScores, command: str = "
                 learning_rate=log["learning_rate"],
                 n_units=len(plan.scale),
                 stages=tuple(_stage_record(stage, base, asked, known) for stage in stages),
+                training=config.training_but_rate,
             )
     return StreamRecord(
         name=recipe.name,

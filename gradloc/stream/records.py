@@ -77,6 +77,7 @@ class ArmRecord:
         learning_rate: Peak learning rate of each stage.
         n_units: Units of the model.
         stages: Its finished stages, in order.
+        training: Training arguments of its own, but for the rate.
     """
 
     policy: str
@@ -84,6 +85,7 @@ class ArmRecord:
     learning_rate: float
     n_units: int
     stages: tuple[StageRecord, ...]
+    training: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

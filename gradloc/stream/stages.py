@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from gradloc.artifacts import PLAN_FILE, SCORES_FILE, TRAINING_FILE
 from gradloc.errors import RunError
-from gradloc.pipeline import make_probes, make_profile, train_stage
+from gradloc.pipeline import arm_step_setting, make_probes, make_profile, train_stage
 from gradloc.plan import LayerPlan
 from gradloc.profile import GradientProfile
 from gradloc.recipe import ProbeSource, Recipe
-from gradloc.selection import POSITIONAL, select_layers, step_setting
+from gradloc.selection import POSITIONAL, select_layers
 from gradloc.stream.periods import Period
 from gradloc.stream.start import BASE_SCORES_FILE, DOCUMENTS_FILE, PROBES_FILE, Say, Start
 
@@ -197,7 +197,7 @@ def _choose(start: Start, stage: Stage, first: Stage, say: Say) -> LayerPlan:
     elif not (stage.folder / PROFILE_FILE).is_file():
         make_profile(stage.recipe, stage.folder, make_probes(stage.recipe, stage.folder), say)
     profile = GradientProfile.load(stage.folder / PROFILE_FILE)
-    setting = step_setting(shielded="input_shield" in config.methods)
+    setting = arm_step_setting(config, stage.recipe.corpus.max_length)
     return select_layers(profile, config.policy, setting=setting, **config.options)
 
 

@@ -6,7 +6,6 @@ averages nothing and runs no model.
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
@@ -16,7 +15,6 @@ from gradloc.metrics import PROBE_METRICS
 from gradloc.pipeline import BASELINE_SCORES
 from gradloc.plan import LayerPlan
 from gradloc.probes import load_probes
-from gradloc.recipe import ArmConfig
 from gradloc.suite_metrics import BASELINE, CheckpointScores, item_values, probe_groups
 from gradloc.suites import Suite, recipe_suite
 from gradloc.sweep.cells import Cell
@@ -67,16 +65,11 @@ def earlier_record(earlier: SweepRecord | None, cell: Cell) -> CellRecord | None
             arm.policy,
             arm.options,
             arm.methods,
-            _own_training(arm),
+            arm.training_but_rate,
         )
         if same_place and same_arm and record.learning_rate == cell.rate:
             return record
     return None
-
-
-def _own_training(arm: ArmConfig) -> dict[str, Any]:
-    """Training arguments of an arm without the rate, which has a field of its own."""
-    return {name: value for name, value in arm.training.items() if name != "learning_rate"}
 
 
 def _cell_record(cell: Cell) -> CellRecord:
@@ -94,7 +87,7 @@ def _cell_record(cell: Cell) -> CellRecord:
         policy=config.policy,
         options=config.options,
         methods=config.methods,
-        training=_own_training(config),
+        training=config.training_but_rate,
         learning_rate=cell.rate,
         seed=cell.seed,
         train_seconds=log["train_seconds"],
