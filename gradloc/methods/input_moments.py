@@ -147,9 +147,8 @@ def input_shields(moments: Mapping[str, Tensor], strength: float = 1.0) -> dict[
             the directions that reference text does not use.
 
     Example:
-        >>> input_shields({"w": torch.diag(torch.tensor([2.0, 0.0]))}, strength=2.0)["w"]
-        tensor([[0.2000, 0.0000],
-                [0.0000, 1.0000]])
+        >>> input_shields({"w": torch.diag(torch.tensor([2.0, 0.0]))}, strength=2.0)["w"].diagonal()
+        tensor([0.2000, 1.0000])
     """
     shields: dict[str, Tensor] = {}
     previous: tuple[Tensor, Tensor] | None = None
