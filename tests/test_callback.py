@@ -16,8 +16,9 @@ from safetensors.torch import load_file
 from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
-from gradloc import GradLocCallback, LayerPlan, attach
+from gradloc import GradLocCallback, LayerPlan, attach, localizing
 from gradloc.corpus import fact_passages
+from gradloc.cost import DEFAULT_HELD_TOKENS
 from gradloc.errors import (
     FrozenParametersChangedError,
     GradlocError,
@@ -30,7 +31,7 @@ from gradloc.methods.base_targets import base_targets
 from gradloc.methods.input_moments import input_shields, linear_modules, mean_moments
 from gradloc.methods.input_shield import InputShieldCallback
 from gradloc.methods.pull_back import START_FILE, PullBackCallback
-from gradloc.methods.reference_kl import ReferenceKLCallback
+from gradloc.methods.reference_kl import ReferenceKL, ReferenceKLCallback
 from gradloc.recipe import MeasureConfig
 
 CHOSEN = ("model.layers.1.mlp", "model.layers.2.self_attn")
@@ -707,3 +708,9 @@ def test_a_plan_that_is_protected_is_predicted_to_cost_that(tmp_path, without, p
         predicted.append(callback.plan.predicted)
     for part in parts:
         assert predicted[0][part] > predicted[1][part], part
+
+
+def test_the_old_text_that_is_predicted_is_that_which_passes():
+    """The cost model cannot import what trains; its counts must not drift from it."""
+    default = ReferenceKL(source="facts", every=localizing._KL_EVERY)
+    assert default.held_tokens(max_length=128) == DEFAULT_HELD_TOKENS

@@ -89,8 +89,7 @@ def input_moments(
 
     def note(name: str):
         def hook(module, inputs):
-            # Queries, keys and values read one tensor, as do gate and up: the products are half
-            # of the work.
+            # Queries, keys and values read one tensor, as do gate and up: it is multiplied once.
             if not latest or inputs[0] is not latest[0]:
                 x = inputs[0].detach()
                 # Some layers are given all positions in one row (OPT, shared experts).
