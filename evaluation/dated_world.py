@@ -12,7 +12,9 @@ Run from the folder above:  python evaluation/dated_world.py --out dated_world.j
 import argparse
 import copy
 import datetime
+import functools
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -25,8 +27,17 @@ from rich.console import Console
 from rich.table import Table
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import nn
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
 
+from gradloc import GradLocCallback, InputShieldCallback, PullBackCallback, ReferenceKLCallback
 from gradloc.analysis.localization import analyse_localization
 from gradloc.analysis.localization_tables import answer
 from gradloc.artifacts import read_json, to_jsonable, write_json
@@ -39,12 +50,8 @@ from gradloc.corpus.invented import (
     scene_documents,
     scene_probes,
 )
-from gradloc.freezing import freeze_layers
 from gradloc.frontier import Point, forgetting_ratio
 from gradloc.measuring import profile_probes
-from gradloc.methods.extra_loss import starting_weights, trainable_parameters
-from gradloc.methods.input_shield import InputShieldCallback, trained_shields
-from gradloc.methods.pull_back import pull_back
 from gradloc.metrics import Estimate, estimate, figure
 from gradloc.plan import LayerPlan
 from gradloc.probes import Probe, ProbeSet
@@ -62,10 +69,28 @@ UPDATE = {"n_steps": 80, "batch": 8}
 FULL_RATES = (2e-4, 5e-4, 1e-3)
 PART_RATES = (5e-4, 1e-3, 2e-3)
 PROTECTED_RATES = (2e-3, 5e-3, 1e-2)
-# Plans that train once more with each step shielded, from so many rows of either kind of text,
-# without momentum, and a part of the change kept.
-PROTECTED = {"protected": "interference_ratio", "protected_all": "all"}
-PROTECTION = {"n_rows": 256, "strength": 1.0, "momentum": 0.0, "keep": 0.5}
+
+
+@dataclass(frozen=True)
+class Protected:
+    """A policy whose steps are shielded, without momentum, and a part of the change kept.
+
+    Args:
+        policy: What chooses the layers.
+        kl: Weight of KL to the base model on old texts; 0: none.
+    """
+
+    policy: str
+    kl: float
+
+
+# As by default under GradLocCallback, and without each of its parts that can be left out.
+PROTECTED = {
+    "protected": Protected("interference_ratio", 1.0),
+    "protected_no_kl": Protected("interference_ratio", 0.0),
+    "protected_all": Protected("all", 1.0),
+}
+PROTECTION = {"momentum": 0.0, "keep": 0.75, "kl_every": 4}
 N_RANDOM = 5
 
 
@@ -75,12 +100,15 @@ class World:
 
     Args:
         background: Texts from before the cut-off, to train from nothing.
+        others: Those of them that tell of entities which nothing asks about: what the default's
+            passages on facts are to a pretrained model.
         held_out: Background texts in other words, to judge forgetting.
         update: Texts from the cut-off on.
         probes: New, updated and invariant facts, in words that no update text uses.
     """
 
     background: list[str]
+    others: list[str]
     held_out: list[str]
     update: list[str]
     probes: ProbeSet
@@ -88,6 +116,8 @@ class World:
 
 def make_world(seed: int, n_entities: int) -> World:
     """Invent a world: known scenes, of which every second is updated, and new scenes.
+
+    A third as many known scenes again are neither updated nor asked about.
 
     Each fact of the past is told in documents and in the clozes that ask for such facts, so that
     the model learns to answer clozes; facts of the update are told in documents alone.
@@ -106,12 +136,15 @@ def make_world(seed: int, n_entities: int) -> World:
         else:
             held_out += kept
             probes += _probes(scene, seed, "invariant")
+    unasked = list(iterate_scenes(seed + 3000, CUTOFF, n_entities // 3))
+    others = [text for scene in unasked for text in (*_documents(scene, seed)[0], *_clozes(scene))]
+    background += others
     for scene in fresh:
         update += _documents(scene, seed + 1)[0]
         probes += _probes(scene, seed, "new")
     shipped = read_corpus(CorpusConfig(cutoff=CUTOFF.isoformat()), seed=seed)
     background += [document.text for document in shipped.background]
-    return World(background, held_out, update, ProbeSet(probes))
+    return World(background, others, held_out, update, ProbeSet(probes))
 
 
 def _documents(scene: Scene, seed: int) -> tuple[list[str], list[str]]:
@@ -193,6 +226,9 @@ def make_model(seed: int) -> LlamaForCausalLM:
             num_key_value_heads=4,
             max_position_embeddings=256,
             tie_word_embeddings=True,
+            bos_token_id=None,
+            eos_token_id=0,  # as make_tokenizer numbers it
+            pad_token_id=0,
         )
     )
 
@@ -206,61 +242,62 @@ def train(
     rate: float,
     batch: int,
     seed: int,
-    kept: Sequence[str] = (),
+    momentum: float = 0.9,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> None:
-    """AdamW without weight decay on whatever requires a gradient; the rate falls to zero.
-
-    With ``kept`` texts steps are shielded and the change is pulled back, as by default under
-    ``GradLocCallback``.
-    """
-    rows = _rows(tokenizer, texts)
-    trained = [p for p in model.parameters() if p.requires_grad]
-    momentum = PROTECTION["momentum"] if kept else 0.9
-    optimizer = torch.optim.AdamW(trained, lr=rate, betas=(momentum, 0.95), weight_decay=0.0)
-    warm = max(1, n_steps // 20)
-    if kept:
-        start = starting_weights(model)
-        generator = np.random.default_rng(seed)
-        groups = [
-            [row["input_ids"] for row in _drawn(group, PROTECTION["n_rows"], generator)]
-            for group in (_rows(tokenizer, kept), rows)
-        ]
-        pad_id = pad_token_id(tokenizer)
-        shields = trained_shields(model, groups, pad_id, PROTECTION["strength"])
-        InputShieldCallback(shields).attach(model, optimizer)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min((step + 1) / warm, (n_steps - step) / (n_steps - warm + 1))
+    """The Trainer with AdamW, without weight decay; the rate falls to zero."""
+    rows = list(training_rows(tokenizer, texts, max_length=96, packing=False))
+    arguments = TrainingArguments(
+        output_dir=tempfile.gettempdir(),  # nothing is saved
+        save_strategy="no",
+        logging_strategy="no",
+        report_to="none",
+        dataloader_pin_memory=False,
+        disable_tqdm=True,
+        max_steps=n_steps,
+        per_device_train_batch_size=batch,
+        train_sampling_strategy="group_by_length",  # little is padding
+        learning_rate=rate,
+        warmup_steps=max(1, n_steps // 20),
+        weight_decay=0.0,
+        adam_beta1=momentum,
+        adam_beta2=0.95,
+        seed=seed,
     )
-    model.train()
-    for _, drawn in zip(range(n_steps), _batches(rows, batch, seed), strict=False):
-        inputs = collate(drawn, pad_token_id(tokenizer))
-        model(**inputs).loss.backward()
-        nn.utils.clip_grad_norm_(trained, 1.0)
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad()
-    if kept:
-        pull_back(trainable_parameters(model), start, PROTECTION["keep"])
+    trainer = Trainer(
+        model,
+        arguments,
+        train_dataset=rows,
+        data_collator=functools.partial(collate, pad_token_id=pad_token_id(tokenizer)),
+        processing_class=tokenizer,
+        callbacks=list(callbacks),
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.train()
     model.eval()
 
 
-def _rows(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> list[dict]:
-    return list(training_rows(tokenizer, texts, max_length=96, packing=False))
+def callbacks_of(
+    name: str, plan: LayerPlan, others: Sequence[str], update: Sequence[str]
+) -> list[TrainerCallback]:
+    """What trains an arm: its plan, and in a protected one what holds it back.
 
-
-def _drawn(rows: list[dict], n: int, generator: np.random.Generator) -> list[dict]:
-    return [rows[i] for i in generator.permutation(len(rows))[:n]]
-
-
-def _batches(rows: list[dict], batch: int, seed: int) -> Iterator[list[dict]]:
-    """Batches without end, of rows of like length, so that little is padding."""
-    generator = np.random.default_rng(seed)
-    while True:
-        lengths = np.array([len(row["input_ids"]) for row in rows])
-        order = np.lexsort((generator.random(len(rows)), lengths))
-        starts = generator.permutation(np.arange(0, len(rows), batch))
-        for start in starts:
-            yield [rows[i] for i in order[start : start + batch]]
+    Args:
+        name: The arm.
+        plan: Its plan.
+        others: Old texts to shield and to hold the model to.
+        update: The texts trained on.
+    """
+    callbacks: list[TrainerCallback] = [GradLocCallback(plan)]
+    if name in PROTECTED:
+        callbacks.append(InputShieldCallback.from_texts(others, update, facts=False))
+        callbacks.append(PullBackCallback(PROTECTION["keep"]))
+        if PROTECTED[name].kl:
+            penalty = ReferenceKLCallback.from_texts(
+                others, weight=PROTECTED[name].kl, every=PROTECTION["kl_every"]
+            )
+            callbacks.append(penalty)
+    return callbacks
 
 
 @dataclass(frozen=True)
@@ -361,13 +398,14 @@ def run_seed(seed: int, options: argparse.Namespace) -> dict:
     )
     plans = plans_of(profile)
     scores: dict[str, Scores] = {}
-    plans |= {name: plans[of] for name, of in PROTECTED.items()}
+    plans |= {name: plans[arm.policy] for name, arm in PROTECTED.items()}
     for name, plan in plans.items():
-        kept = world.background if name in PROTECTED else ()
+        momentum = PROTECTION["momentum"] if name in PROTECTED else 0.9
         for rate in rates_of(name):
             arm = copy.deepcopy(model)
-            with freeze_layers(arm, plan):
-                train(arm, tokenizer, world.update, **UPDATE, rate=rate, seed=seed, kept=kept)
+            callbacks = callbacks_of(name, plan, world.others, world.update)
+            own = {"rate": rate, "momentum": momentum, "callbacks": callbacks}
+            train(arm, tokenizer, world.update, **UPDATE, **own, seed=seed)
             scores[f"{name} {rate:g}"] = score(arm, tokenizer, groups, world.held_out)
     found = points(base, scores, groups, len(world.held_out))
     seconds = time.monotonic() - started
@@ -493,6 +531,7 @@ def settings_of(options: argparse.Namespace) -> dict:
         "part_rates": list(PART_RATES),
         "protected_rates": list(PROTECTED_RATES),
         "protection": PROTECTION,
+        "protected": to_jsonable(PROTECTED),
         "n_random": N_RANDOM,
         "threads": 1,
     }

@@ -91,9 +91,10 @@ def cli(debug: bool) -> None:
 @cli.command()
 @click.argument("files", nargs=-1, required=True, type=INPUT)
 def validate(files: tuple[Path, ...]) -> None:
-    """Check recipes, suites, probe files, plans and profiles; all problems at once.
+    """Check recipes, sweeps, suites, probe files, plans and profiles; all problems at once.
 
-    FILES are .yaml (recipe or suite), .jsonl (probes) or .json (plan, profile, results).
+    FILES are .yaml (recipe, sweep or suite), .jsonl (probes) or .json (plan, profile, results,
+    record of a sweep).
     """
     from gradloc.validation import validate_file
 

@@ -15,11 +15,13 @@ from gradloc.probes import load_probes
 from gradloc.profile import GradientProfile
 from gradloc.recipe import load_recipe
 from gradloc.results import EvalResult
+from gradloc.sweep.config import load_sweep
+from gradloc.sweep.records import SweepRecord
 from gradloc.yaml_source import read_yaml
 
 
 def validate_file(path: Path) -> str:
-    """Load a recipe, suite, probe file, plan, profile or results file.
+    """Load a recipe, sweep, suite, probe file, plan, profile, results file or record.
 
     Returns:
         What it is and what it holds, in a few words.
@@ -40,11 +42,14 @@ def validate_file(path: Path) -> str:
 
 
 def _yaml(path: Path) -> str:
-    """A suite has ``probes`` but none of a recipe's own keys."""
+    """A sweep has ``corpora``, a suite ``probes`` but none of a recipe's own keys."""
     keys = set()
     if path.is_file():
         data = read_yaml(path.read_text(encoding="utf-8")).data
         keys = set(data) if isinstance(data, dict) else set()
+    if "corpora" in keys:
+        sweep = load_sweep(path)
+        return f"sweep {sweep.name} of {', '.join(sweep.corpora)}, arms {', '.join(sweep.arms)}"
     if keys and keys.isdisjoint({"model", "training", "arms", "corpus", "measure"}):
         suite = load_suite(path)
         tasks = [task for task in dict.fromkeys(p.task for p in suite.probes) if task]
@@ -55,13 +60,16 @@ def _yaml(path: Path) -> str:
 
 
 def _json(path: Path) -> str:
-    kind = read_json(path, "plan, profile or results file")
+    kind = read_json(path, "plan, profile, results or record")
     kind = kind.get("kind", "plan") if isinstance(kind, dict) else None
     if kind == "profile":
         profile = GradientProfile.load(path)
         return f"profile of {len(profile.units)} units, {len(profile.probe_norms)} probe sequences"
     if kind == "results":
         return f"results of {', '.join(EvalResult.load(path).arms)}"
+    if kind == "sweep":
+        arms = dict.fromkeys(cell.arm for cell in SweepRecord.load(path).cells)
+        return f"record of a sweep, arms {', '.join(arms)}"
     if kind == "acquisition":
         record = AcquisitionRecord.load(path)
         return f"record of {len(record.probe_ids)} probes at {len(record.steps)} steps"

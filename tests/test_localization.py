@@ -25,6 +25,7 @@ from gradloc.analyze import analyze
 from gradloc.errors import GradlocError, MeasurementError
 from gradloc.layers import find_units
 from gradloc.models import load_model, load_tokenizer
+from gradloc.plan import LayerPlan
 from gradloc.probes import Probe, ProbeSet
 from gradloc.spans import encode_probe
 
@@ -526,13 +527,6 @@ def test_means_over_seeds_leave_out_what_is_undefined_and_say_so(dated_world):
     assert dated_world.rounded({"a": (1.23456, 7)}) == {"a": [1.235, 7]}
 
 
-def test_a_batch_of_the_dated_world_holds_every_row_once_an_epoch(dated_world):
-    rows = [{"input_ids": [0] * (2 + n % 5), "n": n} for n in range(23)]
-    batches = dated_world._batches(rows, 4, seed=0)
-    epoch = [next(batches) for _ in range(6)]
-    assert sorted(row["n"] for batch in epoch for row in batch) == list(range(23))
-
-
 def test_finished_seeds_are_kept_and_other_settings_refused(dated_world, tmp_path):
     path = tmp_path / "out.json"
     assert dated_world.finished(path, {"steps": 5}) == {}
@@ -542,20 +536,31 @@ def test_finished_seeds_are_kept_and_other_settings_refused(dated_world, tmp_pat
         dated_world.finished(path, {"steps": 6})
 
 
-def test_protected_training_in_the_dated_world_puts_norms_back(dated_world):
-    """The shield and the pull back of the product, in a loop that is not the Trainer's."""
+def test_old_texts_on_others_are_learned_and_answer_nothing_that_is_asked(dated_world):
+    world = dated_world.make_world(3, 24)
+    assert set(world.others) < set(world.background)
+    others = "\n".join(world.others)
+    assert not any(probe.prompt in others for probe in world.probes)
+    named = {probe.entity.removeprefix(f"{probe.group} ") for probe in world.probes}
+    assert not any(name in others for name in named)
+
+
+def test_arms_of_the_dated_world_are_protected_as_they_say(dated_world):
     texts = ["The river Aven flows through Torel.", "Torel lies on the river Aven, near Mos."] * 4
     tokenizer = dated_world.make_tokenizer(texts)
-    ends = []
-    for kept in ((), texts):
+    ends = {}
+    for name in ("all", "protected_no_kl", "protected_all"):
         model = dated_world.make_model(0)
         start = {name: p.detach().clone() for name, p in model.named_parameters()}
-        options = {"n_steps": 4, "rate": 1e-2, "batch": 2, "seed": 0}
-        dated_world.train(model, tokenizer, texts, **options, kept=kept)
-        ends.append({n: (p.detach() - start[n]).norm() for n, p in model.named_parameters()})
-    plain, protected = ends
-    for name, change in protected.items():
+        plan = LayerPlan(scale={unit.name: 1.0 for unit in find_units(model)})
+        callbacks = dated_world.callbacks_of(name, plan, texts, texts)
+        options = {"n_steps": 8, "rate": 1e-2, "batch": 2, "seed": 0, "callbacks": callbacks}
+        dated_world.train(model, tokenizer, texts, **options)
+        ends[name] = {n: (p.detach() - start[n]).norm() for n, p in model.named_parameters()}
+    plain, shielded, held = ends.values()
+    for name, change in shielded.items():
         if "norm" in name:
             assert change == 0 < plain[name]
         else:
-            assert 0 < change < 0.75 * plain[name], name
+            assert 0 < change < 0.9 * plain[name], name
+            assert change != held[name]

@@ -22,8 +22,8 @@ ORDER = [
     "preparation", "suite_metrics", "harness_measures", "suites", "comparison", "acquisition",
     "methods", "localizing", "trainer_hooks", "callback", "training_watch", "training_data",
     "training",
-    "evaluation", "gates", "report", "analysis", "validation", "pipeline", "terminal", "commands",
-    "merging", "analyze", "planning", "bench", "sweep", "stream", "cli",
+    "evaluation", "gates", "report", "analysis", "pipeline", "terminal", "commands",
+    "merging", "analyze", "planning", "bench", "sweep", "stream", "validation", "cli",
 ]
 # fmt: on
 

@@ -14,6 +14,7 @@ from gradloc.sweep.cells import make_start, start_recipe, sweep_cells
 from gradloc.sweep.config import load_sweep
 from gradloc.sweep.records import CellRecord, MeasureRecord, SweepRecord
 from gradloc.sweep.running import run_cell, run_sweep
+from gradloc.validation import validate_file
 
 
 @pytest.fixture
@@ -77,6 +78,29 @@ def test_arms_and_corpora_can_have_their_own_seeds_and_places(sweep_file):
     assert {(cell.arm, cell.seed) for cell in cells} == {("full", 3), ("ours", 5)}
     with pytest.raises(GradlocError, match="Did you mean 'full'"):
         sweep_cells(load_sweep(sweep_file), arms=["ful"])
+
+
+def test_what_an_arm_needs_is_asked_of_its_own_corpora_alone(sweep_file):
+    """``spectrum`` has to be measured, and only where an arm chooses by it."""
+    recipe = load_sweep(sweep_file).corpora["invented"].recipe
+    overrides = [
+        f"corpora.measured={{recipe: '{recipe}', set: {{measure.also: [spectrum]}}}}",
+        "arms.weights={policy: spectrum, rates: [0.01]}",
+    ]
+    with pytest.raises(RecipeError, match=r"arms.weights.policy: needs the line 'also"):
+        load_sweep(sweep_file, overrides)
+    sweep = load_sweep(sweep_file, [*overrides, "arms.weights.corpora=[measured]"])
+    found = {(cell.corpus, cell.arm) for cell in sweep_cells(sweep)}
+    assert ("measured", "weights") in found
+    assert ("invented", "weights") not in found
+
+
+def test_validate_knows_a_sweep(sweep_file):
+    assert validate_file(sweep_file) == "sweep small of invented, arms full, ours"
+    text = sweep_file.read_text().replace("policy: all", "policy: al")
+    sweep_file.write_text(text)
+    with pytest.raises(RecipeError, match=r"arms.full.policy: .*Did you mean 'all'"):
+        validate_file(sweep_file)
 
 
 def test_all_problems_of_a_sweep_are_reported_at_once(sweep_file):

@@ -141,7 +141,7 @@ def _problems(sweep: Sweep) -> Iterable[tuple[str, str]]:
                 yield f"arms.{name}.corpora", f"unknown. {did_you_mean(corpus, sweep.corpora)}"
     for name, corpus in sweep.corpora.items():
         try:
-            load_recipe(corpus.recipe, [*corpus_overrides(corpus), *_arm_overrides(sweep)])
+            load_recipe(corpus.recipe, [*corpus_overrides(corpus), *_arm_overrides(sweep, name)])
         except RecipeError as error:
             for problem in error.problems:
                 key, _, text = problem.partition(": ")
@@ -151,11 +151,12 @@ def _problems(sweep: Sweep) -> Iterable[tuple[str, str]]:
             yield f"corpora.{name}", str(error)
 
 
-def _arm_overrides(sweep: Sweep) -> list[str]:
-    """The sweep's arms in place of a recipe's, so that one reading checks both."""
+def _arm_overrides(sweep: Sweep, corpus: str) -> list[str]:
+    """The arms of a corpus in place of its recipe's, so that one reading checks both."""
     own = ("rates", "seeds", "corpora")
     arms = {
         name: {key: value for key, value in to_jsonable(arm).items() if key not in own}
         for name, arm in sweep.arms.items()
+        if not arm.corpora or corpus in arm.corpora
     }
     return [f"arms={dump_yaml(arms)}"]
