@@ -32,8 +32,8 @@ clean: ## Remove the environment and everything built; runs/ stays
 
 # The files below .venv say what has been done, so that a second `make` does nothing.
 $(VENV)/.created:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
-	  echo "gradloc needs Python 3.10 or newer; found: $$($(PYTHON) --version 2>&1)."; \
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "gradloc needs Python 3.11 or newer; found: $$($(PYTHON) --version 2>&1)."; \
 	  echo "Choose another with: make PYTHON=python3.12 ..."; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
 	  echo "$(PYTHON) cannot make a virtual environment: its modules venv and ensurepip are missing."; \

@@ -119,7 +119,13 @@ def stages(results, by, metric, stage_names, as_json) -> None:
     show_default=True,
     help="Probes a group, and reference texts, at most.",
 )
-@click.option("--max-length", default=128, show_default=True, help="Tokens a sequence at most.")
+@click.option(
+    "--max-length",
+    type=click.IntRange(min=2),
+    default=128,
+    show_default=True,
+    help="Tokens a sequence at most.",
+)
 @click.option(
     "--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True
 )

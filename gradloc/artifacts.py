@@ -19,6 +19,8 @@ from gradloc.errors import GradlocError
 PLAN_FILE = "plan.json"
 TRAINING_FILE = "training.json"
 SCORES_FILE = "scores.json"
+# The first file of a stream's folder; a run's has none.
+DOCUMENTS_FILE = "documents.jsonl"
 
 
 def to_jsonable(value: Any) -> Any:

@@ -43,9 +43,16 @@ from gradloc.probes import ProbeSet, load_probes
 from gradloc.profile import GradientProfile
 from gradloc.recipe import MeasureConfig
 from gradloc.selection import DEFAULT_POLICY
-from gradloc.trainer_hooks import around_create_optimizer, trainer_under_construction
+from gradloc.trainer_hooks import (
+    around_create_optimizer,
+    saved_checkpoint,
+    trainer_under_construction,
+)
 
 logger = logging.getLogger(__name__)
+
+# That of TrainingArguments where nothing is said.
+_TRAINERS_RATE = 5e-5
 
 
 class GradLocCallback(TrainerCallback, ExportableState):
@@ -86,6 +93,8 @@ class GradLocCallback(TrainerCallback, ExportableState):
         label_loss: bool | None = None,
         bfloat16: Sequence[str] = (),
     ):
+        if isinstance(bfloat16, str):
+            raise GradlocError(f"bfloat16={bfloat16!r}: give a list of parts, [{bfloat16!r}].")
         # A dictionary comes from a checkpoint: the Trainer rebuilds callbacks from their state.
         self.plan = LayerPlan.from_dict(plan) if isinstance(plan, dict) else plan and as_plan(plan)
         cache = CacheConfig(str(cache)) if isinstance(cache, (str, Path)) else cache
@@ -139,9 +148,10 @@ class GradLocCallback(TrainerCallback, ExportableState):
             kl: Weight of the KL to the base model on the passages on facts that ship with gradloc
                 (``ReferenceKLCallback``), at every fourth step; 0: none. ``None``: 1 with the
                 default policy, 0 with any other.
-            keep: Share of each weight's change that stays when training ends
-                (``PullBackCallback``), up to 1: all of it. ``None``: 0.75 with the default policy,
-                1 with any other. The smaller, the higher the learning rate wants to be.
+            keep: Share of each weight matrix's change that stays when training ends
+                (``PullBackCallback``); norm weights and biases return altogether. 1: all of the
+                change stays, theirs too. ``None``: 0.75 with the default policy, 1 with any other.
+                The smaller, the higher the learning rate wants to be.
             momentum: Adam's first beta. ``None``: 0 with the default policy in place of the
                 usual 0.9; else what the training arguments say.
             measure: Granularity, counts and lengths.
@@ -228,7 +238,7 @@ class GradLocCallback(TrainerCallback, ExportableState):
         """Put the plan beside the weights of each checkpoint, where people look for it."""
         if self.prefix_cache is not None:
             self.prefix_cache.refresh()
-        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        folder = saved_checkpoint(args, state)
         if state.is_world_process_zero and folder.is_dir():
             self.plan.save(folder / PLAN_FILE)
 
@@ -277,6 +287,9 @@ class GradLocCallback(TrainerCallback, ExportableState):
             and trainer.compute_loss_func is None
             and trainer.label_smoother is None
         )
+        if trainer.args.n_gpu > 1:
+            self._check_replicas()
+            own_loss = False
         if self.label_loss or (self.label_loss is None and own_loss):
             try:
                 self._hooks.append(score_labels_only(trainer.model))
@@ -295,6 +308,17 @@ class GradLocCallback(TrainerCallback, ExportableState):
                 compute_in_bfloat16(trainer.model, self.bfloat16, self._frozen.lowest_block)
             )
 
+    def _check_replicas(self) -> None:
+        """Refuse hooks on the model where the Trainer copies it to several GPUs at each step."""
+        asked = {"cache": self.cache, "bfloat16": self.bfloat16, "label_loss": self.label_loss}
+        for name, value in asked.items():
+            if value:
+                raise GradlocError(
+                    f"GradLocCallback({name}=...) does not work where one process trains on "
+                    "several GPUs (nn.DataParallel). Start one for each (torchrun --nproc-per-node "
+                    "gpu train.py), show one alone (CUDA_VISIBLE_DEVICES=0), or leave it out."
+                )
+
     def _protect(self, trainer: Trainer) -> None:
         """Protect what is known from the training of what trains, if that was asked for."""
         for earlier in (self.shield, self.reference_kl, self.pull_back):  # of an earlier train()
@@ -307,6 +331,12 @@ class GradLocCallback(TrainerCallback, ExportableState):
             trainer.optimizer, "optimizer", trainer.optimizer
         )  # at a second train()
         self._localization.set_momentum(trainer.model, optimizer)
+        if self._localization.strength and trainer.args.learning_rate == _TRAINERS_RATE:
+            logger.warning(
+                "learning_rate is %g, the Trainer's default. Shielded steps want twenty to forty "
+                "times the rate of full training, or next to nothing is learned.",
+                _TRAINERS_RATE,
+            )
         for callback in self._localization.protect(
             trainer.model,
             _tokenizer(trainer),

@@ -93,8 +93,8 @@ def cli(debug: bool) -> None:
 def validate(files: tuple[Path, ...]) -> None:
     """Check recipes, sweeps, suites, probe files, plans and profiles; all problems at once.
 
-    FILES are .yaml (recipe, sweep or suite), .jsonl (probes) or .json (plan, profile, results,
-    record of a sweep).
+    FILES are .yaml (recipe, sweep or suite, or the name of a shipped one), .jsonl (probes) or
+    .json (plan, profile, results, record of a sweep).
     """
     from gradloc.validation import validate_file
 
@@ -144,9 +144,27 @@ def validate(files: tuple[Path, ...]) -> None:
     help="Measure what only some policies need: weights (grad_times_weight), signs "
     "(sign_agreement by parameter), spectrum; may be repeated.",
 )
-@click.option("--n-probes", default=24, show_default=True, help="Probes measured at most.")
-@click.option("--n-reference", default=24, show_default=True, help="Texts measured at most.")
-@click.option("--max-length", default=128, show_default=True, help="Tokens a sequence at most.")
+@click.option(
+    "--n-probes",
+    type=click.IntRange(min=1),
+    default=24,
+    show_default=True,
+    help="Probes measured at most.",
+)
+@click.option(
+    "--n-reference",
+    type=click.IntRange(min=1),
+    default=24,
+    show_default=True,
+    help="Texts measured at most.",
+)
+@click.option(
+    "--max-length",
+    type=click.IntRange(min=2),
+    default=128,
+    show_default=True,
+    help="Tokens a sequence at most.",
+)
 @click.option(
     "--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True
 )
@@ -235,7 +253,11 @@ def select(profile, policy, options, out, force, as_json) -> None:
 @cli.command()
 @click.argument("recipe")
 @click.option("--plan", required=True, type=INPUT, help="plan.json of `gradloc select`.")
-@click.option("--arm", help="Arm whose training arguments are used. Default: the first.")
+@click.option(
+    "--arm",
+    help="Arm whose training arguments and methods are used; its policy is not. Default: the "
+    "first.",
+)
 @click.option("--out", type=INPUT, help="Checkpoint folder. Default: checkpoint/ of the run.")
 @click.option(
     "--set",
@@ -333,10 +355,12 @@ def evaluate(
     """
     refuse_overwrite(out, force, "scores of single items are kept and reused")
     from gradloc.evaluation import evaluate as evaluate_checkpoints
-    from gradloc.gates import parse_gate
+    from gradloc.gates import parse_gate, require_baseline
     from gradloc.terminal import result_table
 
     gates = [parse_gate(condition) for condition in conditions]
+    if baseline is None:
+        require_baseline(gates)
     result = evaluate_checkpoints(
         _with_names(checkpoints),
         suite,

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from gradloc.errors import FrozenParametersChangedError, SelectionError
+from gradloc.errors import FrozenParametersChangedError, GradlocError, SelectionError
 from gradloc.layers import canonical_name, find_units, reshard, unwrap
 from gradloc.plan import LayerPlan, as_plan
 from gradloc.profile import lowest_block
@@ -185,24 +185,47 @@ def scale_learning_rates(
 
     Returns:
         Handles whose ``.remove()`` ends the scaling.
+
+    Raises:
+        GradlocError: In the first step, of an optimizer that counts in its parameter groups, as
+            schedule-free ones do: what it counts would be of one rate alone.
     """
     inner = getattr(optimizer, "optimizer", optimizer)
-    kept: list[list[dict]] = []
+    # The groups as they were and the settings of those that step, of each running step: one that
+    # calls its parent's runs within another.
+    running: list[tuple[list[dict], list[dict]]] = []
 
     def split(stepping, args, kwargs):
+        if running:  # scaled already
+            running.append((stepping.param_groups, list(map(_settings, stepping.param_groups))))
+            return
         # Anew each time: under FSDP the parameters are others by then.
         by_id = {id(parameter): scale for parameter, scale in scales.items()}
-        kept.append(stepping.param_groups)
+        whole = stepping.param_groups
         stepping.param_groups = [
             {**group, "params": members, "lr": group["lr"] * scale}
-            for group in stepping.param_groups
+            for group in whole
             for scale, members in _by_scale(group["params"], by_id).items()
         ]
+        running.append((whole, list(map(_settings, stepping.param_groups))))
 
     def join(stepping, args, kwargs):
-        stepping.param_groups = kept.pop()
+        groups = stepping.param_groups
+        stepping.param_groups, before = running.pop()
+        if list(map(_settings, groups)) != before:
+            raise GradlocError(
+                f"{type(inner).__name__} counts in its parameter groups, so layers cannot have "
+                "rates of their own. Train with AdamW, or with a plan whose scales are 0 and 1."
+            )
 
     return [inner.register_step_pre_hook(split), inner.register_step_post_hook(join)]
+
+
+def _settings(group: dict) -> dict:
+    """What an optimizer keeps in a group beside what others set for a step."""
+    plain = (bool, int, float, str, tuple)
+    others = ("lr", "weight_decay")
+    return {k: v for k, v in group.items() if isinstance(v, plain) and k not in others}
 
 
 def _by_scale(parameters: list, scales: dict[int, float]) -> dict[float, list]:

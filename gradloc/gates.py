@@ -6,6 +6,7 @@ caught. It exits nothing (``gradloc.cli`` does).
 
 import operator
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from gradloc.errors import GradlocError
@@ -98,6 +99,20 @@ def parse_gate(text: str) -> Gate:
             f"--fail-if {text!r}: {match['limit']!r} is no number; {_FORM}."
         ) from None
     return Gate(text, kind, match["metric"], part, match["sign"], limit)
+
+
+def require_baseline(gates: Iterable[Gate]) -> None:
+    """Refuse, before anything is scored, conditions on what only a comparison gives.
+
+    Raises:
+        GradlocError: A condition on anything but ``scores``.
+    """
+    for gate in gates:
+        if gate.kind != "scores":
+            raise GradlocError(
+                f"--fail-if {gate.text!r}: without --baseline there is no {gate.kind}. Add "
+                "--baseline MODEL, or set a condition on scores."
+            )
 
 
 def _hint(kind: str, metric: str, result: EvalResult) -> str:

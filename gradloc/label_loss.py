@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers.loss.loss_utils import ForCausalLMLoss
 
 from gradloc.errors import GradlocError
-from gradloc.layers import evaluation_mode, unwrap
+from gradloc.layers import evaluation_mode, plain_model
 
 IGNORED = -100
 
@@ -175,8 +175,7 @@ def score_labels_only(model: nn.Module) -> LabelLoss:
         >>> model(input_ids=ids, labels=labels).loss.backward()   # doctest: +SKIP
         >>> handle.remove()   # doctest: +SKIP
     """
-    model = unwrap(model)
-    model = model.get_base_model() if hasattr(model, "get_base_model") else model
+    model = plain_model(model)
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
     refusal = f"{type(model).__name__}: the loss cannot be computed at labelled positions only: "
     if type(head) is not nn.Linear or "forward" in vars(head):

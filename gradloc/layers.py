@@ -63,6 +63,12 @@ def unwrap(model: nn.Module) -> nn.Module:
         model = inner
 
 
+def plain_model(model: nn.Module) -> nn.Module:
+    """The model inside DDP, ``torch.compile`` and PEFT; its linear layers may be adapted."""
+    model = unwrap(model)
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
 def canonical_name(name: str) -> str:
     """A parameter's or module's name in the plain model, without what wrappers add.
 
@@ -179,15 +185,28 @@ def _expert_shape(model: nn.Module, config) -> dict[str, int | list[int]]:
 
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Run the model without dropout or caches of random state, and leave its modes as found."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
+    """Run the model without dropout, and leave its modes and the random state as found."""
+    with _mode(model, training=False):
+        yield
+
+
+@contextmanager
+def training_mode(model: nn.Module) -> Iterator[None]:
+    """Run the model as in training, and leave its modes and the random state as found."""
+    with _mode(model, training=True):
+        yield
+
+
+@contextmanager
+def _mode(model: nn.Module, training: bool) -> Iterator[None]:
+    found = {module: module.training for module in model.modules()}
+    model.train(training)
     try:
         with torch.random.fork_rng(devices=_cuda_devices(model)):
             yield
     finally:
-        for module in training:
-            module.training = True
+        for module, mode in found.items():
+            module.training = mode
 
 
 def _cuda_devices(model: nn.Module) -> list[torch.device]:
@@ -211,6 +230,18 @@ def block_stack(model: nn.Module) -> tuple[str, nn.ModuleList]:
         UnitsError: There is no such list, or more than one.
     """
     return _block_stack(unwrap(model))
+
+
+def decoder_of(model: nn.Module) -> nn.Module:
+    """The module that owns the blocks: from token embeddings to what enters the head.
+
+    It is not always what Transformers calls ``base_model``: OPT's head is fed by a part of that.
+
+    Raises:
+        UnitsError: As ``block_stack``.
+    """
+    plain = plain_model(model)
+    return plain.get_submodule(block_stack(plain)[0].rpartition(".")[0])
 
 
 def _block_stack(model: nn.Module) -> tuple[str, nn.ModuleList]:

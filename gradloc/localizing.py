@@ -19,7 +19,7 @@ from gradloc.batches import dataset_rows, pad_token_id
 from gradloc.cost import DEFAULT_HELD_TOKENS
 from gradloc.errors import MethodError
 from gradloc.layers import find_units
-from gradloc.measuring import profile_probes
+from gradloc.measuring import draw_probes, profile_probes
 from gradloc.methods.input_shield import InputShieldCallback, trained_shields
 from gradloc.methods.kept_texts import encoded_rows, fact_texts
 from gradloc.methods.pull_back import PullBackCallback, check_shares
@@ -28,7 +28,7 @@ from gradloc.plan import LayerPlan
 from gradloc.probes import ProbeSet
 from gradloc.profile import GradientProfile
 from gradloc.recipe import MeasureConfig
-from gradloc.selection import DEFAULT_POLICY, select_layers, step_setting
+from gradloc.selection import DEFAULT_POLICY, check_options, select_layers, step_setting
 
 logger = logging.getLogger(__name__)
 
@@ -62,8 +62,9 @@ class Localization:
             which it was measured, and none with any other.
         kl: Weight of the KL to the base model on the passages on facts that ship with gradloc, 0
             for none. ``None``: 1 with the default policy, and none with any other.
-        keep: Share of the change that stays when training ends, 1 for all of it. ``None``: 0.75
-            with the default policy, 1 with any other.
+        keep: Share of the change that stays when training ends, 1 for all of it; below 1, norm
+            weights and biases return altogether. ``None``: 0.75 with the default policy, 1 with any
+            other.
         momentum: Adam's first beta. ``None``: 0 with the default policy in place of the usual
             0.9; else what the training arguments say.
         seed: Which probes and texts are drawn.
@@ -71,6 +72,8 @@ class Localization:
     Raises:
         MethodError: The strength or the weight is below 0, or the share or the momentum out of
             range.
+        MeasurementError: No probe may choose layers.
+        SelectionError: There is no such policy, or it has no such option.
     """
 
     probes: ProbeSet
@@ -85,6 +88,9 @@ class Localization:
     seed: int = 0
 
     def __post_init__(self):
+        # What can be told now is not left to the time when the model has been measured.
+        check_options(self.policy, self.options)
+        draw_probes(self.probes, 1, self.seed)
         if self.shield is not None and not self.shield >= 0:
             raise MethodError(f"shield: its strength must be 0 or more; found {self.shield!r}.")
         if self.kl is not None and not self.kl >= 0:
@@ -197,8 +203,14 @@ class Localization:
                     tokenizer=tokenizer,
                 )
             )
-        can_act = self.keep is not None or own
+        can_act = self.keep is not None or (own and _trains_matrices(model))
         if self.kept < 1 and can_act and not _is_given(PullBackCallback, given, keep=self.keep):
+            if not _trains_matrices(model):
+                raise MethodError(
+                    f"keep={self.keep:g}: nothing but norms and biases trains, and those return to "
+                    "where they were, so nothing would be left of the training. Leave keep out, or "
+                    "take a plan that trains more."
+                )
             found.append(PullBackCallback(self.kept))
         return found
 
@@ -248,6 +260,10 @@ def _is_given(
             f"{option}=...), and they would act twice. Leave one of them out."
         )
     return True
+
+
+def _trains_matrices(model: nn.Module) -> bool:
+    return any(p.requires_grad and p.dim() > 1 for p in model.parameters())
 
 
 def trains_own_weights(model: nn.Module) -> bool:

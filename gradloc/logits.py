@@ -10,6 +10,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from gradloc.layers import plain_model
+
 
 def logits_at(
     model: nn.Module, input_ids: Tensor, positions: Tensor, attention_mask: Tensor | None = None
@@ -54,5 +56,5 @@ def forward_at(
 
 
 def _takes_positions(model: nn.Module) -> bool:
-    plain = model.get_base_model() if hasattr(model, "get_base_model") else model
+    plain = plain_model(model)
     return "logits_to_keep" in inspect.signature(plain.forward).parameters

@@ -46,11 +46,6 @@ def profile_probes(
         MeasurementError: No probe or no text is left to measure.
     """
     chosen = draw_probes(probes, config.n_probes, seed)
-    if not chosen:
-        raise MeasurementError(
-            f"none of the {len(probes)} probes can choose layers: all are invariant or kept for "
-            "evaluation. Give probes of group new or updated, without split 'evaluation'."
-        )
     texts = [text for text in reference if text.strip()]
     if not texts:
         raise MeasurementError("there is no reference text to measure interference with.")
@@ -89,17 +84,25 @@ def draw_probes(probes: ProbeSet, n: int, seed: int) -> list[Probe]:
 
     Taking one probe of every entity before a second of any gives the widest view of the new
     facts for the same number of sequences.
+
+    Raises:
+        MeasurementError: There is none.
     """
     by_entity: dict[str, list[Probe]] = {}
     for probe in probes:
         if probe.group != "invariant" and probe.split != "evaluation":
             by_entity.setdefault(probe.entity or probe.id, []).append(probe)
+    if not by_entity:
+        raise MeasurementError(
+            f"none of the {len(probes)} probes can choose layers: all are invariant or kept for "
+            "evaluation. Give probes of group new or updated, without split 'evaluation'."
+        )
     generator = random.Random(seed)
     groups = list(by_entity.values())
     generator.shuffle(groups)
     for group in groups:
         generator.shuffle(group)
-    turns = max(map(len, groups), default=0)
+    turns = max(map(len, groups))
     drawn = [group[turn] for turn in range(turns) for group in groups if turn < len(group)]
     return drawn[:n]
 

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from gradloc.errors import GradlocError
-from gradloc.layers import block_stack, unwrap
+from gradloc.layers import block_stack, decoder_of, plain_model
 
 # In the order in which a forward pass meets them.
 PARTS = ("prefix", "suffix", "head")
@@ -24,7 +24,7 @@ class MixedPrecision:
 
     def __init__(self, model: nn.Module, parts: Collection[str], lowest_block: int):
         self._parts = frozenset(parts)
-        decoder, lowest = model.base_model, block_stack(model)[1][lowest_block]
+        decoder, lowest = decoder_of(model), block_stack(model)[1][lowest_block]
         self._device = next(model.parameters()).device.type
         self._context: torch.autocast | None = None
         self._running = False  # the decoder may be called without its model, and then has no head
@@ -91,6 +91,4 @@ def compute_in_bfloat16(
             "bfloat16: there is no frozen prefix, since the plan trains block 0, the embeddings or "
             "no block at all. Leave 'prefix' out, or choose a plan whose lowest block is higher."
         )
-    model = unwrap(model)
-    model = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return MixedPrecision(model, parts, lowest_block or 0)
+    return MixedPrecision(plain_model(model), parts, lowest_block or 0)

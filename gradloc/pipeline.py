@@ -16,7 +16,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gradloc.artifacts import PLAN_FILE, SCORES_FILE, TRAINING_FILE, read_json
+from gradloc.artifacts import (
+    DOCUMENTS_FILE,
+    PLAN_FILE,
+    SCORES_FILE,
+    TRAINING_FILE,
+    read_json,
+)
 from gradloc.errors import RunError
 from gradloc.plan import LayerPlan
 from gradloc.probes import ProbeSet, load_probes
@@ -54,7 +60,7 @@ def run(recipe: Recipe, *, force: bool = False, say: Say = lambda text: None) ->
         The run folder.
 
     Raises:
-        RunError: The folder belongs to another recipe.
+        RunError: The folder belongs to another recipe, or to a stream.
         GradlocError: A stage failed; finished stages stay.
     """
     run_dir = recipe.run_dir
@@ -125,9 +131,14 @@ def open_run(recipe: Recipe, *, force: bool = False) -> None:
     """Make a run's folder, or see that it belongs to this recipe.
 
     Raises:
-        RunError: It belongs to another recipe and ``force`` is not given.
+        RunError: It belongs to another recipe and ``force`` is not given, or to a stream.
     """
     run_dir = recipe.run_dir
+    if (run_dir / DOCUMENTS_FILE).is_file():
+        raise RunError(
+            f"{run_dir} holds a stream. Give the run another name (--set name=...), or remove the "
+            "folder."
+        )
     kept = run_dir / "recipe.yaml"
     if force:
         for name in STAGE_FILES:

@@ -113,10 +113,12 @@ class LayerPlan:
         """Build a plan from ``to_dict``'s values.
 
         Raises:
-            GradlocError: Another kind of file, an unknown format or unknown keys.
+            GradlocError: Another kind of file, no unit, an unknown format or unknown keys.
         """
         if not isinstance(data, dict) or not isinstance(data.get("scale"), dict):
             raise GradlocError(f"{source}: not a layer plan of gradloc ('scale' is missing).")
+        if not data["scale"]:
+            raise GradlocError(f"{source}: a layer plan without units ('scale' is empty).")
         data = {key: value for key, value in data.items() if key != "kind"}
         if (found := data.pop("format", FORMAT)) != FORMAT:
             raise GradlocError(f"{source}: plan format {found}, this version reads {FORMAT}.")

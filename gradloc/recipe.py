@@ -26,6 +26,7 @@ from gradloc.recipe_checks import (
     check_names,
     check_streaming,
     check_training,
+    training_key,
 )
 from gradloc.schema import build, did_you_mean, report_mismatch
 from gradloc.shipped import shipped_names, shipped_path
@@ -356,9 +357,11 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
         source.report("", "the file is empty; a recipe needs at least the line 'name: ...'")
     elif source.data is not None and not isinstance(source.data, dict):
         report_mismatch(source, "", ["map"], source.data)
+    elif source.data is not None and "corpora" in source.data:
+        raise RecipeError(path, [f"is a sweep; run it with: gradloc sweep {path}"])
     elif source.data is not None:
         apply_overrides(source, overrides)
-        recipe = build(Recipe, source)
+        recipe = build(Recipe, source, training_key)
         # These stand below recipes in the line; only names and checks are needed here.
         from gradloc.corpus import READERS
         from gradloc.injection.checks import check_injection

@@ -192,6 +192,17 @@ def check_training(source: Source) -> None:
                 _check_argument(source, f"{key}.{name}", value, hints[name])
 
 
+def training_key(key: str) -> str:
+    """Where an unknown key of a recipe or arm belongs, if it is a training argument; or nothing."""
+    owner, _, name = key.rpartition(".")
+    if name in SET_BY_GRADLOC or not re.fullmatch(r"(arms\.[^.]+)?", owner):
+        return ""
+    from transformers import TrainingArguments
+
+    known = {item.name for item in dataclasses.fields(TrainingArguments) if item.init}
+    return f"{owner}.training.{name}".lstrip(".") if name in known else ""
+
+
 def check_streaming(source: Source) -> None:
     """Note a streamed corpus whose training has no end: its length is not known beforehand."""
     corpus, training = (source.data.get(key) for key in ("corpus", "training"))

@@ -7,7 +7,7 @@ problems added to the source. It reads no file and knows nothing of recipes.
 import dataclasses
 import difflib
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, get_args, get_type_hints
 
 import yaml
@@ -111,12 +111,13 @@ def report_mismatch(source: Source, key: str, kinds: Collection[str], value: Any
     source.report(key, mismatch(kinds, value, source.scalars.get(key)))
 
 
-def build(cls: type, source: Source) -> Any:
+def build(cls: type, source: Source, place_of: Callable[[str], str] = lambda key: "") -> Any:
     """Make the dataclass, or note why it cannot be made.
 
     Args:
         cls: A pydantic dataclass.
         source: What was read; problems are added to it.
+        place_of: Dotted unknown key -> the key that is meant, where it belongs elsewhere.
 
     Returns:
         The dataclass, or ``None`` where pydantic found a problem.
@@ -132,7 +133,9 @@ def build(cls: type, source: Source) -> Any:
                 known = _field_names(cls, detail["loc"][:-1])
                 # The value may be a trap as well: both are said, the key first.
                 earlier = source.problems.pop(key, "")
-                hint = f"unknown key. {did_you_mean(detail['loc'][-1], known)}"
+                name, place = detail["loc"][-1], place_of(key)
+                near = f"Did you mean '{place}'?" if place else did_you_mean(name, known)
+                hint = f"unknown key. {near}"
                 source.report(key, f"{hint} Also, {earlier}" if earlier else hint)
             elif kind == "missing":
                 source.report(key, f"is missing; add the line '{detail['loc'][-1]}: ...'")

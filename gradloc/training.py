@@ -20,6 +20,7 @@ from gradloc.batches import collate, pad_token_id
 from gradloc.callback import GradLocCallback
 from gradloc.corpus import read_corpus
 from gradloc.errors import GradlocError
+from gradloc.layers import find_units
 from gradloc.measuring import recipe_reference
 from gradloc.memory import PeakMemory
 from gradloc.methods import Method, Setting, build_methods
@@ -66,7 +67,7 @@ def train(
     Args:
         recipe: The recipe.
         plan: The plan, or the path of its file.
-        arm: Which arm's training arguments to use; default: the first.
+        arm: Which arm's training arguments and methods to use; default: the first.
         out_dir: Folder of the checkpoint; default: ``checkpoint`` in the run folder.
         probes: The run's probes; default: built from the recipe.
 
@@ -75,7 +76,8 @@ def train(
         written last, ``training.json``.
 
     Raises:
-        GradlocError: Bad input, or a disk that is full while saving.
+        PlanMismatchError: The plan is for a model with other units; nothing is written.
+        GradlocError: Other bad input, or a disk that is full while saving.
     """
     plan = as_plan(plan)
     arm = arm or next(iter(recipe.arms))
@@ -83,6 +85,8 @@ def train(
     corpus = read_corpus(recipe.corpus, seed=recipe.seed)
     probes = probes if probes is not None else build_probes(recipe, corpus)
     model = load_model(recipe.model, dtype=recipe.dtype)
+    # Before methods record what the base predicts, which takes long and leaves files.
+    plan.check_units(tuple(unit.info for unit in find_units(model, plan.granularity)))
     tokenizer = load_tokenizer(recipe.model)
     methods = build_methods(recipe.arms[arm].methods)
     arguments = _arguments(recipe, recipe.arms[arm], methods, out_dir)

@@ -8,13 +8,14 @@ from pathlib import Path
 
 from gradloc.acquisition.record import AcquisitionRecord
 from gradloc.artifacts import read_json
-from gradloc.errors import GradlocError
+from gradloc.errors import GradlocError, RecipeError
 from gradloc.evaluation import load_suite
 from gradloc.plan import LayerPlan
 from gradloc.probes import load_probes
 from gradloc.profile import GradientProfile
-from gradloc.recipe import load_recipe
+from gradloc.recipe import find_recipe, load_recipe
 from gradloc.results import EvalResult
+from gradloc.shipped import shipped_names
 from gradloc.sweep.config import load_sweep
 from gradloc.sweep.records import SweepRecord
 from gradloc.yaml_source import read_yaml
@@ -22,6 +23,9 @@ from gradloc.yaml_source import read_yaml
 
 def validate_file(path: Path) -> str:
     """Load a recipe, sweep, suite, probe file, plan, profile, results file or record.
+
+    Args:
+        path: The file, or the name of a recipe, sweep or suite that comes with gradloc.
 
     Returns:
         What it is and what it holds, in a few words.
@@ -43,25 +47,32 @@ def validate_file(path: Path) -> str:
 
 def _yaml(path: Path) -> str:
     """A sweep has ``corpora``, a suite ``probes`` but none of a recipe's own keys."""
-    keys = set()
-    if path.is_file():
-        data = read_yaml(path.read_text(encoding="utf-8")).data
-        keys = set(data) if isinstance(data, dict) else set()
+    try:
+        data = read_yaml(find_recipe(path).read_text(encoding="utf-8", errors="replace")).data
+    except RecipeError:
+        if path.stem not in shipped_names("evaluation"):
+            raise
+        return _suite(path)
+    keys = set(data) if isinstance(data, dict) else set()
     if "corpora" in keys:
         sweep = load_sweep(path)
         return f"sweep {sweep.name} of {', '.join(sweep.corpora)}, arms {', '.join(sweep.arms)}"
     if keys and keys.isdisjoint({"model", "training", "arms", "corpus", "measure"}):
-        suite = load_suite(path)
-        tasks = [task for task in dict.fromkeys(p.task for p in suite.probes) if task]
-        named = f", tasks {', '.join(tasks)}" if tasks else ""
-        return f"suite {suite.name}, {_counted(len(suite.probes), 'probe')}{named}"
+        return _suite(path)
     recipe = load_recipe(path)
     return f"recipe {recipe.name}, arms {', '.join(recipe.arms)}"
 
 
+def _suite(path: Path) -> str:
+    suite = load_suite(path)
+    tasks = [task for task in dict.fromkeys(p.task for p in suite.probes) if task]
+    named = f", tasks {', '.join(tasks)}" if tasks else ""
+    return f"suite {suite.name}, {_counted(len(suite.probes), 'probe')}{named}"
+
+
 def _json(path: Path) -> str:
-    kind = read_json(path, "plan, profile, results or record")
-    kind = kind.get("kind", "plan") if isinstance(kind, dict) else None
+    data = read_json(path, "plan, profile, results or record")
+    kind = data.get("kind") if isinstance(data, dict) else None
     if kind == "profile":
         profile = GradientProfile.load(path)
         return f"profile of {len(profile.units)} units, {len(profile.probe_norms)} probe sequences"
@@ -73,6 +84,9 @@ def _json(path: Path) -> str:
     if kind == "acquisition":
         record = AcquisitionRecord.load(path)
         return f"record of {len(record.probe_ids)} probes at {len(record.steps)} steps"
+    # A plan written by hand has no kind.
+    if kind != "plan" and not (kind is None and isinstance(data, dict) and "scale" in data):
+        raise GradlocError(f"{path}: no plan, profile, results or record of a sweep.")
     plan = LayerPlan.load(path)
     return f"plan that trains {len(plan.trained)} of {len(plan.scale)} units"
 

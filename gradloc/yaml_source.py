@@ -159,7 +159,8 @@ def apply_overrides(source: Source, overrides: Iterable[str]) -> None:
         path, equals, text = override.partition("=")
         path = path.strip()
         if not equals or not path:
-            source.report(f"override '{override}'", "has no key; write key.path=value")
+            lacking = "key" if equals else "value"
+            source.report(f"override '{override}'", f"has no {lacking}; write key.path=value")
             continue
         # What stood there before no longer matters.
         for table in (source.scalars, source.lines, source.problems):

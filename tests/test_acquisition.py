@@ -152,6 +152,7 @@ def test_a_resumed_training_continues_the_record(tmp_path, character_tokenizer, 
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     checkpoint = tmp_path / "checkpoint-4"
     # Either copy is enough.
+    checkpoint = checkpoint.rename(tmp_path / "kept")
     if lost:
         ({"folder": tmp_path, "checkpoint": checkpoint}[lost] / RECORD_FILE).unlink()
     again = AcquisitionCallback(PROBES, 2, exposures=SCHEDULE)

@@ -348,6 +348,8 @@ def test_the_command_writes_result_and_pictures_and_prints_json(folder, tmp_path
     svg = out.with_suffix(".svg").read_text()
     assert "top1_cached" in svg and "var(--" not in svg
     assert out.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+    again = CliRunner().invoke(bench, ["./nowhere", "--out", str(tmp_path / "other.json")])
+    assert isinstance(again.exception, GradlocError) and again.output == "", "no bar before it"
     again = CliRunner().invoke(bench, command)
     assert isinstance(again.exception, GradlocError) and "--force" in str(again.exception)
 

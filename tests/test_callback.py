@@ -22,6 +22,7 @@ from gradloc.cost import DEFAULT_HELD_TOKENS
 from gradloc.errors import (
     FrozenParametersChangedError,
     GradlocError,
+    MeasurementError,
     MethodError,
     PlanMismatchError,
     SelectionError,
@@ -249,6 +250,22 @@ def test_checkpointing_does_not_carry_the_backward_pass_below_the_plan(tmp_path)
     model.model.layers[2].mlp.register_full_backward_hook(lambda *args: reached.append(2))
     trainer.train()
     assert set(reached) == {2}
+
+
+def test_where_one_process_has_several_gpus_hooks_on_the_model_are_left_out(tmp_path):
+    """nn.DataParallel copies the model at each step, and hooks would go on with the first one."""
+
+    def train(**options):
+        plan = plan_for(build_model("llama_tied"))
+        trainer = trainer_for(tmp_path, GradLocCallback(plan, **options))
+        trainer.args._n_gpu = 2
+        trainer.train()
+        return trainer.model
+
+    assert "forward" not in vars(train().lm_head)
+    for name, value in {"cache": tmp_path, "label_loss": True, "bfloat16": ["head"]}.items():
+        with pytest.raises(GradlocError, match=f"{name}=.*nn.DataParallel"):
+            train(**{name: value})
 
 
 def test_gradient_accumulation_gives_the_same_weights_as_a_larger_batch(tmp_path):
@@ -599,6 +616,29 @@ def test_a_resumed_training_is_shielded_again(tmp_path, restore_states):
         assert len(callbacks_of(trainer, kind)) == 1, "a second train() protects once"
 
 
+def test_what_cannot_be_measured_or_chosen_is_refused_before_any_training(tmp_path):
+    probes, reference = write_probes(tmp_path)
+    for wrong, match in (
+        ({"policy": "interference"}, "is unknown. Did you mean"),
+        ({"kepe": 0.5}, "no option 'kepe'"),
+        ({"bfloat16": "head"}, r"give a list of parts, \['head'\]"),
+    ):
+        with pytest.raises(GradlocError, match=match):
+            GradLocCallback.from_probes(probes, reference=reference, **wrong)
+    rows = [json.loads(line) | {"group": "invariant"} for line in probes.read_text().splitlines()]
+    probes.write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(MeasurementError, match="none of the 4 probes can choose layers"):
+        GradLocCallback.from_probes(probes, reference=reference)
+
+
+@pytest.mark.parametrize(("rate", "warned"), [(5e-5, True), (4e-3, False)])
+def test_the_trainers_own_rate_is_too_low_for_shielded_steps(tmp_path, caplog, rate, warned):
+    probes, reference = write_probes(tmp_path)
+    callback = GradLocCallback.from_probes(probes, reference=reference, kl=0)
+    shielding_trainer(tmp_path, callback, max_steps=1, learning_rate=rate).train()
+    assert ("twenty to forty times" in caplog.text) is warned
+
+
 def test_protection_is_left_out_where_it_is_not_wanted_or_cannot_act(tmp_path, caplog):
     probes, reference = write_probes(tmp_path)
 
@@ -627,6 +667,17 @@ def test_protection_is_left_out_where_it_is_not_wanted_or_cannot_act(tmp_path, c
         train(adapters(), shield=1.0)
     with pytest.raises(MethodError, match="adapters train"):
         train(adapters(), keep=0.5)
+
+    def norms_alone():
+        model = build_model("llama_tied").train()
+        for parameter in model.parameters():
+            parameter.requires_grad_(parameter.dim() == 1)
+        return model
+
+    # Norms return altogether, so nothing would be left.
+    assert train(norms_alone())[2] is False
+    with pytest.raises(MethodError, match="nothing but norms and biases trains"):
+        train(norms_alone(), keep=0.5)
     with pytest.raises(MethodError, match="0 or more"):
         GradLocCallback.from_probes(probes, reference=reference, shield=-1)
     with pytest.raises(MethodError, match="kl: its weight must be 0 or more"):

@@ -165,6 +165,28 @@ def test_validate_reports_every_file(gradloc, tmp_path, tiny_checkpoint):
     assert "'1e-3' is text in YAML; write 1.0e-3" in err
 
 
+def test_validate_knows_what_is_shipped_by_name(gradloc):
+    code, out, err = gradloc("validate", "quickstart", "sweeps/frontier", "temporal")
+    assert code == 0, err
+    kinds = [line.split(": ")[1].split()[0] for line in out.splitlines()]
+    assert kinds == ["recipe", "sweep", "suite"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"kind": "stream"}', "no plan, profile, results or record of a sweep"),
+        ('{"n_steps": 3}', "no plan, profile, results or record of a sweep"),
+        ("[]", "no plan, profile, results or record of a sweep"),
+        ('{"scale": {}}', "'scale' is empty"),
+    ],
+)
+def test_validate_says_what_json_is_not(gradloc, tmp_path, text, message):
+    (tmp_path / "some.json").write_text(text)
+    code, _, err = gradloc("validate", "some.json")
+    assert code == 2 and message in err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -175,6 +197,12 @@ def test_validate_reports_every_file(gradloc, tmp_path, tiny_checkpoint):
         (["report", "."], "gradloc evaluate"),
         (["evaluate", "nowhere/model", "--fail-if", "x"], "cannot be read; write it like"),
         (["evaluate", "nowhere/model", "--lm-eval-limit", "x"], "not a valid integer"),
+        (["evaluate", "nowhere/model", "--fail-if", "forgetting.x > 0"], "without --baseline"),
+        (["measure", "nowhere/model", "--probes", "p", "--n-probes", "0"], "range x>=1"),
+        (["measure", "nowhere/model", "--probes", "p", "--n-reference", "-3"], "range x>=1"),
+        (["measure", "nowhere/model", "--probes", "p", "--max-length", "1"], "range x>=2"),
+        (["run", "sweeps/frontier"], "1 problem\n  is a sweep; run it with: gradloc sweep sweeps/"),
+        (["sweep", "quickstart"], "1 problem\n  is a recipe; run it with: gradloc run quickstart"),
         (["selec"], "No such command"),
         (["select"], "Missing argument"),
     ],

@@ -6,7 +6,12 @@ from conftest import build_model
 from peft import LoraConfig, get_peft_model
 
 from gradloc import freeze_layers
-from gradloc.errors import FrozenParametersChangedError, PlanMismatchError, SelectionError
+from gradloc.errors import (
+    FrozenParametersChangedError,
+    GradlocError,
+    PlanMismatchError,
+    SelectionError,
+)
 from gradloc.freezing import check_trains_something, scale_learning_rates
 from gradloc.layers import find_units
 from gradloc.plan import LayerPlan
@@ -113,6 +118,43 @@ def test_a_plan_for_another_model_is_refused_before_anything_changes(llama):
 def test_a_plan_that_trains_nothing_is_refused_for_training(llama):
     with pytest.raises(SelectionError, match="freezes everything"):
         check_trains_something(plan_for(llama, chosen=()))
+
+
+class Derived(torch.optim.SGD):
+    """Its step calls its parent's, which has hooks too once a plain one has been made."""
+
+    def step(self, closure=None):
+        return super().step(closure)
+
+
+class Counting(Derived):
+    """It counts its steps in the groups, as schedule-free optimizers do."""
+
+    def step(self, closure=None):
+        for group in self.param_groups:
+            group["k"] = group.get("k", 0) + 1
+        return super().step(closure)
+
+
+def test_a_step_within_a_step_is_scaled_once():
+    ends = []
+    for rate, scale in ((1e-2, 0.5), (5e-3, 1.0)):
+        model = build_model("llama_tied")
+        torch.optim.SGD(model.parameters())
+        optimizer = Derived(model.parameters(), lr=rate)
+        scale_learning_rates(optimizer, dict.fromkeys(model.parameters(), scale))
+        train(model, optimizer)
+        ends.append(model)
+    for a, b in zip(ends[0].parameters(), ends[1].parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_an_optimizer_that_counts_in_its_groups_cannot_be_scaled():
+    model = build_model("llama_tied")
+    optimizer = Counting(model.parameters(), lr=1e-2)
+    scale_learning_rates(optimizer, {p: 0.5 for p in model.model.layers[0].parameters()})
+    with pytest.raises(GradlocError, match="Counting counts in its parameter groups"):
+        train(model, optimizer)
 
 
 @pytest.mark.parametrize("fused", [False, True])

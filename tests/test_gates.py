@@ -1,7 +1,7 @@
 import pytest
 
 from gradloc.errors import GradlocError
-from gradloc.gates import parse_gate
+from gradloc.gates import parse_gate, require_baseline
 from gradloc.results import ArmResult, EvalResult, Figure
 
 
@@ -64,6 +64,13 @@ def test_conditions_that_cannot_be(condition, message):
     with pytest.raises(GradlocError, match="--fail-if") as caught:
         parse_gate(condition)
     assert message in str(caught.value)
+
+
+def test_only_scores_can_be_judged_without_a_baseline():
+    require_baseline([parse_gate("scores.known_facts < 0.9")])
+    for kind in ("uptake", "forgetting", "versus_full"):
+        with pytest.raises(GradlocError, match=f"without --baseline there is no {kind}"):
+            require_baseline([parse_gate(f"{kind}.x > 0")])
 
 
 def test_unknown_metrics_name_the_nearest():

@@ -57,6 +57,13 @@ def test_reference_text_defaults_to_the_shipped_passages():
     assert len(reference_texts(None)) > 20
 
 
+@pytest.mark.parametrize("name", ["ref.json", "ref.csv", "ref.TSV", "ref.parquet", "ref.json.gz"])
+def test_reference_text_in_another_form_is_refused(tmp_path, name):
+    (tmp_path / name).write_text('[{"text": "The sea is wide."}]')
+    with pytest.raises(CorpusError, match=rf"{name}: expected \.jsonl .* or \.txt"):
+        reference_texts(tmp_path / name)
+
+
 def test_a_profile_records_how_it_was_drawn(tiny_checkpoint):
     model, tokenizer = load_model(tiny_checkpoint), load_tokenizer(tiny_checkpoint)
     texts = ["The sea is wide.", "Rain falls on the hills."]

@@ -454,6 +454,8 @@ def test_the_command(gradloc, tuned_pair, probes, character_tokenizer, tmp_path)
 
     code, text, err = gradloc("merge", *sides, "--scale", "0.5", "--out", tmp_path / "half")
     assert code == 0 and text.strip() == str(tmp_path / "half"), err
+    code, _, err = gradloc("merge", *sides, "--scale", "1.5", "--out", tmp_path / "beyond")
+    assert code == 0, err
     code, text, _ = gradloc(
         "merge", *sides, "--plan", out / "plan.json", "--out", tmp_path / "again", "--json"
     )
@@ -466,6 +468,8 @@ def test_the_command(gradloc, tuned_pair, probes, character_tokenizer, tmp_path)
         (("--scale", 1, "--solve", *files), "--scale and --solve"),
         (("--solve",), "--solve needs --probes"),
         (("--scale", 1, *files[:2]), "--probes belongs to --solve"),
+        (("--scale", 70), "--scale 70 goes 70 times as far as TUNED"),
+        (("--plan", "p", "--default-scale", 70), "for 70 % write 0.7"),
     ):
         code, _, err = gradloc("merge", *sides, *wrong, "--out", tmp_path / "no")
         assert code == 2 and message in err

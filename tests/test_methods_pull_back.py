@@ -6,11 +6,15 @@ from types import SimpleNamespace
 import pytest
 import torch
 from conftest import build_model
-from hand_training import by_trainer, largest_gap, moved, plan_for
+from hand_training import arguments, by_trainer, largest_gap, moved, plan_for
+from safetensors.torch import load_file, save_file
 from test_callback import run_on_two_processes
 
 from gradloc.errors import MethodError
 from gradloc.methods import build_method
+from gradloc.methods.badam import BAdam
+from gradloc.methods.base import Setting
+from gradloc.methods.lisa import Lisa
 from gradloc.methods.pull_back import START_FILE, PullBackCallback
 
 
@@ -52,11 +56,28 @@ def test_the_start_rides_with_checkpoints(tmp_path):
         return by_trainer(tmp_path, model, callbacks, plan_for(model), resume, **changes).model
 
     straight = train(save_strategy="steps", save_steps=2)
-    checkpoint = tmp_path / "checkpoint-2"
+    # A checkpoint may be resumed from anywhere, and another's may lie where this one would save.
+    checkpoint = (tmp_path / "checkpoint-2").rename(tmp_path / "kept")
+    (tmp_path / "checkpoint-2").mkdir()
+    others = {name: weight + 1 for name, weight in load_file(checkpoint / START_FILE).items()}
+    save_file(others, tmp_path / "checkpoint-2" / START_FILE)
     assert largest_gap(straight, train(str(checkpoint))) == 0
     (checkpoint / START_FILE).unlink()
     with pytest.raises(MethodError, match="Start anew"):
         train(str(checkpoint))
+
+
+@pytest.mark.parametrize("turns", [Lisa(n_blocks=1, period=1), BAdam(period=1)])
+def test_blocks_that_rest_at_the_end_are_pulled_back_too(tmp_path, turns):
+    found = []
+    for order in (1, -1):
+        model = build_model("llama_tied")
+        setting = Setting(model, None, None, arguments(tmp_path))
+        callbacks = [PullBackCallback(0.5), *turns.callbacks(setting)][::order]
+        by_trainer(tmp_path, model, callbacks, plan_for(model))
+        found.append(model)
+    assert largest_gap(*found) == 0
+    assert moved(found[0])
 
 
 def test_low_precision_weights_are_pulled_back_in_float32():

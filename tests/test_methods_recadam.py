@@ -140,6 +140,14 @@ def test_an_unstable_pull_is_refused_and_only_that(tmp_path, gamma):
             by_trainer(tmp_path, model, [callback])
 
 
+def test_a_pull_is_unstable_by_the_rate_that_a_plan_gives(tmp_path):
+    model = build_model("llama_tied")
+    plan = plan_for(model, scale=3.0)
+    callback = RecAdamCallback(starting_weights(model, plan), gamma=1000.0, k=20.0, t0=0.75)
+    with pytest.raises(MethodError, match="Set gamma below 666"):
+        by_trainer(tmp_path, model, [callback], plan)
+
+
 def test_recadam_refuses_other_optimizers_and_options(tmp_path):
     model = build_model("llama_tied")
     with pytest.raises(MethodError, match="the optimizer is SGD"):

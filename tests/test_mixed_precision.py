@@ -3,7 +3,7 @@
 import pytest
 import torch
 from conftest import build_model
-from test_prefix_cache import Rows, frozen, loss_and_gradients, rows, same_run
+from test_prefix_cache import Rows, build_opt, frozen, loss_and_gradients, rows, same_run
 from test_prefix_cache import run as trained
 
 from gradloc.errors import GradlocError
@@ -47,6 +47,24 @@ def test_each_part_alone_is_in_bfloat16(parts):
     plain = model(input_ids=ids, use_cache=False).logits
     assert plain.dtype == torch.float32 and torch.equal(plain, by_hand(model, ids, ()))
     assert not parts or not torch.equal(plain, found.float())
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_parts_are_told_apart_where_the_base_model_is_not_called(part):
+    model = frozen(build_opt())
+    seen = {}
+    blocks = model.model.decoder.layers
+    for name, module in (
+        ("prefix", blocks[0].fc1),
+        ("suffix", blocks[2].fc1),
+        ("head", model.lm_head),
+    ):
+        module.register_forward_hook(
+            lambda m, a, output, name=name: seen.update({name: output.dtype})
+        )
+    compute_in_bfloat16(model, (part,), LOWEST)
+    model(**rows(9))
+    assert {name for name, dtype in seen.items() if dtype == torch.bfloat16} == {part}
 
 
 @pytest.mark.parametrize("parts", [("prefix",), ("head",), ("suffix",)])

@@ -15,15 +15,15 @@ PACKAGE = Path(gradloc.__file__).parent
 ORDER = [
     "errors", "artifacts", "environment", "profile", "plan", "results", "yaml_source", "schema",
     "shipped", "recipe_checks", "recipe", "layers", "probes", "benchmarks", "spans", "corpus",
-    "models", "checkpoints", "batches", "logits", "memory", "sequences", "sums", "one_at_a_time",
-    "gram", "weight_spectrum", "progress", "gradients", "reliability", "cost", "selection",
-    "measuring", "freezing", "label_loss", "mixed_precision", "prefix_cache", "metrics",
-    "frontier", "scoring", "answers", "readings", "score_log", "lm_harness", "injection",
-    "preparation", "suite_metrics", "harness_measures", "suites", "comparison", "acquisition",
-    "methods", "localizing", "trainer_hooks", "callback", "training_watch", "training_data",
-    "training",
-    "evaluation", "gates", "report", "analysis", "pipeline", "terminal", "commands",
-    "merging", "analyze", "planning", "bench", "sweep", "stream", "validation", "cli",
+    "models", "checkpoints", "batches", "logits", "memory", "sequences", "sums",
+    "one_at_a_time", "gram", "weight_spectrum", "progress", "gradients", "reliability", "cost",
+    "selection", "measuring", "freezing", "label_loss", "mixed_precision", "prefix_cache",
+    "metrics", "frontier", "scoring", "answers", "readings", "score_log", "lm_harness",
+    "injection", "preparation", "suite_metrics", "harness_measures", "suites", "comparison",
+    "trainer_hooks", "acquisition", "methods", "localizing", "callback", "training_watch",
+    "training_data", "training", "evaluation", "gates", "report", "analysis", "pipeline",
+    "terminal", "commands", "merging", "analyze", "planning", "bench", "sweep", "stream",
+    "validation", "cli",
 ]
 # fmt: on
 

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 import gradloc.pipeline
 from gradloc import EvalResult, LayerPlan, load_probes, load_recipe
 from gradloc.artifacts import read_json
-from gradloc.errors import RecipeError, RunError
+from gradloc.errors import PlanMismatchError, RecipeError, RunError
 from gradloc.layers import find_units
 from gradloc.pipeline import STAGE_FILES, arm_dir, run, train_stage
 
@@ -256,6 +256,13 @@ def test_another_recipe_does_not_touch_the_run(finished, recipe_file):
     with pytest.raises(RunError, match="finished checkpoint"):
         train_stage(load_recipe(recipe_file), LayerPlan.load(run_dir / "plan.json"))
     assert snapshot(run_dir) == before
+
+
+def test_a_plan_of_another_model_is_refused_before_anything_is_recorded(recipe_file):
+    recipe = load_recipe(recipe_file, ["arms={a: {methods: {reference_kl: {source: facts}}}}"])
+    with pytest.raises(PlanMismatchError):
+        train_stage(recipe, LayerPlan(scale={"model.layers.9.mlp": 1.0}))
+    assert not recipe.run_dir.exists()
 
 
 def test_force_starts_over(finished, recipe_file):

@@ -224,6 +224,8 @@ def test_the_command_on_a_model_shows_plans_of_position(tiny_checkpoint, tmp_pat
         (("--budget", 0.01), "no unit fits within budget 0.01.*the cheapest"),
         (("--budget", -1), "above 0"),
         (("--share", 80), "0.8 for 80 %"),
+        (("--budget", 50), "budget is a ratio to full training.*found 50"),
+        (("--memory-budget", 30), "memory_budget is a ratio.*found 30"),
         (("--batch-size", 0), "batch_size"),
         (("--policy", "interference_ration"), "Did you mean 'interference_ratio'"),
         (("--policy", "top_k", "--budget", 0.5), "no score"),

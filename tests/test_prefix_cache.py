@@ -13,7 +13,7 @@ from peft import LoraConfig, get_peft_model
 from safetensors import SafetensorError, safe_open
 from test_callback import arguments, plan_for
 from torch.utils.data import Dataset, IterableDataset
-from transformers import AutoModelForCausalLM, GPT2Config, Trainer
+from transformers import AutoModelForCausalLM, BioGptConfig, GPT2Config, OPTConfig, Trainer
 
 from gradloc import GradLocCallback
 from gradloc.batches import collate
@@ -107,6 +107,23 @@ def test_the_second_pass_skips_the_prefix_and_gives_the_same_bits(tmp_path, kind
     assert equal(first, expected) and equal(second, expected)
     cache.remove()
     assert equal(loss_and_gradients(model, batch), expected) and len(calls) == 2
+
+
+def build_opt():
+    """OPT calls its decoder itself, and not what Transformers names its base model."""
+    torch.manual_seed(0)
+    sizes = dict(hidden_size=32, word_embed_proj_dim=32, ffn_dim=64, num_hidden_layers=3)
+    config = OPTConfig(vocab_size=97, num_attention_heads=4, dropout=0.0, pad_token_id=1, **sizes)
+    return AutoModelForCausalLM.from_config(config).train()
+
+
+def test_the_decoder_is_found_where_the_head_is_fed_by_a_part_of_the_base_model(tmp_path):
+    model = frozen(build_opt())
+    expected = loss_and_gradients(model, rows(9, 7))
+    cache = PrefixCache(model, 2, CacheConfig(str(tmp_path)))
+    assert equal(loss_and_gradients(model, rows(9, 7)), expected)
+    assert equal(loss_and_gradients(model, rows(9, 7)), expected)
+    assert (cache.n_hits, cache.n_misses) == (1, 1)
 
 
 @pytest.fixture
@@ -412,6 +429,21 @@ def test_reasons_to_refuse(tmp_path):
         PrefixCache(frozen(gpt2), 2, config)
     with pytest.raises(CacheError, match="bfloat16"):
         CacheConfig(str(tmp_path), "int8")
+
+
+def test_a_prefix_that_is_random_in_training_is_refused(tmp_path):
+    """BioGPT keeps its dropout rates as numbers; NEFTune adds noise in a hook."""
+    torch.manual_seed(0)
+    sizes = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=4)
+    config = BioGptConfig(vocab_size=97, attention_probs_dropout_prob=0.0, **sizes)
+    dropping = frozen(AutoModelForCausalLM.from_config(config))
+    modes = [module.training for module in dropping.modules()]
+    with pytest.raises(CacheError, match="differs from pass to pass"):
+        PrefixCache(dropping, 2, CacheConfig(str(tmp_path)))
+    assert [module.training for module in dropping.modules()] == modes
+    with pytest.raises(CacheError, match="neftune_noise_alpha"):
+        run(tmp_path, cache=tmp_path / "cache", neftune_noise_alpha=5.0)
+    run(tmp_path, neftune_noise_alpha=5.0)
 
 
 def test_blocks_that_pass_on_more_than_hidden_states_are_refused(tmp_path):

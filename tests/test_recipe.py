@@ -297,7 +297,13 @@ def test_overrides(load, problems):
     assert problems(text, "corpus.cutof=no") == [
         "corpus.cutof: unknown key. Did you mean 'cutoff'?"
     ]
-    assert problems(text, "seed") == ["override 'seed': has no key; write key.path=value"]
+    assert problems(text, "seed") == ["override 'seed': has no value; write key.path=value"]
+    assert problems(text, "=1") == ["override '=1': has no key; write key.path=value"]
+    for key, place in (
+        ("learning_rate", "training.learning_rate"),
+        ("arms.full.bf16", "arms.full.training.bf16"),
+    ):
+        assert problems(text, f"{key}=1") == [f"{key}: unknown key. Did you mean '{place}'?"]
     assert problems(text, "name.x=1") == [
         "override 'name.x': leads to nothing that can be set in this file"
     ]

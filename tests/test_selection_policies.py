@@ -213,7 +213,8 @@ def test_a_budget_keeps_to_the_kind():
         (dict(policy="interference_set", k=13), "from 1 to 12"),
         (dict(policy="interference_rates", shrinkage=0), r"shrinkage .* in \[0.01, 1\]; found 0"),
         (dict(policy="interference_rates", cap=0.5), r"cap .* in \[1, inf\]; found 0.5"),
-        (dict(policy="interference_scaled", k=3), "no option 'k'. Options: none"),
+        (dict(policy="interference_scaled", k=3), "no option 'k'. Options: only, budget"),
+        (dict(onyl="mlp"), "Did you mean 'only'.*Options: k, parameter_fraction, only"),
     ],
 )
 def test_bad_requests_are_explained(kwargs, message):

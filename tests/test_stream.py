@@ -14,7 +14,7 @@ from gradloc.artifacts import read_json
 from gradloc.cli import cli
 from gradloc.corpus import read_corpus
 from gradloc.errors import CorpusError, GradlocError, ProbeError, RunError
-from gradloc.pipeline import make_profile
+from gradloc.pipeline import make_profile, open_run
 from gradloc.plan import LayerPlan
 from gradloc.profile import GradientProfile
 from gradloc.recipe import ArmConfig, CorpusConfig
@@ -627,6 +627,22 @@ def test_a_finished_stream_belongs_to_its_recipe(finished):
         )
     after = (finished.run_dir / "full" / "2025-01" / "checkpoint" / "training.json").stat()
     assert before.st_mtime_ns == after.st_mtime_ns
+
+
+def test_a_run_and_a_stream_do_not_share_a_folder(recipe_file):
+    recipe = load_recipe(recipe_file)
+    open_run(recipe)
+    (recipe.run_dir / "profile.json").write_text("{}")
+    with pytest.raises(RunError, match=r"holds profile\.json of a run.*--set name"):
+        open_stream(recipe, Division())
+    assert sorted(p.name for p in recipe.run_dir.iterdir()) == ["profile.json", "recipe.yaml"]
+    stream = replace(recipe, name="stream")
+    open_stream(stream, Division())
+    (stream.run_dir / "periods.json").unlink()  # as if killed before its last file
+    for force in (False, True):
+        with pytest.raises(RunError, match=r"holds a stream.*--set name"):
+            open_run(stream, force=force)
+    assert open_stream(stream, Division()).probes == load_probes(stream.run_dir / "probes.jsonl")
 
 
 def test_an_arm_can_be_added(recipe_file):

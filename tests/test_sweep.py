@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 
 import numpy as np
@@ -175,6 +176,27 @@ def test_a_cell_that_fails_stops_no_other(sweep_file):
     path, failed = run_sweep(sweep, cells)
     assert list(failed) == [cells[0].label] and "another recipe" in failed[cells[0].label]
     assert len(SweepRecord.load(path).cells) == 2
+
+
+def test_files_that_are_missing_are_named_before_anything_runs(sweep_file):
+    paths = "[{path: nowhere/facts.jsonl}, {path: nowhere/more.jsonl}]"
+    text = "[{name: t, path: nowhere/text.txt}]"
+    lacking = f"{{probes.sources: {paths}, evaluation.general_text: {text}}}"
+    arguments = ["sweep", str(sweep_file), "--set", f"corpora.invented.set={lacking}"]
+    done = CliRunner().invoke(cli, arguments)
+    assert isinstance(done.exception, GradlocError)
+    words = ("nowhere/facts.jsonl", "nowhere/more.jsonl", "nowhere/text.txt", "relative to")
+    assert all(str(done.exception).count(word) == 1 for word in words)
+    assert done.output == "" and not (sweep_file.parent / "runs").exists()
+    listed = CliRunner().invoke(cli, [*arguments, "--list"])
+    assert listed.exit_code == 0 and listed.output.count("open") == 6
+
+
+def test_where_every_run_fails_the_first_reason_is_given(sweep_file):
+    arguments = ["sweep", str(sweep_file), "--set", "corpora.invented.set={model: ./nowhere}"]
+    done = CliRunner().invoke(cli, [*arguments, "--arm", "full", "--seed", "0"])
+    words = r"all 2 runs failed; the first: invented · full at 0\.001 · seed 0: \./nowhere"
+    assert isinstance(done.exception, GradlocError) and re.match(words, str(done.exception))
 
 
 def test_two_processes_give_what_one_gives(sweep_file, tmp_path):

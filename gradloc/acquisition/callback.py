@@ -18,6 +18,7 @@ from gradloc.errors import GradlocError
 from gradloc.injection import InjectionSchedule
 from gradloc.probes import Probe, ProbeSet, load_probes
 from gradloc.scoring import score_probes
+from gradloc.trainer_hooks import resumed_checkpoint, saved_checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +95,7 @@ class AcquisitionCallback(TrainerCallback):
                 )
             # A processor of several kinds of input holds its tokenizer.
             self.tokenizer = getattr(processing_class, "tokenizer", processing_class)
-        self.record = self._earlier(Path(args.output_dir), state.global_step)
+        self.record = self._earlier(args, state)
 
     def on_step_begin(self, args, state, control, model=None, **kwargs):
         """Measure the weights before this update."""
@@ -111,7 +112,7 @@ class AcquisitionCallback(TrainerCallback):
 
     def on_save(self, args, state, control, **kwargs):
         """Put the record beside the weights of each checkpoint, from where a resume takes it."""
-        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        folder = saved_checkpoint(args, state)
         if state.is_world_process_zero and self.record is not None and folder.is_dir():
             self.record.save(folder / RECORD_FILE)
 
@@ -144,12 +145,14 @@ class AcquisitionCallback(TrainerCallback):
             injection_steps=self._injection_steps,
         )
 
-    def _earlier(self, out_dir: Path, step: int) -> AcquisitionRecord | None:
-        """The record of the training that continues at a step; a new training has none."""
+    def _earlier(self, args, state) -> AcquisitionRecord | None:
+        """The record of the training that continues; a new training has none."""
+        step = state.global_step
         if step == 0:
             return None
         # The checkpoint's own copy first: a file in the folder may be of another training.
-        paths = [out_dir / f"checkpoint-{step}" / RECORD_FILE, out_dir / RECORD_FILE]
+        folders = (resumed_checkpoint(args, state), Path(args.output_dir))
+        paths = [folder / RECORD_FILE for folder in folders]
         path = next((path for path in paths if path.is_file()), None)
         if path is None:
             logger.warning(

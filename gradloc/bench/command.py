@@ -4,6 +4,7 @@ Comes in: arguments. Goes out: a table on the terminal or JSON, ``bench.json`` a
 Heavy imports happen inside the command.
 """
 
+import contextlib
 import tempfile
 
 import click
@@ -84,13 +85,16 @@ def bench(model, arms, plan_path, quick, out, force, as_json, **options) -> None
         defaults = {"rotations": QUICK_ROTATIONS, "memory_repeats": 1}
     options = {**options, **{n: v for n, v in defaults.items() if options[n] is None}}
     plan = LayerPlan.load(plan_path).to_dict() if plan_path is not None else None
+    bar = None
     with (
         tempfile.TemporaryDirectory(prefix="gradloc-bench-") as folder,
-        tqdm(desc="bench", unit="run", leave=False) as bar,
+        contextlib.ExitStack() as stack,
     ):
 
         def begin(n_runs, table):
-            bar.reset(total=n_runs)
+            # Not before: what cannot be run at all is an error without a bar in front of it.
+            nonlocal bar
+            bar = stack.enter_context(tqdm(desc="bench", total=n_runs, unit="run", leave=False))
 
         def after_run(name):
             bar.set_description(f"bench {name}")

@@ -12,6 +12,9 @@ from pathlib import Path
 
 from gradloc.errors import CorpusError
 
+# Forms that would be read as passages, brackets and commas and all.
+_NO_TEXT = (".json", ".csv", ".tsv", ".parquet")
+
 
 def read_texts(path: str | Path) -> Iterator[str]:
     """Read the texts of a file, one by one.
@@ -21,13 +24,19 @@ def read_texts(path: str | Path) -> Iterator[str]:
             blank lines between passages.
 
     Raises:
-        CorpusError: The file is missing, a line is not JSON or has no ``text``, or there is no
-            text at all.
+        CorpusError: The file is missing or is a table or array, a line is not JSON or has no
+            ``text``, or there is no text at all.
     """
     path = Path(path)
     if not path.is_file():
         raise CorpusError(f"{path}: no such file; expected JSON lines with 'text', or plain text.")
-    jsonl = path.name.removesuffix(".gz").endswith(".jsonl")
+    name = path.name.removesuffix(".gz")
+    if name.lower().endswith(_NO_TEXT):
+        raise CorpusError(
+            f"{path}: expected .jsonl (an object with 'text' a line) or .txt (passages between "
+            "blank lines)."
+        )
+    jsonl = name.endswith(".jsonl")
     n_texts = 0
     for text in _jsonl_texts(path) if jsonl else _passages(path):
         if text.strip():

@@ -28,7 +28,7 @@ def require_harness() -> None:
     except ImportError as error:
         raise GradlocError(
             "tasks of lm-evaluation-harness were asked for, and it is not installed. "
-            "Install it with: pip install 'gradloc[lm-eval]'"
+            "Install it with: pip install 'lm-eval>=0.4.12'"
         ) from error
 
 

@@ -10,6 +10,9 @@ import click
 
 from gradloc.commands import INPUT, SHOW_JSON, show
 
+# Further beyond the tuned model a percentage is meant. assumption
+MAX_SCALE = 2.0
+
 
 @click.command()
 @click.argument("base")
@@ -36,12 +39,26 @@ from gradloc.commands import INPUT, SHOW_JSON, show
     help="With --solve: attention and MLP apart, or whole blocks.",
 )
 @click.option(
-    "--n-probes", default=24, show_default=True, help="Probes solved on, and measured on."
+    "--n-probes",
+    type=click.IntRange(min=1),
+    default=24,
+    show_default=True,
+    help="Probes solved on, and measured on.",
 )
 @click.option(
-    "--n-reference", default=24, show_default=True, help="Texts solved on, and measured on."
+    "--n-reference",
+    type=click.IntRange(min=1),
+    default=24,
+    show_default=True,
+    help="Texts solved on, and measured on.",
 )
-@click.option("--max-length", default=128, show_default=True, help="Tokens a sequence at most.")
+@click.option(
+    "--max-length",
+    type=click.IntRange(min=2),
+    default=128,
+    show_default=True,
+    help="Tokens a sequence at most.",
+)
 @click.option(
     "--dtype",
     type=click.Choice(["float32", "bfloat16"]),
@@ -85,6 +102,12 @@ def merge(
     if len(given) != 1:
         found = " and ".join(f"--{name}" for name in given) or "none of them"
         raise click.UsageError(f"give one of --plan, --scale and --solve; found {found}.")
+    for name, value in (("scale", scale), ("default-scale", default_scale)):
+        if value is not None and value > MAX_SCALE:
+            raise click.UsageError(
+                f"--{name} {value:g} goes {value:g} times as far as TUNED, and {MAX_SCALE:g} is "
+                f"the most; for {value:g} % write {value / 100:g}."
+            )
     if solve != (probes is not None):
         raise click.UsageError("--solve needs --probes, and --probes belongs to --solve.")
     from gradloc.merging.streaming import merge_checkpoints

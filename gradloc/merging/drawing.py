@@ -8,7 +8,6 @@ import random
 import torch
 
 from gradloc.batches import probe_batches, text_batches
-from gradloc.errors import MeasurementError
 from gradloc.measuring import draw_probes
 from gradloc.probes import Probe, ProbeSet
 from gradloc.sequences import Sequence, read_sequences
@@ -55,11 +54,6 @@ def split_probes(probes: ProbeSet, n: int, seed: int) -> tuple[list[Probe], list
         MeasurementError: None is left.
     """
     drawn = draw_probes(probes, len(probes), seed)
-    if not drawn:
-        raise MeasurementError(
-            f"none of the {len(probes)} probes can choose scales: all are invariant or kept for "
-            "evaluation. Give probes of group new or updated, without split 'evaluation'."
-        )
     # Every second entity, in the order in which they are drawn.
     side = {key: i % 2 for i, key in enumerate(dict.fromkeys(map(entity_of, drawn)))}
     halves = [[p for p in drawn if side[entity_of(p)] == half][:n] for half in (0, 1)]

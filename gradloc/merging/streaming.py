@@ -178,9 +178,8 @@ def _scales(
             )
         if scale is None and default_scale is None:
             raise PlanMismatchError(
-                f"tensor {name} belongs to no unit of the plan (made for "
-                f"{plan.model or 'another model'}). Give the plan of this model, or a default "
-                "scale for what the plan leaves out."
+                f"the plan{f' (made for {plan.model})' if plan.model else ''} says nothing of "
+                f"tensor {name}. Add its unit, or give a default scale (--default-scale)."
             )
     return {name: default_scale if scale is None else scale for name, scale in found.items()}
 

@@ -6,7 +6,6 @@ It changes no step.
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import torch
@@ -18,6 +17,7 @@ from transformers import TrainerCallback
 from gradloc.errors import MethodError
 from gradloc.methods.base import Method, Setting
 from gradloc.methods.extra_loss import refuse_shards, trainable_parameters
+from gradloc.trainer_hooks import resumed_checkpoint, saved_checkpoint
 
 KINDS = ("tail", "ema")
 AVERAGE_FILE = "weight_average.safetensors"
@@ -65,7 +65,7 @@ class WeightAveragingCallback(TrainerCallback):
         self._average = {}
         self.n_averaged = max(0, state.global_step - self._first(state) + 1)
         if self.n_averaged:
-            path = _checkpoint(args, state) / AVERAGE_FILE
+            path = resumed_checkpoint(args, state) / AVERAGE_FILE
             try:
                 saved = load_file(path)
             except (OSError, SafetensorError) as error:
@@ -90,7 +90,7 @@ class WeightAveragingCallback(TrainerCallback):
 
     def on_save(self, args, state, control, **kwargs):
         """Put the average beside the weights of each checkpoint."""
-        folder = _checkpoint(args, state)
+        folder = saved_checkpoint(args, state)
         if self._average and state.is_world_process_zero and folder.is_dir():
             save_file(self._average, folder / AVERAGE_FILE)
 
@@ -103,10 +103,6 @@ class WeightAveragingCallback(TrainerCallback):
 
     def _first(self, state) -> int:
         return max(1, math.ceil(self.start * state.max_steps))
-
-
-def _checkpoint(args, state) -> Path:
-    return Path(args.output_dir) / f"checkpoint-{state.global_step}"
 
 
 def check_options(kind: str, start: float, decay: float) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from gradloc.errors import MethodError
-from gradloc.layers import evaluation_mode, unwrap
+from gradloc.layers import evaluation_mode, plain_model, unwrap
 from gradloc.logits import forward_at
 
 
@@ -141,5 +141,5 @@ def _vocabulary_size(model: nn.Module) -> int:
 
 
 def _takes_cache(model: nn.Module) -> bool:
-    plain = model.get_base_model() if hasattr(model, "get_base_model") else model
+    plain = plain_model(model)
     return "past_key_values" in inspect.signature(plain.forward).parameters

@@ -11,7 +11,6 @@ take up the manner of the text while they train with the rest; they are put back
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
@@ -20,9 +19,9 @@ from torch import Tensor, nn
 from transformers import TrainerCallback
 
 from gradloc.errors import MethodError
-from gradloc.layers import find_units, reshard, unwrap
+from gradloc.layers import canonical_name, find_units, reshard, unwrap
 from gradloc.methods.base import Method, Setting
-from gradloc.methods.extra_loss import trainable_parameters
+from gradloc.trainer_hooks import resumed_checkpoint, saved_checkpoint
 
 START_FILE = "pull_back_start.safetensors"
 
@@ -70,7 +69,7 @@ class PullBackCallback(TrainerCallback):
                 "own. Train on one device, with DDP or with FSDP2."
             )
         adapters = {name for unit in find_units(model) for name in unit.adapters}
-        weights = self._weights(model)
+        weights = {name: p for name, p in self._weights(model).items() if p.requires_grad}
         if adapters & set(weights):
             raise MethodError(
                 "pull_back: adapters train, and their product is no straight line from the "
@@ -79,7 +78,7 @@ class PullBackCallback(TrainerCallback):
         if state.global_step == 0:
             self._start = {name: p.detach().clone() for name, p in weights.items()}
             return
-        path = _checkpoint(args, state) / START_FILE
+        path = resumed_checkpoint(args, state) / START_FILE
         try:
             saved = load_file(path)
             self._start = {name: _like(saved[name], p) for name, p in weights.items()}
@@ -97,7 +96,7 @@ class PullBackCallback(TrainerCallback):
             name: start.full_tensor() if hasattr(start, "full_tensor") else start
             for name, start in self._start.items()
         }
-        folder = _checkpoint(args, state)
+        folder = saved_checkpoint(args, state)
         if state.is_world_process_zero and folder.is_dir():
             save_file({name: start.cpu() for name, start in whole.items()}, folder / START_FILE)
 
@@ -108,9 +107,13 @@ class PullBackCallback(TrainerCallback):
 
     @staticmethod
     def _weights(model: nn.Module) -> dict[str, nn.Parameter]:
-        """What trains, by name; looked up anew each time, since FSDP2 puts others in place."""
-        reshard(unwrap(model))
-        return trainable_parameters(model)
+        """All weights by name, looked up anew each time, since FSDP2 puts others in place.
+
+        What trained may not be told by its flag at the end: blocks that take turns rest then.
+        """
+        model = unwrap(model)
+        reshard(model)
+        return {canonical_name(name): weight for name, weight in model.named_parameters()}
 
 
 @torch.no_grad()
@@ -145,10 +148,6 @@ def check_shares(keep: float, keep_vectors: float) -> None:
         raise MethodError(f"pull_back: keep must be above 0 and at most 1; found {keep!r}.")
     if not 0 <= keep_vectors <= 1:
         raise MethodError(f"pull_back: keep_vectors must lie in [0, 1]; found {keep_vectors!r}.")
-
-
-def _checkpoint(args, state) -> Path:
-    return Path(args.output_dir) / f"checkpoint-{state.global_step}"
 
 
 def _like(saved: Tensor, weight: nn.Parameter) -> Tensor:

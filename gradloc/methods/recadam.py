@@ -93,7 +93,7 @@ class RecAdamCallback(TrainerCallback):
         refuse_shards("recadam", parameters, args)
         start = match_start(parameters, self.start, "recadam")
         self._start = {parameter: start[name] for name, parameter in parameters.items()}
-        self._check_stable(args.learning_rate, state.max_steps)
+        self._check_stable(args.learning_rate, self._share_at(1, state.max_steps))
         # After GradLocCallback's hooks, which it registered with the optimizer: so the groups
         # seen here have the plan's learning-rate scales in them.
         self._hooks = [
@@ -114,8 +114,8 @@ class RecAdamCallback(TrainerCallback):
     def _share_at(self, step: int, n_steps: int) -> float:
         return annealed(step, self.k / n_steps, self.t0 * n_steps, self.anneal, self.w)
 
-    def _check_stable(self, learning_rate: float, n_steps: int) -> None:
-        pull = learning_rate * self.gamma * (self.w - self._share_at(1, n_steps))
+    def _check_stable(self, learning_rate: float, share: float) -> None:
+        pull = learning_rate * self.gamma * (self.w - share)
         if pull >= 2:
             raise MethodError(
                 f"recadam: learning_rate {learning_rate:g} x gamma {self.gamma:g} x (w - lambda) "
@@ -128,6 +128,7 @@ class RecAdamCallback(TrainerCallback):
         """Lower the rate and leave out the decay, for this step."""
         self._stepping = [(g, g["lr"], g["weight_decay"]) for g in optimizer.param_groups]
         for group, rate, _ in self._stepping:
+            self._check_stable(rate, self.share)  # a plan's scale may be above 1
             group["lr"], group["weight_decay"] = rate * self.share, 0.0
 
     def _after(self, optimizer, args, kwargs):

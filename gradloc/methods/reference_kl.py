@@ -9,7 +9,6 @@ import functools
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -38,6 +37,7 @@ from gradloc.methods.kept_texts import (
     kept_rows,
 )
 from gradloc.methods.stored import digest_of, load_or_compute
+from gradloc.trainer_hooks import resumed_checkpoint, saved_checkpoint
 
 TARGETS_FILE = "reference_kl.safetensors"
 
@@ -143,7 +143,7 @@ class ReferenceKLCallback(ExtraLoss):
         if state.global_step == 0:
             self.targets = self._request.record(unwrap(model), processing_class)
             return
-        path = _in_checkpoint(args, state)
+        path = resumed_checkpoint(args, state) / TARGETS_FILE
         try:
             self.targets = BaseTargets.from_tensors(load_file(path))
         except (OSError, SafetensorError, KeyError) as error:
@@ -154,9 +154,9 @@ class ReferenceKLCallback(ExtraLoss):
 
     def on_save(self, args, state, control, **kwargs):
         """Put predictions that were recorded here beside each checkpoint's weights."""
-        path = _in_checkpoint(args, state)
-        if self._request is not None and state.is_world_process_zero and path.parent.is_dir():
-            save_file(self.targets.to_tensors(), path)
+        folder = saved_checkpoint(args, state)
+        if self._request is not None and state.is_world_process_zero and folder.is_dir():
+            save_file(self.targets.to_tensors(), folder / TARGETS_FILE)
 
     def add_gradients(
         self,
@@ -198,10 +198,6 @@ def shuffled(n: int, first: int, count: int, seed: int) -> list[int]:
         True
     """
     return [_order(n, place // n, seed)[place % n] for place in range(first, first + count)]
-
-
-def _in_checkpoint(args, state) -> Path:
-    return Path(args.output_dir) / f"checkpoint-{state.global_step}" / TARGETS_FILE
 
 
 @functools.lru_cache(maxsize=8)

@@ -27,7 +27,7 @@ def reading_gguf(name: str) -> Iterator[None]:
         import gguf
     except ImportError as error:
         raise ModelError(
-            f"{name}: reading GGUF files needs the package gguf: pip install 'gradloc[gguf]'"
+            f"{name}: reading GGUF files needs the package gguf: pip install gguf"
         ) from error
     try:
         from transformers import modeling_gguf_pytorch_utils as reading

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from gradloc.errors import CacheError
-from gradloc.layers import block_stack, evaluation_mode, unwrap
+from gradloc.layers import block_stack, decoder_of, evaluation_mode, plain_model, training_mode
 from gradloc.prefix_cache.keys import prefix_digest, prefix_tensors, row_keys
 from gradloc.prefix_cache.store import HiddenStateStore
 
@@ -71,15 +71,14 @@ class PrefixCache:
 
     Raises:
         CacheError: There is nothing to skip, or skipping would not give the same figures (a
-            trained embedding, dropout, blocks that pass on more than hidden states).
+            trained embedding, dropout or noise, blocks that pass on more than hidden states).
     """
 
     def __init__(
         self, model: nn.Module, lowest_block: int | None, config: CacheConfig, rank: int = 0
     ):
-        model = unwrap(model)
-        self._model = model.get_base_model() if hasattr(model, "get_base_model") else model
-        self._decoder = self._model.base_model
+        self._model = plain_model(model)
+        self._decoder = decoder_of(model)
         self._signature = inspect.signature(self._decoder.forward)
         self._blocks = list(block_stack(self._model)[1])
         self._lowest, self._config, self._rank = lowest_block, config, rank
@@ -91,6 +90,7 @@ class PrefixCache:
         self._wanted: list[str] = []  # keys of the rows to store in the running pass
         self._lengths: list[int] = []
         self._check_blocks()
+        self._check_steady()
         self._hooks = [
             self._decoder.register_forward_pre_hook(self._before, with_kwargs=True),
             self._decoder.register_forward_hook(self._after, always_call=True),
@@ -188,8 +188,7 @@ class PrefixCache:
             entered.append((args[0] if args else kwargs["hidden_states"]).clone())
 
         handles.append(lowest.register_forward_pre_hook(take_down, with_kwargs=True))
-        device = next(self._model.parameters()).device
-        ids = torch.arange(4, device=device)[None] % self._model.config.vocab_size
+        ids = self._trial_ids()
         with evaluation_mode(self._model), torch.no_grad():
             plain = self._decoder(input_ids=ids, use_cache=False)[0]
             for handle in handles:
@@ -211,6 +210,37 @@ class PrefixCache:
                     vars(block).pop("forward", None)
         if not torch.equal(plain, skipped):
             raise CacheError(f"{self._refusal()}.")
+
+    def _check_steady(self) -> None:
+        """Try on four tokens that training passes differ in nothing that enters the lowest block.
+
+        Many models keep a dropout rate as a number of any name, and NEFTune adds its noise in a
+        hook.
+        """
+        entered = []
+
+        def take_down(module, args, kwargs):
+            entered.append((args[0] if args else kwargs["hidden_states"]).clone())
+
+        lowest = self._blocks[self._lowest]
+        handle = lowest.register_forward_pre_hook(take_down, with_kwargs=True)
+        try:
+            with training_mode(self._model), torch.no_grad():
+                for _ in range(2):
+                    self._decoder(input_ids=self._trial_ids(), use_cache=False)
+        finally:
+            handle.remove()
+        if not torch.equal(*entered):
+            raise CacheError(
+                f"{type(self._model).__name__}: what leaves the frozen prefix differs from pass to "
+                "pass in training (dropout, or noise on the embeddings), so it cannot be kept. Set "
+                "every dropout of the model's configuration to 0 and leave out "
+                "neftune_noise_alpha, or drop the cache."
+            )
+
+    def _trial_ids(self) -> Tensor:
+        device = next(self._model.parameters()).device
+        return torch.arange(4, device=device)[None] % self._model.config.vocab_size
 
     def _refusal(self) -> str:
         return (

@@ -5,7 +5,12 @@ model in sight. To add a policy, see ``gradloc.selection.policies``.
 """
 
 from gradloc.selection.budget import BUDGETS, Budget, share_of_mass
-from gradloc.selection.choosing import COMMON_OPTIONS, select_layers, step_setting
+from gradloc.selection.choosing import (
+    COMMON_OPTIONS,
+    check_options,
+    select_layers,
+    step_setting,
+)
 from gradloc.selection.policies import DEFAULT_POLICY, POLICIES, POSITIONAL, SCORES
 
 __all__ = [
@@ -16,6 +21,7 @@ __all__ = [
     "POSITIONAL",
     "SCORES",
     "Budget",
+    "check_options",
     "select_layers",
     "share_of_mass",
     "step_setting",

@@ -23,6 +23,9 @@ from gradloc.selection.policies import SCORES, score_of
 
 BUDGETS = ("budget", "memory_budget", "share")
 
+# Above it a percentage is meant. A budget above 1 may bind: steps that hold the model to its base
+# on short batches cost more than full training. assumption
+_MAX_RATIO = 10.0
 # Between choices that hold equal mass the cheaper is taken; a difference in mass goes first.
 _TIE = 1e-7
 # HiGHS keeps constraints up to 1e-7 or so, and a mass that is met exactly must count as met.
@@ -39,7 +42,7 @@ class Budget:
         share: Least part of the policy's mass, 0-1.
 
     Raises:
-        SelectionError: A limit that is no positive number, or a share above 1.
+        SelectionError: A limit that is no positive number, a share above 1, or a ratio above 10.
     """
 
     budget: float | None = None
@@ -52,6 +55,11 @@ class Budget:
             if not is_number or not 0 < value < float("inf"):
                 raise SelectionError(
                     f"{name} must be a number above 0, such as 0.5; found {value!r}."
+                )
+            if name != "share" and value > _MAX_RATIO:
+                raise SelectionError(
+                    f"{name} is a ratio to full training, such as 0.5 for half of it; found "
+                    f"{value!r}."
                 )
         if self.share is not None and self.share > 1:
             raise SelectionError(

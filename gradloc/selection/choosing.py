@@ -5,6 +5,7 @@ scores, reliability and predicted cost. It ranks nothing itself (``policies`` do
 """
 
 import inspect
+from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -27,6 +28,21 @@ from gradloc.selection.policies import (
 KINDS = ("attention", "mlp")
 # Options that every policy takes beside its own.
 COMMON_OPTIONS = ("only", *BUDGETS)
+
+
+def check_options(policy: str, options: Iterable[str]) -> None:
+    """Refuse a policy, or names of its options, that do not exist; it needs no profile.
+
+    Raises:
+        SelectionError: One does not.
+    """
+    known = [*list(inspect.signature(policy_named(policy)).parameters)[1:], *COMMON_OPTIONS]
+    for option in options:
+        if option not in known:
+            raise SelectionError(
+                f"policy {policy!r} has no option {option!r}.{did_you_mean(option, known)} "
+                f"Options: {', '.join(known)}."
+            )
 
 
 def step_setting(*, shielded: bool = False, held_tokens: float = 0.0) -> StepSetting:
@@ -83,14 +99,8 @@ def select_layers(
         True
     """
     setting = setting or step_setting()
+    check_options(policy, options)
     choose = policy_named(policy)
-    known = list(inspect.signature(choose).parameters)[1:]
-    for option in options:
-        if option not in known:
-            raise SelectionError(
-                f"policy {policy!r} has no option {option!r}.{did_you_mean(option, known)} "
-                f"Options: {', '.join(known) or 'none'}."
-            )
     candidates = _of_kind(profile, only)
     try:
         scale = np.asarray(choose(candidates, **options), dtype=np.float64)

@@ -22,9 +22,10 @@ def interference_ratio(
     """Train the units whose step buys much and disturbs the reference text little.
 
     Score: benefit / interference (see ``GradientProfile``). Minimising forgetting C over squared
-    uptake B^2 for a set of units stepped together, including u pays exactly when
-    b_u / c_u > B / (2C). Taken are the units above the mean score; or the best ``k``; or the best
-    whose parameters stay within ``parameter_fraction`` of the model's.
+    uptake B^2 for a set of units stepped together, including u pays when
+    b_u / c_u > B^2 / (C (2B + b_u)), about B / (2C) where u is a small part of the set. Taken are
+    the units above the mean score, which stands in for that threshold; or the best ``k``; or the
+    best whose parameters stay within ``parameter_fraction`` of the model's.
     """
     return take(profile, ratio_score(profile), k=k, parameter_fraction=parameter_fraction)
 

@@ -8,8 +8,9 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
-from gradloc.artifacts import read_json, write_json
+from gradloc.artifacts import DOCUMENTS_FILE, read_json, write_json
 from gradloc.errors import RunError
+from gradloc.pipeline import STAGE_FILES
 from gradloc.probes import load_probes
 from gradloc.recipe import Recipe, load_recipe, save_resolved
 from gradloc.stream.periods import Period
@@ -27,7 +28,7 @@ def open_stream(recipe: Recipe, division: Division, say: Say = lambda text: None
         say: Told what is done, for people.
 
     Raises:
-        RunError: The folder holds another stream, or the recipe injects facts.
+        RunError: The folder holds another stream or a run, or the recipe injects facts.
         ProbeError: No dated evaluation probe, or a stage without probes to choose layers by.
         GradlocError: Bad input.
     """
@@ -40,6 +41,7 @@ def open_stream(recipe: Recipe, division: Division, say: Say = lambda text: None
     if (folder / PERIODS_FILE).is_file():
         _check_same(recipe, division, folder)
         return _read(recipe, division, folder)
+    _refuse_run(folder)
     start = plan_stages(recipe, division)
     start.probes.save(folder / PROBES_FILE)
     save_resolved(recipe, folder / RECIPE_FILE)
@@ -52,6 +54,16 @@ def open_stream(recipe: Recipe, division: Division, say: Say = lambda text: None
     })  # fmt: skip
     say(f"stages     {len(start.stages)}: {start.stages[0].name} to {start.stages[-1].name}")
     return start
+
+
+def _refuse_run(folder: Path) -> None:
+    """See that the folder is no run's; a stream that was killed has at least its documents."""
+    found = [name for name in STAGE_FILES[1:] if (folder / name).exists()]
+    if found and not (folder / DOCUMENTS_FILE).is_file():
+        raise RunError(
+            f"{folder} holds {', '.join(found)} of a run. Give the stream another name "
+            "(--set name=...), or remove the folder."
+        )
 
 
 def _check_same(recipe: Recipe, division: Division, folder: Path) -> None:

@@ -9,13 +9,14 @@ from collections import Counter
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from gradloc.artifacts import DOCUMENTS_FILE
 from gradloc.corpus import Corpus, Document, read_corpus
 from gradloc.errors import GradlocError, ProbeError
 from gradloc.preparation import build_probes, training_documents
 from gradloc.probes import Probe, ProbeSet
 from gradloc.recipe import Recipe
 from gradloc.stream.periods import calendar_periods, period_end, period_of, stretch
-from gradloc.stream.start import DOCUMENTS_FILE, Division, Start, chooses_layers_of
+from gradloc.stream.start import Division, Start, chooses_layers_of
 
 
 def plan_stages(recipe: Recipe, division: Division) -> Start:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from gradloc.artifacts import PLAN_FILE, SCORES_FILE, TRAINING_FILE
+from gradloc.artifacts import DOCUMENTS_FILE, PLAN_FILE, SCORES_FILE, TRAINING_FILE
 from gradloc.errors import RunError
 from gradloc.pipeline import arm_step_setting, make_probes, make_profile, train_stage
 from gradloc.plan import LayerPlan
@@ -20,7 +20,7 @@ from gradloc.profile import GradientProfile
 from gradloc.recipe import ProbeSource, Recipe
 from gradloc.selection import POSITIONAL, select_layers
 from gradloc.stream.periods import Period
-from gradloc.stream.start import BASE_SCORES_FILE, DOCUMENTS_FILE, PROBES_FILE, Say, Start
+from gradloc.stream.start import BASE_SCORES_FILE, PROBES_FILE, Say, Start
 
 if TYPE_CHECKING:  # torch is imported only by the stages that need it
     from gradloc.suite_metrics import CheckpointScores

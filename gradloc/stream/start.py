@@ -20,7 +20,6 @@ from gradloc.recipe import Recipe
 from gradloc.stream.periods import Period
 
 RECIPE_FILE = "recipe.yaml"
-DOCUMENTS_FILE = "documents.jsonl"
 PROBES_FILE = "probes.jsonl"
 PERIODS_FILE = "periods.json"
 BASE_SCORES_FILE = "base_scores.json"

@@ -8,7 +8,7 @@ cells of a seed share made once. It trains nothing.
 """
 
 import shutil
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +21,8 @@ from gradloc.sweep.config import Sweep, corpus_overrides
 
 SHARED = ("probes.jsonl", "profile.json", BASELINE_SCORES)
 START = "start"
+# Corpus readers whose paths are files; those of ``datasets`` may be names on a hub.
+_FILE_READERS = ("jsonl", "parquet", "knowedit")
 
 
 class Cell(NamedTuple):
@@ -83,6 +85,30 @@ def sweep_cells(
     if not cells:
         raise GradlocError("no cell of the sweep is left; see its corpora, arms and seeds.")
     return sorted(cells, key=lambda cell: cell.seed)  # stable: corpora and arms keep their order
+
+
+def check_files(cells: Iterable[Cell]) -> None:
+    """See that the files are there which the cells' recipes name, before the first is run.
+
+    Raises:
+        GradlocError: Some are missing; all of them are named.
+    """
+    named = dict.fromkeys(path for cell in cells for path in _files(cell.recipe))
+    if missing := [path for path in named if not Path(path).exists()]:
+        lines = "\n".join(f"  {path}" for path in missing)
+        raise GradlocError(
+            f"files that the sweep needs are missing; paths are relative to {Path.cwd()}:\n{lines}"
+        )
+
+
+def _files(recipe: Recipe) -> Iterator[str]:
+    """Files of documents, probes and texts that a recipe names."""
+    if recipe.corpus.source in _FILE_READERS:
+        yield from recipe.corpus.paths
+    yield from (source.path for source in recipe.probes.sources)
+    yield from (source.path for source in recipe.evaluation.general_text)
+    if recipe.measure.reference not in ("background", "general"):
+        yield recipe.measure.reference
 
 
 def start_recipe(cell: Cell) -> Recipe:

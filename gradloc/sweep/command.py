@@ -67,7 +67,7 @@ def sweep(
     A sweep.json alone (of another machine, say) is drawn by
       gradloc sweep runs/frontier/sweep.json
     """
-    from gradloc.sweep.cells import sweep_cells
+    from gradloc.sweep.cells import check_files, sweep_cells
     from gradloc.sweep.collecting import earlier_record
     from gradloc.sweep.config import load_sweep
     from gradloc.sweep.records import SweepRecord
@@ -84,6 +84,7 @@ def sweep(
         for cell, is_done in zip(cells, done, strict=True):
             click.echo(f"{'done' if is_done else 'open'}  {cell.label}")
         return
+    check_files(cell for cell, is_done in zip(cells, done, strict=True) if not is_done)
     named = [name.strip() for name in devices.split(",") if name.strip()]
     jobs = max(jobs, len(named)) if named else jobs
     command = shlex.join(["gradloc", *sys.argv[1:]])
@@ -92,6 +93,9 @@ def sweep(
             loaded, cells, jobs=jobs, devices=named, command=command, earlier=kept,
             report=progress.report,
         )  # fmt: skip
+    if failed and not SweepRecord.load(path).cells:
+        label, reason = next(iter(failed.items()))
+        raise GradlocError(f"all {len(failed)} runs failed; the first: {label}: {reason}")
     _draw(path, as_json)
     if failed:
         reasons = "\n".join(f"  {label}: {reason}" for label, reason in failed.items())

@@ -106,6 +106,8 @@ def load_sweep(path: str | Path, overrides: Iterable[str] = ()) -> Sweep:
     sweep = None
     if not isinstance(source.data, dict):
         source.report("", "a sweep has lines such as 'name: ...', 'corpora: ...', 'arms: ...'")
+    elif "corpora" not in source.data and {"corpus", "model"} & source.data.keys():
+        raise RecipeError(path, [f"is a recipe; run it with: gradloc run {path}"])
     else:
         apply_overrides(source, overrides)
         sweep = build(Sweep, source)
