@@ -62,13 +62,12 @@ from gradloc.selection import select_layers
 CUTOFF = datetime.date(2010, 12, 31)
 TOLD = 4  # phrasings of a fact that are trained on; the next one is held out as background text
 BLOCKS, WIDTH, VOCABULARY = 6, 128, 2048
-# measured on seed 99, which is not reported: after 1,200 steps 96 % of the known facts are right,
-# and uptake at these rates lies within that of full training.
+# measured on seed 99, which is not reported: after these steps about half of the known facts are
+# right, and uptake at most of the rates below lies within that of full training.
 PRETRAIN = {"n_steps": 1200, "rate": 2e-3, "batch": 16}
 UPDATE = {"n_steps": 80, "batch": 8}
-FULL_RATES = (2e-4, 5e-4, 1e-3)
+FULL_RATES = (1e-4, 2e-4, 5e-4, 1e-3)
 PART_RATES = (5e-4, 1e-3, 2e-3)
-PROTECTED_RATES = (2e-3, 5e-3, 1e-2)
 
 
 @dataclass(frozen=True)
@@ -78,20 +77,22 @@ class Protected:
     Args:
         policy: What chooses the layers.
         kl: Weight of KL to the base model on old texts; 0: none.
+        rates: Learning rates.
     """
 
     policy: str
     kl: float
+    rates: tuple[float, ...]
 
 
 # As by default under GradLocCallback, and without each of its parts that can be left out.
 PROTECTED = {
-    "protected": Protected("interference_ratio", 1.0),
-    "protected_no_kl": Protected("interference_ratio", 0.0),
-    "protected_all": Protected("all", 1.0),
+    "protected": Protected("interference_ratio", 1.0, (5e-3, 1e-2, 3e-2)),
+    "protected_no_kl": Protected("interference_ratio", 0.0, (5e-3, 1e-2, 3e-2)),
+    "protected_all": Protected("all", 1.0, (1e-3, 2e-3, 5e-3)),
 }
 PROTECTION = {"momentum": 0.0, "keep": 0.75, "kl_every": 4}
-N_RANDOM = 5
+N_RANDOM = 3
 
 
 @dataclass(frozen=True)
@@ -432,7 +433,7 @@ def run_seed(seed: int, options: argparse.Namespace) -> dict:
 def rates_of(name: str) -> tuple[float, ...]:
     """Learning rates of an arm."""
     if name in PROTECTED:
-        return PROTECTED_RATES
+        return PROTECTED[name].rates
     return FULL_RATES if name == "all" else PART_RATES
 
 
@@ -529,7 +530,6 @@ def settings_of(options: argparse.Namespace) -> dict:
         "update": UPDATE,
         "full_rates": list(FULL_RATES),
         "part_rates": list(PART_RATES),
-        "protected_rates": list(PROTECTED_RATES),
         "protection": PROTECTION,
         "protected": to_jsonable(PROTECTED),
         "n_random": N_RANDOM,
