@@ -16,8 +16,8 @@ from transformers import GenerationConfig
 from transformers.utils import logging as transformers_logging
 
 from gradloc.batches import pad_token_id
-from gradloc.layers import evaluation_mode, unwrap
 from gradloc.scoring import context_length
+from gradloc.wrappers import evaluation_mode, unwrap
 
 # The end of an answer: a line break, or a full stop that does not belong to an abbreviation
 # ("St.", "U.S.", "Dr."), which is told by the length of the word before it.

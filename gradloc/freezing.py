@@ -14,9 +14,10 @@ import torch
 from torch import nn
 
 from gradloc.errors import FrozenParametersChangedError, GradlocError, SelectionError
-from gradloc.layers import canonical_name, find_units, reshard, unwrap
+from gradloc.layers import find_units
 from gradloc.plan import LayerPlan, as_plan
 from gradloc.profile import lowest_block
+from gradloc.wrappers import canonical_name, reshard, unwrap
 
 
 class FrozenLayers:

@@ -19,11 +19,12 @@ from torch import Tensor, nn
 
 from gradloc import gram, one_at_a_time
 from gradloc.errors import MeasurementError
-from gradloc.layers import Unit, evaluation_mode, find_units, model_shape, unwrap
+from gradloc.layers import Unit, find_units, model_shape
 from gradloc.profile import ALSO, REDUCTIONS, GradientProfile
 from gradloc.progress import SequenceBar
 from gradloc.sequences import Sequence, read_sequences
 from gradloc.weight_spectrum import spectrum_snr
+from gradloc.wrappers import evaluation_mode, unwrap
 
 logger = logging.getLogger(__name__)
 

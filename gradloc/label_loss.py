@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers.loss.loss_utils import ForCausalLMLoss
 
 from gradloc.errors import GradlocError
-from gradloc.layers import evaluation_mode, plain_model
+from gradloc.wrappers import evaluation_mode, plain_model
 
 IGNORED = -100
 

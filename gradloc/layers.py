@@ -5,8 +5,6 @@ units in order, each with its parameters. There is no table of architectures: th
 found by its length, and the sublayers of a block by watching one short forward pass.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -14,19 +12,10 @@ from torch import nn
 
 from gradloc.errors import UnitsError
 from gradloc.profile import UnitInfo
+from gradloc.wrappers import canonical_name, evaluation_mode, plain_model, unwrap
 
 GRANULARITIES = ("sublayer", "block")
 
-# Path components that wrappers insert and the model's own names lack: DDP, torch.compile, FSDP,
-# activation checkpointing, PEFT's tuned layers and its copies of saved modules.
-_WRAPPER_COMPONENTS = {
-    "module",
-    "_orig_mod",
-    "_fsdp_wrapped_module",
-    "_checkpoint_wrapped_module",
-    "base_layer",
-    "original_module",
-}
 # Words in the class or attribute name of sublayers that mix tokens.
 _MIXER_WORDS = ("attention", "attn", "mixer", "mamba", "ssm", "recurrent")
 
@@ -50,34 +39,6 @@ class Unit:
     def name(self) -> str:
         """The unit's parameter prefix."""
         return self.info.name
-
-
-def unwrap(model: nn.Module) -> nn.Module:
-    """The model inside DDP or ``torch.compile``; PEFT models stay as they are."""
-    while True:
-        inner = getattr(model, "_orig_mod", None)
-        if inner is None and type(model).__name__ == "DistributedDataParallel":
-            inner = model.module
-        if inner is None:
-            return model
-        model = inner
-
-
-def plain_model(model: nn.Module) -> nn.Module:
-    """The model inside DDP, ``torch.compile`` and PEFT; its linear layers may be adapted."""
-    model = unwrap(model)
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
-
-
-def canonical_name(name: str) -> str:
-    """A parameter's or module's name in the plain model, without what wrappers add.
-
-    Example:
-        >>> canonical_name("base_model.model.model.layers.3.mlp.up_proj.base_layer.weight")
-        'model.layers.3.mlp.up_proj.weight'
-    """
-    parts = [part for part in name.split(".") if part not in _WRAPPER_COMPONENTS]
-    return ".".join(parts).removeprefix("base_model.model.")
 
 
 def find_units(model: nn.Module, granularity: str = "sublayer") -> tuple[Unit, ...]:
@@ -109,20 +70,6 @@ def find_units(model: nn.Module, granularity: str = "sublayer") -> tuple[Unit, .
     else:
         sublayers = _trace_sublayers(model, stack, canonical_name(stack_name))
     return _assemble(model, canonical_name(stack_name), sublayers)
-
-
-def reshard(model: nn.Module) -> None:
-    """Let FSDP2's modules hold this process's parts again, if the model is sharded.
-
-    After a forward pass without a backward one (an evaluation, a measurement) some of them hold
-    whole parameters, which are other objects.
-    """
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        from torch.distributed.fsdp import FSDPModule  # slow to import
-
-        for module in model.modules():
-            if isinstance(module, FSDPModule):
-                module.reshard()
 
 
 def model_shape(model: nn.Module) -> dict[str, int | list[int]]:
@@ -181,36 +128,6 @@ def _expert_shape(model: nn.Module, config) -> dict[str, int | list[int]]:
         "n_experts_per_token": per_token,
         "expert_parameters": sizes,
     }
-
-
-@contextmanager
-def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Run the model without dropout, and leave its modes and the random state as found."""
-    with _mode(model, training=False):
-        yield
-
-
-@contextmanager
-def training_mode(model: nn.Module) -> Iterator[None]:
-    """Run the model as in training, and leave its modes and the random state as found."""
-    with _mode(model, training=True):
-        yield
-
-
-@contextmanager
-def _mode(model: nn.Module, training: bool) -> Iterator[None]:
-    found = {module: module.training for module in model.modules()}
-    model.train(training)
-    try:
-        with torch.random.fork_rng(devices=_cuda_devices(model)):
-            yield
-    finally:
-        for module, mode in found.items():
-            module.training = mode
-
-
-def _cuda_devices(model: nn.Module) -> list[torch.device]:
-    return sorted({p.device for p in model.parameters() if p.is_cuda}, key=str)
 
 
 def _text_config(model: nn.Module):

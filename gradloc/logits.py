@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from gradloc.layers import plain_model
+from gradloc.wrappers import plain_model
 
 
 def logits_at(

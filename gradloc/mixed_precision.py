@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from gradloc.errors import GradlocError
-from gradloc.layers import block_stack, decoder_of, plain_model
+from gradloc.layers import block_stack, decoder_of
+from gradloc.wrappers import plain_model
 
 # In the order in which a forward pass meets them.
 PARTS = ("prefix", "suffix", "head")

@@ -9,9 +9,10 @@ from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 
 from gradloc import GradLocCallback, LayerPlan
 from gradloc.errors import MethodError
-from gradloc.layers import canonical_name, find_units
+from gradloc.layers import find_units
 from gradloc.methods.base import Setting
 from gradloc.methods.lora import Lora, linear_layers
+from gradloc.wrappers import canonical_name
 
 CHOSEN = ("layers.1.mlp", "layers.2.self_attn")
 

@@ -14,8 +14,8 @@ PACKAGE = Path(gradloc.__file__).parent
 # fmt: off
 ORDER = [
     "errors", "artifacts", "environment", "profile", "plan", "results", "yaml_source", "schema",
-    "shipped", "recipe_checks", "recipe", "layers", "probes", "benchmarks", "spans", "corpus",
-    "models", "checkpoints", "batches", "logits", "memory", "sequences", "sums",
+    "shipped", "recipe_checks", "recipe", "wrappers", "layers", "probes", "benchmarks", "spans",
+    "corpus", "models", "checkpoints", "batches", "logits", "memory", "sequences", "sums",
     "one_at_a_time", "gram", "weight_spectrum", "progress", "gradients", "reliability", "cost",
     "selection", "measuring", "freezing", "label_loss", "mixed_precision", "prefix_cache",
     "metrics", "frontier", "scoring", "answers", "readings", "score_log", "lm_harness",

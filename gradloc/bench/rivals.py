@@ -11,8 +11,9 @@ from torch import nn
 from transformers import Trainer, TrainerCallback
 
 from gradloc.bench.settings import LORA_RANK
-from gradloc.layers import canonical_name, find_units
+from gradloc.layers import find_units
 from gradloc.plan import LayerPlan
+from gradloc.wrappers import canonical_name
 
 # Steps after which LISA draws other blocks, and BAdam goes on to the next: the defaults of the
 # packages. Runs are shorter, so each run has its own draw and the spread is between rotations.

@@ -19,9 +19,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from gradloc.layers import evaluation_mode, unwrap
 from gradloc.lm_harness.loading import load_tasks, require_harness
 from gradloc.lm_harness.scores import TaskScores, read_scores
+from gradloc.wrappers import evaluation_mode, unwrap
 
 # Requests in one forward pass. assumption: fits beside any model that fits at all; the harness
 # holds (batch, sequence, vocabulary) twice.

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from gradloc import gram, one_at_a_time
 from gradloc.errors import MeasurementError, ModelError
-from gradloc.layers import canonical_name, evaluation_mode, find_units, unwrap
+from gradloc.layers import find_units
 from gradloc.logits import logits_at
 from gradloc.sequences import Sequence, predicting_positions, sequence_loss
+from gradloc.wrappers import canonical_name, evaluation_mode, unwrap
 
 # Logits of the base that are kept while other mixtures are compared with them.
 # assumption: this much is there wherever three copies of a model are.

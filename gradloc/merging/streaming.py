@@ -17,11 +17,11 @@ from tqdm.auto import tqdm
 
 from gradloc.artifacts import PLAN_FILE, SCORES_FILE, TRAINING_FILE
 from gradloc.errors import ModelError, PlanMismatchError
-from gradloc.layers import canonical_name
 from gradloc.merging.folders import INDEX, Checkpoint, weights_folder
 from gradloc.merging.shards import SHARD_BYTES, write_shards
 from gradloc.models import DTYPES
 from gradloc.plan import LayerPlan, as_plan
+from gradloc.wrappers import canonical_name
 
 MERGE_FILE = "merge.json"
 

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from gradloc.batches import collate
 from gradloc.errors import MethodError
-from gradloc.layers import evaluation_mode, unwrap
 from gradloc.logits import forward_at
 from gradloc.methods.coarse_kl import chunks
+from gradloc.wrappers import evaluation_mode, unwrap
 
 # Logits of one forward pass; their gradient takes as much again. A batch that needs more goes
 # through the model in parts. assumption: 256 MiB are there wherever a model trains.

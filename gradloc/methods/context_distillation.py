@@ -16,12 +16,12 @@ from transformers import GenerationConfig
 
 from gradloc.batches import collate, pad_token_id
 from gradloc.errors import MethodError
-from gradloc.layers import evaluation_mode
 from gradloc.methods.base import Loss, Method, Rows, Setting
 from gradloc.methods.base_targets import BaseTargets
 from gradloc.methods.stored import digest_of, load_or_compute
 from gradloc.methods.teacher_targets import distillation_loss, teacher_targets
 from gradloc.scoring.tokens import context_length
+from gradloc.wrappers import evaluation_mode
 
 TARGETS_FILE = "context_distillation.safetensors"
 # Documents that are continued at a time. assumption: memory for 8 x n_sentences short texts.

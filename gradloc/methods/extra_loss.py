@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from transformers import TrainerCallback
 
 from gradloc.errors import MethodError
-from gradloc.layers import canonical_name, find_units, unwrap
+from gradloc.layers import find_units
 from gradloc.plan import LayerPlan, as_plan
+from gradloc.wrappers import canonical_name, unwrap
 
 
 class ExtraLoss(TrainerCallback):

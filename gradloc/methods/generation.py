@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from gradloc.errors import MethodError
-from gradloc.layers import evaluation_mode, plain_model, unwrap
 from gradloc.logits import forward_at
+from gradloc.wrappers import evaluation_mode, plain_model, unwrap
 
 
 def generate_texts(

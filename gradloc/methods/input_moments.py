@@ -17,7 +17,7 @@ from transformers.pytorch_utils import Conv1D
 
 from gradloc.batches import collate
 from gradloc.errors import MethodError
-from gradloc.layers import canonical_name, evaluation_mode
+from gradloc.wrappers import canonical_name, evaluation_mode
 
 # Tokens that pass through the model at once, padding included: enough for large products, and
 # little beside what a training step keeps.

@@ -16,7 +16,7 @@ from transformers.pytorch_utils import Conv1D
 
 from gradloc.batches import pad_token_id
 from gradloc.errors import MethodError
-from gradloc.layers import find_units, reshard, unwrap
+from gradloc.layers import find_units
 from gradloc.measuring import reference_texts
 from gradloc.methods.base import Method, Setting
 from gradloc.methods.extra_loss import planned_parameters
@@ -33,6 +33,7 @@ from gradloc.methods.kept_texts import (
     kept_rows,
     new_rows,
 )
+from gradloc.wrappers import reshard, unwrap
 
 
 class InputShieldCallback(TrainerCallback):

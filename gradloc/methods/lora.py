@@ -13,9 +13,10 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from gradloc.errors import MethodError
-from gradloc.layers import canonical_name, find_units
+from gradloc.layers import find_units
 from gradloc.methods.base import Method, Setting
 from gradloc.plan import LayerPlan
+from gradloc.wrappers import canonical_name
 
 TARGETS = ("all-linear", "attention", "mlp")
 _LINEAR = (nn.Linear, Conv1D)

@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from transformers import TrainerCallback
 
 from gradloc.errors import MethodError
-from gradloc.layers import canonical_name, find_units, reshard, unwrap
+from gradloc.layers import find_units
 from gradloc.methods.base import Method, Setting
 from gradloc.trainer_hooks import resumed_checkpoint, saved_checkpoint
+from gradloc.wrappers import canonical_name, reshard, unwrap
 
 START_FILE = "pull_back_start.safetensors"
 

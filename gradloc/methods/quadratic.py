@@ -13,7 +13,6 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from gradloc.errors import MethodError
-from gradloc.layers import evaluation_mode
 from gradloc.methods.base import Method, Setting
 from gradloc.methods.extra_loss import (
     ExtraLoss,
@@ -26,6 +25,7 @@ from gradloc.methods.kept_texts import Source, check_texts, describe_texts, kept
 from gradloc.methods.stored import digest_of, load_or_compute
 from gradloc.sequences import Sequence as TokenSequence
 from gradloc.sequences import sequence_loss
+from gradloc.wrappers import evaluation_mode
 
 FISHER_FILE = "fisher.safetensors"
 

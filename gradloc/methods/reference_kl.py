@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from gradloc.cost import HELD_LENGTH
 from gradloc.errors import MethodError
-from gradloc.layers import evaluation_mode, unwrap
 from gradloc.methods.base import Method, Setting
 from gradloc.methods.base_targets import (
     BaseTargets,
@@ -38,6 +37,7 @@ from gradloc.methods.kept_texts import (
 )
 from gradloc.methods.stored import digest_of, load_or_compute
 from gradloc.trainer_hooks import resumed_checkpoint, saved_checkpoint
+from gradloc.wrappers import evaluation_mode, unwrap
 
 TARGETS_FILE = "reference_kl.safetensors"
 

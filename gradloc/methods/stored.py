@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from gradloc.errors import MethodError
 from gradloc.freezing import tensor_digest
-from gradloc.layers import canonical_name, unwrap
+from gradloc.wrappers import canonical_name, unwrap
 
 
 def load_or_compute(

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from gradloc.layers import evaluation_mode
 from gradloc.logits import forward_at
 from gradloc.methods.base_targets import BaseTargets, largest
 from gradloc.methods.coarse_kl import coarse_kl
+from gradloc.wrappers import evaluation_mode
 
 
 def distillation_loss(

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from gradloc.batches import IGNORED
 from gradloc.errors import MethodError
-from gradloc.layers import evaluation_mode
 from gradloc.methods.base import Loss, Method, Rows, Setting
 from gradloc.methods.base_targets import parts_within_memory, position_logits
+from gradloc.wrappers import evaluation_mode
 
 BATCH_SIZE = 8
 

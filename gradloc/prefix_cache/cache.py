@@ -18,9 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from gradloc.errors import CacheError
-from gradloc.layers import block_stack, decoder_of, evaluation_mode, plain_model, training_mode
+from gradloc.layers import block_stack, decoder_of
 from gradloc.prefix_cache.keys import prefix_digest, prefix_tensors, row_keys
 from gradloc.prefix_cache.store import HiddenStateStore
+from gradloc.wrappers import evaluation_mode, plain_model, training_mode
 
 logger = logging.getLogger(__name__)
 

@@ -16,7 +16,8 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from gradloc.layers import block_stack, canonical_name
+from gradloc.layers import block_stack
+from gradloc.wrappers import canonical_name
 
 
 def prefix_digest(model: nn.Module, lowest_block: int, dtype: str) -> str:

@@ -18,7 +18,6 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from gradloc.errors import ModelError, SpanError
-from gradloc.layers import evaluation_mode, unwrap
 from gradloc.logits import logits_at
 from gradloc.scoring.shared import find_shared, score_shared
 from gradloc.scoring.tokens import (
@@ -29,6 +28,7 @@ from gradloc.scoring.tokens import (
     score_tokens,
     vocabulary_size,
 )
+from gradloc.wrappers import evaluation_mode, unwrap
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from gradloc.layers import unwrap
+from gradloc.wrappers import unwrap
 
 
 class Span(NamedTuple):
