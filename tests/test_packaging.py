@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+import tomllib
 import zipfile
 from email.parser import Parser
 from pathlib import Path
@@ -99,9 +100,7 @@ def requirements(text):
 def test_constraints_pin_everything_that_the_project_asks_for():
     lines = requirements((ROOT / "constraints.txt").read_text())
     for line in lines:
-        assert re.fullmatch(r"[a-z0-9-]+==[0-9a-z.]+(; python_version (<|>=) '3\.\d+')?", line), (
-            line
-        )
+        assert re.fullmatch(r"[a-z0-9-]+==[0-9a-z.]+", line), line
     pinned = {line.split("==")[0] for line in lines}
     assert "torch==2.13.0" in lines
     project = (ROOT / "pyproject.toml").read_text()
@@ -112,21 +111,25 @@ def test_constraints_pin_everything_that_the_project_asks_for():
     assert asked <= pinned
 
 
+def test_the_oldest_transformers_that_is_asked_for_is_the_one_that_is_tested():
+    """Its Trainer is reached into, and older ones lack what the callback reads."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    (asked,) = [r for r in map(Requirement, project["dependencies"]) if r.name == "transformers"]
+    pinned = dict(line.split("==") for line in requirements((ROOT / "constraints.txt").read_text()))
+    for requirement in map(Requirement, project["dependencies"]):
+        assert requirement.specifier.contains(pinned[requirement.name]), requirement
+    assert str(asked.specifier) == ">=" + pinned["transformers"].rpartition(".")[0]
+
+
 def test_set_up_names_no_package_index():
     for name in ("Makefile", "constraints.txt", "pyproject.toml", ".ci/run"):
         text = (ROOT / name).read_text()
         assert not re.search(r"https?://|index-url|find-links", text), name
 
 
-def test_each_python_version_gets_one_pin():
-    for version in ("3.11", "3.12", "3.13"):
-        seen = set()
-        for line in requirements((ROOT / "constraints.txt").read_text()):
-            requirement = Requirement(line)
-            marker = requirement.marker
-            if marker is None or marker.evaluate({"python_version": version}):
-                assert requirement.name not in seen, f"{requirement.name} twice on {version}"
-                seen.add(requirement.name)
+def test_everything_is_pinned_once():
+    names = [line.split("==")[0] for line in requirements((ROOT / "constraints.txt").read_text())]
+    assert len(names) == len(set(names))
 
 
 def test_make_without_a_target_lists_the_targets():
