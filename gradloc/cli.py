@@ -80,8 +80,8 @@ def cli(debug: bool) -> None:
       gradloc evaluate CHECKPOINT --suite temporal --baseline MODEL
       gradloc report runs/NAME
 
-    MODEL and CHECKPOINT are a local Hugging Face folder, a hub id, a .gguf file, or
-    smollm2-135m-instruct for the packaged weights.
+    MODEL and CHECKPOINT are a local Hugging Face folder (of a model or a PEFT adapter), a hub id, a
+    .gguf file, or smollm2-135m-instruct for the packaged weights.
     """
     if not debug:
         _quiet_libraries()
