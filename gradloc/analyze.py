@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from gradloc.commands import INPUT, SHOW_JSON, refuse_overwrite, show
+from gradloc.commands import INPUT, MAX_LENGTH, SHOW_JSON, how_many, refuse_overwrite, show
 from gradloc.errors import GradlocError
 
 
@@ -112,20 +112,8 @@ def stages(results, by, metric, stage_names, as_json) -> None:
     help="Ordinary text: JSONL with 'text', or .txt. Default: the shipped passages.",
 )
 @click.option("--recipe", help="Take probes and reference text of this recipe instead.")
-@click.option(
-    "--n",
-    type=click.IntRange(min=4),
-    default=24,
-    show_default=True,
-    help="Probes a group, and reference texts, at most.",
-)
-@click.option(
-    "--max-length",
-    type=click.IntRange(min=2),
-    default=128,
-    show_default=True,
-    help="Tokens a sequence at most.",
-)
+@how_many("--n", "Probes a group, and reference texts, at most.", least=4)
+@MAX_LENGTH
 @click.option(
     "--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True
 )

@@ -17,7 +17,15 @@ import click
 from gradloc import __version__
 from gradloc.analyze import analyze
 from gradloc.bench.command import bench
-from gradloc.commands import INPUT, SHOW_JSON, policy_options, refuse_overwrite, show
+from gradloc.commands import (
+    INPUT,
+    MAX_LENGTH,
+    SHOW_JSON,
+    how_many,
+    policy_options,
+    refuse_overwrite,
+    show,
+)
 from gradloc.errors import GradlocError
 from gradloc.merging.command import merge
 from gradloc.planning.command import plan
@@ -144,27 +152,9 @@ def validate(files: tuple[Path, ...]) -> None:
     help="Measure what only some policies need: weights (grad_times_weight), signs "
     "(sign_agreement by parameter), spectrum; may be repeated.",
 )
-@click.option(
-    "--n-probes",
-    type=click.IntRange(min=1),
-    default=24,
-    show_default=True,
-    help="Probes measured at most.",
-)
-@click.option(
-    "--n-reference",
-    type=click.IntRange(min=1),
-    default=24,
-    show_default=True,
-    help="Texts measured at most.",
-)
-@click.option(
-    "--max-length",
-    type=click.IntRange(min=2),
-    default=128,
-    show_default=True,
-    help="Tokens a sequence at most.",
-)
+@how_many("--n-probes", "Probes measured at most.")
+@how_many("--n-reference", "Texts measured at most.")
+@MAX_LENGTH
 @click.option(
     "--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True
 )

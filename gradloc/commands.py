@@ -16,6 +16,20 @@ from gradloc.errors import GradlocError
 
 INPUT = click.Path(path_type=Path)
 SHOW_JSON = click.option("--json", "as_json", is_flag=True, help="Print the machine form instead.")
+MAX_LENGTH = click.option(
+    "--max-length",
+    type=click.IntRange(min=2),
+    default=128,
+    show_default=True,
+    help="Tokens a sequence at most.",
+)
+
+
+def how_many(name: str, text: str, least: int = 1) -> Callable:
+    """An option that says how many sequences are measured at most."""
+    return click.option(
+        name, type=click.IntRange(min=least), default=24, show_default=True, help=text
+    )
 
 
 def show(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from gradloc.commands import INPUT, SHOW_JSON, show
+from gradloc.commands import INPUT, MAX_LENGTH, SHOW_JSON, how_many, show
 
 # Further beyond the tuned model a percentage is meant. assumption
 MAX_SCALE = 2.0
@@ -38,27 +38,9 @@ MAX_SCALE = 2.0
     show_default=True,
     help="With --solve: attention and MLP apart, or whole blocks.",
 )
-@click.option(
-    "--n-probes",
-    type=click.IntRange(min=1),
-    default=24,
-    show_default=True,
-    help="Probes solved on, and measured on.",
-)
-@click.option(
-    "--n-reference",
-    type=click.IntRange(min=1),
-    default=24,
-    show_default=True,
-    help="Texts solved on, and measured on.",
-)
-@click.option(
-    "--max-length",
-    type=click.IntRange(min=2),
-    default=128,
-    show_default=True,
-    help="Tokens a sequence at most.",
-)
+@how_many("--n-probes", "Probes solved on, and measured on.")
+@how_many("--n-reference", "Texts solved on, and measured on.")
+@MAX_LENGTH
 @click.option(
     "--dtype",
     type=click.Choice(["float32", "bfloat16"]),
