@@ -38,26 +38,26 @@ from transformers import (
 )
 
 from gradloc import GradLocCallback, InputShieldCallback, PullBackCallback, ReferenceKLCallback
-from gradloc.analysis.localization import analyse_localization
-from gradloc.analysis.localization_tables import answer
-from gradloc.artifacts import read_json, to_jsonable, write_json
-from gradloc.batches import collate, pad_token_id, training_rows
-from gradloc.corpus import read_corpus
-from gradloc.corpus.invented import (
+from gradloc.config.recipe import CorpusConfig, MeasureConfig
+from gradloc.data.batches import collate, pad_token_id, training_rows
+from gradloc.data.corpora import read_corpus
+from gradloc.data.corpora.invented import (
     Scene,
     iterate_scenes,
     phrasings,
     scene_documents,
     scene_probes,
 )
-from gradloc.frontier import Point, forgetting_ratio
-from gradloc.measuring import profile_probes
-from gradloc.metrics import Estimate, estimate, figure
-from gradloc.plan import LayerPlan
-from gradloc.probes import Probe, ProbeSet
-from gradloc.recipe import CorpusConfig, MeasureConfig
-from gradloc.scoring import score_probes, score_texts
-from gradloc.selection import select_layers
+from gradloc.data.probes import Probe, ProbeSet
+from gradloc.evaluation.matched_uptake import Point, forgetting_ratio
+from gradloc.evaluation.metrics import Estimate, estimate, figure
+from gradloc.evaluation.scoring import score_probes, score_texts
+from gradloc.experiments.analysis.localization import analyse_localization
+from gradloc.experiments.analysis.localization_tables import answer
+from gradloc.localization.plan import LayerPlan
+from gradloc.localization.policies import select_layers
+from gradloc.localization.probe_profile import profile_probes
+from gradloc.utils.io import read_json, to_jsonable, write_json
 
 CUTOFF = datetime.date(2010, 12, 31)
 TOLD = 4  # phrasings of a fact that are trained on; the next one is held out as background text

@@ -1,8 +1,8 @@
 """How time and memory grow: with the model, with the number of probes, with the corpus.
 
 Comes in: sizes. Goes out, as JSON: what a training step costs as a Llama gets deeper, wider or its
-rows longer, beside what ``gradloc.cost`` predicts; what measuring costs as probes become more; how
-fast the prefix cache is written and read as the corpus grows.
+rows longer, beside what ``gradloc.localization.cost`` predicts; what measuring costs as probes
+become more; how fast the prefix cache is written and read as the corpus grows.
 
     python evaluation/growth.py steps
     python evaluation/growth.py probes --n 16 64 256
@@ -40,22 +40,22 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from gradloc.bench import ratios
-from gradloc.bench.arms import REFERENCE, Arm, arm_table
-from gradloc.bench.memory import measure_memory
-from gradloc.bench.plans import blocks_plan
-from gradloc.bench.prediction import predict
-from gradloc.bench.settings import BenchSettings
-from gradloc.bench.timing import Rotation, time_arms
-from gradloc.cost import StepSetting, step_memory, step_seconds, step_work
 from gradloc.errors import GradlocError
-from gradloc.freezing import freeze_layers
-from gradloc.gradients import BUFFER_BYTES, measure_gradients
-from gradloc.layers import find_units, model_shape
-from gradloc.memory import PeakMemory
+from gradloc.experiments.bench import ratios
+from gradloc.experiments.bench.arms import REFERENCE, Arm, arm_table
+from gradloc.experiments.bench.memory import measure_memory
+from gradloc.experiments.bench.plans import blocks_plan
+from gradloc.experiments.bench.prediction import predict
+from gradloc.experiments.bench.settings import BenchSettings
+from gradloc.experiments.bench.timing import Rotation, time_arms
+from gradloc.localization.cost import StepSetting, step_memory, step_seconds, step_work
+from gradloc.localization.gradients.measure import BUFFER_BYTES, measure_gradients
+from gradloc.localization.profile import GradientProfile
 from gradloc.models import load_model
-from gradloc.prefix_cache import CacheConfig, PrefixCache
-from gradloc.profile import GradientProfile
+from gradloc.models.prefix_cache import CacheConfig, PrefixCache
+from gradloc.models.units import find_units, model_shape
+from gradloc.training.freezing import freeze_layers
+from gradloc.utils.memory import PeakMemory
 
 VOCABULARY, HEAD_SIZE = 256, 32
 AXES = ("blocks", "width", "length")
@@ -98,7 +98,7 @@ def _bar(what: str, total: int) -> tqdm:
 
 @dataclass
 class Case:
-    """One size: what ``gradloc.bench`` needs to measure it, and what it measured."""
+    """One size: what ``gradloc.experiments.bench`` needs to measure it, and what it measured."""
 
     size: dict[str, int]
     model: nn.Module

@@ -27,12 +27,12 @@ from scipy import stats
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from gradloc.batches import probe_batches, text_batches
-from gradloc.gradients import measure_gradients
-from gradloc.measuring import draw_probes, reference_texts
+from gradloc.data.batches import probe_batches, text_batches
+from gradloc.data.probes import load_probes
+from gradloc.localization.gradients.measure import measure_gradients
+from gradloc.localization.probe_profile import draw_probes, reference_texts
+from gradloc.localization.profile import GradientProfile
 from gradloc.models import load_model, load_tokenizer
-from gradloc.probes import load_probes
-from gradloc.profile import GradientProfile
 
 
 def ordinary(model: nn.Module, batches: list[dict[str, Tensor]]) -> None:
@@ -45,7 +45,8 @@ def ordinary(model: nn.Module, batches: list[dict[str, Tensor]]) -> None:
 @contextmanager
 def one_at_a_time() -> Iterator[None]:
     """Within it ``measure_gradients`` measures as for a model whose layers are not known."""
-    with patch("gradloc.gradients.gram.unknown_parameters", return_value=["any layer"]):
+    target = "gradloc.localization.gradients.measure.per_sample.unknown_parameters"
+    with patch(target, return_value=["any layer"]):
         yield
 
 
@@ -84,7 +85,9 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    logging.getLogger("gradloc.gradients").setLevel(logging.ERROR)  # it is slow by request
+    logging.getLogger("gradloc.localization.gradients.measure").setLevel(
+        logging.ERROR
+    )  # it is slow by request
     model, tokenizer = load_model(given.model).train(), load_tokenizer(given.model)
     chosen = draw_probes(load_probes(given.probes), given.n, given.seed)
     texts = random.Random(given.seed).sample(reference_texts(None), given.n)

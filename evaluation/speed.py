@@ -31,13 +31,13 @@ import torch
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
-from gradloc.artifacts import write_json
-from gradloc.benchmarks import BENCHMARKS, read_benchmark
-from gradloc.lm_harness import harness_request
-from gradloc.memory import PeakMemory
+from gradloc.data.benchmarks import BENCHMARKS, read_benchmark
+from gradloc.data.probes import Probe
+from gradloc.evaluation.lm_eval import harness_request
+from gradloc.evaluation.scoring import score_probes
 from gradloc.models import load_model, load_tokenizer
-from gradloc.probes import Probe
-from gradloc.scoring import score_probes
+from gradloc.utils.io import write_json
+from gradloc.utils.memory import PeakMemory
 
 # The harness's own largest batch in automatic search.
 _LARGEST_BATCH = 64

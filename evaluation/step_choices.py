@@ -19,13 +19,13 @@ import time
 import torch
 from transformers import DataCollatorWithFlattening
 
-from gradloc.batches import collate, pad_token_id, training_rows
-from gradloc.freezing import freeze_layers
-from gradloc.label_loss import score_labels_only
-from gradloc.measuring import reference_texts
-from gradloc.mixed_precision import PARTS, compute_in_bfloat16
+from gradloc.data.batches import collate, pad_token_id, training_rows
+from gradloc.localization.plan import LayerPlan
+from gradloc.localization.probe_profile import reference_texts
 from gradloc.models import load_model, load_tokenizer
-from gradloc.plan import LayerPlan
+from gradloc.models.label_loss import score_labels_only
+from gradloc.models.mixed_precision import PARTS, compute_in_bfloat16
+from gradloc.training.freezing import freeze_layers
 
 BATCH = 8
 

@@ -20,12 +20,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from gradloc.data.probes import ProbeSet
+from gradloc.evaluation.scoring import score_probes
+from gradloc.experiments.recipes import load_recipe
+from gradloc.experiments.sweep.frontiers import find_frontier
+from gradloc.experiments.sweep.records import CellRecord, SweepRecord
 from gradloc.models import load_model, load_tokenizer
-from gradloc.probes import ProbeSet
-from gradloc.recipe import load_recipe
-from gradloc.scoring import score_probes
-from gradloc.sweep.frontiers import find_frontier
-from gradloc.sweep.records import CellRecord, SweepRecord
 
 MEASURE = "known_facts"
 EDGES = (0.5, 1.0)  # nats

@@ -10,8 +10,8 @@ from torch.utils.data import Dataset
 from transformers import Trainer, TrainingArguments
 
 from gradloc import GradLocCallback, LayerPlan
-from gradloc.layers import find_units
-from gradloc.methods.base import Setting
+from gradloc.models.units import find_units
+from gradloc.training.methods.base import Setting
 
 CHOSEN = ("model.layers.1.mlp", "model.layers.2.self_attn")
 RATE = {"adamw_torch": 1e-3, "sgd": 1e-2}

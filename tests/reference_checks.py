@@ -1,4 +1,4 @@
-"""How each original function's vectors are checked against ``gradloc.metrics``.
+"""How each original function's vectors are checked against ``gradloc.evaluation.metrics``.
 
 Comes in: a vector of the file that ``test_reference_vectors.py`` reads. Goes out: nothing, or an
 ``AssertionError`` where our output differs. ``CHECKS`` is the table, by the function's name.
@@ -13,9 +13,16 @@ from pathlib import Path
 import numpy as np
 from reference_inputs import literal, read_lists, read_options
 
-from gradloc.metrics import acquisition, choice, classification, editing, matching, perplexity
-from gradloc.metrics.fuar import fuar
-from gradloc.metrics.updates import select_released
+from gradloc.evaluation.metrics import (
+    acquisition,
+    choice,
+    classification,
+    editing,
+    matching,
+    perplexity,
+)
+from gradloc.evaluation.metrics.fuar import fuar
+from gradloc.evaluation.metrics.updates import select_released
 
 DEFAULT = Path(__file__).parents[2] / "shared" / "reference_vectors.json"
 GIVEN = os.environ.get("GRADLOC_REFERENCE_VECTORS")
@@ -320,8 +327,8 @@ def predicted_tokens(rules, items):
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
     from transformers.modeling_outputs import CausalLMOutput
 
-    from gradloc.probes import Probe
-    from gradloc.scoring import score_probes
+    from gradloc.data.probes import Probe
+    from gradloc.evaluation.scoring import score_probes
 
     class Bigram(PreTrainedModel):
         config_class = PretrainedConfig

@@ -6,7 +6,7 @@ arms share, as facts and worlds have.
 
 import numpy as np
 
-from gradloc.sweep.records import CellRecord, MeasureRecord, SweepRecord
+from gradloc.experiments.sweep.records import CellRecord, MeasureRecord, SweepRecord
 
 RATES = (1e-5, 3e-5, 1e-4)
 # Mean uptake at these rates, and c of forgetting = c * uptake ** 2.

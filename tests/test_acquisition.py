@@ -11,11 +11,11 @@ import torch
 from conftest import build_model
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
-from gradloc.acquisition import RECORD_FILE, AcquisitionCallback, AcquisitionRecord
-from gradloc.batches import collate
+from gradloc.data.batches import collate
+from gradloc.data.injection import Fact, InjectedRows, InjectionSchedule
+from gradloc.data.probes import Probe, ProbeSet
 from gradloc.errors import GradlocError
-from gradloc.injection import Fact, InjectionSchedule
-from gradloc.probes import Probe, ProbeSet
+from gradloc.training.acquisition import RECORD_FILE, AcquisitionCallback, AcquisitionRecord
 
 PROBES = ProbeSet(
     (
@@ -50,8 +50,8 @@ def train(folder, tokenizer, *callbacks, kind="llama", resume=None, **changes):
     trainer = Trainer(
         model=build_model(kind).train(),
         args=args,
-        train_dataset=SCHEDULE.inject(
-            [{"input_ids": row, "labels": row} for row in rows], args, tokenizer
+        train_dataset=InjectedRows(
+            SCHEDULE, [{"input_ids": row, "labels": row} for row in rows], args, tokenizer
         ),
         data_collator=lambda rows: collate(rows, pad_token_id=96),
         processing_class=tokenizer,

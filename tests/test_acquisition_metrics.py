@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import linregress
 
 from gradloc.errors import GradlocError
-from gradloc.metrics.acquisition import (
+from gradloc.evaluation.metrics.acquisition import (
     DecayFit,
     effectivity,
     fit_decay,

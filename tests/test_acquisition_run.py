@@ -5,18 +5,18 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from gradloc.acquisition import AcquisitionRecord
-from gradloc.analyze import analyze
-from gradloc.corpus import read_corpus
-from gradloc.injection import plan_injection
-from gradloc.layers import find_units
+from gradloc.cli.analyze import analyze
+from gradloc.data.corpora import read_corpus
+from gradloc.data.injection import plan_injection
+from gradloc.data.preparation import build_probes
+from gradloc.evaluation.scoring import score_probes
+from gradloc.experiments.recipes import load_recipe
+from gradloc.experiments.run import run
+from gradloc.experiments.train import train
+from gradloc.localization.plan import LayerPlan
 from gradloc.models import load_model, load_tokenizer
-from gradloc.pipeline import run
-from gradloc.plan import LayerPlan
-from gradloc.preparation import build_probes
-from gradloc.recipe import load_recipe
-from gradloc.scoring import score_probes
-from gradloc.training import train
+from gradloc.models.units import find_units
+from gradloc.training.acquisition import AcquisitionRecord
 
 TINY = [
     "corpus.max_length=288",  # one token a character

@@ -8,13 +8,13 @@ import pytest
 from click.testing import CliRunner
 from test_report_browser import browser, show  # noqa: F401  (a fixture)
 
-from gradloc.acquisition import RECORD_FILE, AcquisitionRecord
-from gradloc.analysis import analyse_acquisition, analyse_stages
-from gradloc.analysis.page import save_pictures, write_page
-from gradloc.analyze import analyze, find_record
+from gradloc.cli.analyze import analyze, find_record
 from gradloc.errors import GradlocError
-from gradloc.metrics.acquisition import fit_decay, mean_retainability
-from gradloc.results import ArmResult, EvalResult, Figure
+from gradloc.evaluation.metrics.acquisition import fit_decay, mean_retainability
+from gradloc.evaluation.results import ArmResult, EvalResult, Figure
+from gradloc.experiments.analysis import analyse_acquisition, analyse_stages
+from gradloc.experiments.analysis.page import save_pictures, write_page
+from gradloc.training.acquisition import RECORD_FILE, AcquisitionRecord
 
 EVERY, LAST = 2, 160
 FIRSTS = {"once": (20,), "duplicated": (20, 30, 40), "paraphrased": (20, 30, 40)}

@@ -2,7 +2,7 @@ import pytest
 import torch
 from conftest import build_model
 
-from gradloc.answers import _first_sentence, write_answers
+from gradloc.evaluation.generation import _first_sentence, write_answers
 
 PROMPTS = ["The coin of Croatia is the", "It rains", "In that year the head of Orla was called "]
 

@@ -8,7 +8,7 @@ from datasets import IterableDataset
 from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from gradloc.batches import (
+from gradloc.data.batches import (
     collate,
     dataset_rows,
     pad_token_id,
@@ -16,8 +16,8 @@ from gradloc.batches import (
     text_batches,
     training_rows,
 )
+from gradloc.data.probes import Probe
 from gradloc.errors import GradlocError, SpanError
-from gradloc.probes import Probe
 
 WORDS = "the mayor of zürich is ada and the mayor of bern was bob until may".split()
 

@@ -9,21 +9,21 @@ import torch
 from click.testing import CliRunner
 from transformers import AutoModelForCausalLM, LlamaConfig, TrainerCallback
 
-from gradloc.bench import ratios, steps
-from gradloc.bench.arms import Arm, Setup, arm_table
-from gradloc.bench.benchmark import run_bench
-from gradloc.bench.bfloat16 import bf16_slowdown
-from gradloc.bench.command import bench
-from gradloc.bench.memory import measure_memory
-from gradloc.bench.picture import bench_spec
-from gradloc.bench.plans import block_choices, ten_mlp_blocks
-from gradloc.bench.settings import BenchSettings
-from gradloc.bench.steps import StepTime, fill_cache, run_arm
-from gradloc.bench.table import bench_table
-from gradloc.bench.timing import Rotation, time_arms
+from gradloc.cli.bench import bench
 from gradloc.errors import GradlocError
+from gradloc.experiments.bench import ratios, steps
+from gradloc.experiments.bench.arms import Arm, Setup, arm_table
+from gradloc.experiments.bench.benchmark import run_bench
+from gradloc.experiments.bench.bfloat16 import bf16_slowdown
+from gradloc.experiments.bench.memory import measure_memory
+from gradloc.experiments.bench.picture import bench_spec
+from gradloc.experiments.bench.plans import block_choices, ten_mlp_blocks
+from gradloc.experiments.bench.settings import BenchSettings
+from gradloc.experiments.bench.steps import StepTime, fill_cache, run_arm
+from gradloc.experiments.bench.table import bench_table
+from gradloc.experiments.bench.timing import Rotation, time_arms
+from gradloc.localization.plan import LayerPlan
 from gradloc.models import load_model
-from gradloc.plan import LayerPlan
 
 SIZES = dict(k=1, batch_size=2, sequence_length=8, rotations=2, steps=2, memory_repeats=0)
 ARMS = [
@@ -57,7 +57,7 @@ def settings_of(folder, cache, **changes):
 
 def mlp_plan(model, block):
     """A plan of the user's that trains one MLP."""
-    from gradloc.layers import find_units
+    from gradloc.models.units import find_units
 
     return {"scale": {u.name: float(u.name.endswith(f"{block}.mlp")) for u in find_units(model)}}
 
@@ -294,7 +294,7 @@ def test_a_plan_that_trains_the_lowest_block_has_no_cached_arm(folder, model, tm
 
 def test_a_full_disk_is_seen_before_anything_runs(folder, tmp_path, monkeypatch):
     usage = type("Usage", (), {"free": 100})
-    monkeypatch.setattr("gradloc.bench.benchmark.shutil.disk_usage", lambda path: usage)
+    monkeypatch.setattr("gradloc.experiments.bench.benchmark.shutil.disk_usage", lambda path: usage)
     with pytest.raises(GradlocError, match="the caches need .* MiB free"):
         run_bench(settings_of(folder, tmp_path, arms=["top1_cached"]))
 
@@ -303,7 +303,7 @@ def test_bf16_arms_are_set_aside_where_bfloat16_is_emulated(folder, model, tmp_p
     settings = settings_of(folder, tmp_path)
     assert 0.01 < bf16_slowdown() < 1000
     for slowdown, is_usual in ((13.0, False), (0.6, True)):
-        monkeypatch.setattr("gradloc.bench.arms.bf16_slowdown", lambda s=slowdown: s)
+        monkeypatch.setattr("gradloc.experiments.bench.arms.bf16_slowdown", lambda s=slowdown: s)
         table = arm_table(model, settings)
         assert ("full_bf16" in table.choose(())) is is_usual
         assert ("top1_cached_bf16" in table.choose(())) is is_usual

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from gradloc.benchmarks import BENCHMARKS, read_benchmark
+from gradloc.data.benchmarks import BENCHMARKS, read_benchmark
+from gradloc.data.probes import Probe, ProbeSet
 from gradloc.errors import ProbeError
-from gradloc.probes import Probe, ProbeSet
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 
@@ -57,7 +57,9 @@ def test_every_benchmark_says_what_it_is(name):
 
 
 def test_reading_benchmarks_needs_no_torch():
-    code = "import sys, gradloc.benchmarks; print(*{'torch', 'transformers'} & set(sys.modules))"
+    code = (
+        "import sys, gradloc.data.benchmarks; print(*{'torch', 'transformers'} & set(sys.modules))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stdout.split()) == (0, []), done.stderr
 

@@ -16,9 +16,9 @@ from safetensors.torch import load_file
 from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
-from gradloc import GradLocCallback, LayerPlan, attach, localizing
-from gradloc.corpus import fact_passages
-from gradloc.cost import DEFAULT_HELD_TOKENS
+from gradloc import GradLocCallback, LayerPlan, attach
+from gradloc.config.recipe import MeasureConfig
+from gradloc.data.corpora import fact_passages
 from gradloc.errors import (
     FrozenParametersChangedError,
     GradlocError,
@@ -27,13 +27,14 @@ from gradloc.errors import (
     PlanMismatchError,
     SelectionError,
 )
-from gradloc.layers import find_units
-from gradloc.methods.base_targets import base_targets
-from gradloc.methods.input_moments import input_shields, linear_modules, mean_moments
-from gradloc.methods.input_shield import InputShieldCallback
-from gradloc.methods.pull_back import START_FILE, PullBackCallback
-from gradloc.methods.reference_kl import ReferenceKL, ReferenceKLCallback
-from gradloc.recipe import MeasureConfig
+from gradloc.localization.cost import DEFAULT_HELD_TOKENS
+from gradloc.models.units import find_units
+from gradloc.training import protection
+from gradloc.training.methods.base_targets import base_targets
+from gradloc.training.methods.input_moments import input_shields, linear_modules, mean_moments
+from gradloc.training.methods.input_shield import InputShieldCallback
+from gradloc.training.methods.pull_back import START_FILE, PullBackCallback
+from gradloc.training.methods.reference_kl import ReferenceKL, ReferenceKLCallback
 
 CHOSEN = ("model.layers.1.mlp", "model.layers.2.self_attn")
 
@@ -763,5 +764,5 @@ def test_a_plan_that_is_protected_is_predicted_to_cost_that(tmp_path, without, p
 
 def test_the_old_text_that_is_predicted_is_that_which_passes():
     """The cost model cannot import what trains; its counts must not drift from it."""
-    default = ReferenceKL(source="facts", every=localizing._KL_EVERY)
+    default = ReferenceKL(source="facts", every=protection._KL_EVERY)
     assert default.held_tokens(max_length=128) == DEFAULT_HELD_TOKENS

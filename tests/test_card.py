@@ -5,7 +5,7 @@ import yaml
 from huggingface_hub import ModelCard
 from test_report import RECIPE, make_plan_and_profile, make_results
 
-from gradloc.plan import LayerPlan
+from gradloc.localization.plan import LayerPlan
 from gradloc.report.card import write_model_card
 
 TRAINING = {

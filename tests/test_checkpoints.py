@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from gradloc.checkpoints import saved_checkpoints, series_and_step
 from gradloc.models import load_model
+from gradloc.models.checkpoints import saved_checkpoints, series_and_step
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import time
 import pytest
 from test_callback import write_probes
 
-from gradloc.cli import cli, main
+from gradloc.cli.main import cli, main
 
 
 @pytest.fixture

@@ -3,11 +3,11 @@ import json
 import numpy as np
 import pytest
 
-from gradloc.comparison import CheckpointScores, TrainingFacts, summarize
+from gradloc.data.probes import Probe
 from gradloc.errors import GradlocError
-from gradloc.probes import Probe
-from gradloc.results import EvalResult
-from gradloc.suites import Suite
+from gradloc.evaluation.compare import CheckpointScores, TrainingFacts, summarize
+from gradloc.evaluation.results import EvalResult
+from gradloc.evaluation.suites import Suite
 
 PROBES = (
     Probe("n1", "new", "The head of Orla is", ("Ann",), entity="Orla"),

@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from gradloc.corpus import (
+from gradloc.config.recipe import CorpusConfig
+from gradloc.data.corpora import (
     READERS,
     Corpus,
     Document,
@@ -16,7 +17,6 @@ from gradloc.corpus import (
     split_at_cutoff,
 )
 from gradloc.errors import CorpusError
-from gradloc.recipe import CorpusConfig
 
 CUTOFF = "2023-01-01"
 ROWS = [

@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from gradloc.corpus import read_corpus
+from gradloc.config.recipe import CorpusConfig
+from gradloc.data.corpora import read_corpus
+from gradloc.data.probes import ProbeSet
 from gradloc.errors import CorpusError
-from gradloc.probes import ProbeSet
-from gradloc.recipe import CorpusConfig
 
 
 def case(subject, answer, number):

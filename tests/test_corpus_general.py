@@ -5,14 +5,14 @@ from collections import Counter
 
 import pytest
 
-from gradloc.corpus import (
+from gradloc.config.recipe import CorpusConfig
+from gradloc.data.corpora import (
     fact_passages,
     general_passages,
     held_out_texts,
     python_docs_passages,
     read_corpus,
 )
-from gradloc.recipe import CorpusConfig
 
 
 def sentences(passages):

@@ -11,13 +11,13 @@ from collections import Counter
 
 import pytest
 
-from gradloc.corpus import general_passages, names, read_corpus
-from gradloc.corpus.currencies import change_documents, currency_changes, currency_names
-from gradloc.corpus.invented import iterate_scenes, max_phrasings, phrasings, scene_documents
-from gradloc.corpus.names import invented_word, n_words
-from gradloc.corpus.stable import stable_probes, stable_texts
+from gradloc.config.recipe import CorpusConfig
+from gradloc.data.corpora import general_passages, names, read_corpus
+from gradloc.data.corpora.currencies import change_documents, currency_changes, currency_names
+from gradloc.data.corpora.invented import iterate_scenes, max_phrasings, phrasings, scene_documents
+from gradloc.data.corpora.names import invented_word, n_words
+from gradloc.data.corpora.stable import stable_probes, stable_texts
 from gradloc.errors import CorpusError
-from gradloc.recipe import CorpusConfig
 
 CUTOFFS = ["2010-12-31", "2022-12-31"]
 
@@ -293,8 +293,8 @@ def test_words_of_a_list_are_all_different():
 
 DIGEST = """
 import hashlib
-from gradloc.corpus import read_corpus
-from gradloc.recipe import CorpusConfig
+from gradloc.data.corpora import read_corpus
+from gradloc.config.recipe import CorpusConfig
 corpus = read_corpus(CorpusConfig(cutoff="2010-12-31"), seed={seed})
 parts = [*corpus.background, *corpus.update, *corpus.probes]
 print(hashlib.sha256(repr(parts).encode()).hexdigest())

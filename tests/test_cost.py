@@ -10,7 +10,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM, Qwen3MoeConfig
 from transformers.pytorch_utils import Conv1D
 
-from gradloc.cost import (
+from gradloc.errors import GradlocError
+from gradloc.localization.cost import (
     DEFAULT_HELD_TOKENS,
     Machine,
     StepSetting,
@@ -19,10 +20,9 @@ from gradloc.cost import (
     predict_cost,
     step_work,
 )
-from gradloc.errors import GradlocError
-from gradloc.layers import find_units, model_shape
-from gradloc.methods.input_moments import input_moments, input_shields, linear_modules
-from gradloc.profile import UnitInfo
+from gradloc.models.unit_info import UnitInfo
+from gradloc.models.units import find_units, model_shape
+from gradloc.training.methods.input_moments import input_moments, input_shields, linear_modules
 
 D, F, KV, N_BLOCKS, VOCAB = 576, 1536, 192, 30, 49_152
 SHAPE = {

@@ -12,7 +12,8 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 import gradloc
-from gradloc import errors, recipe
+from gradloc import errors
+from gradloc.config import recipe
 
 ROOT = Path(__file__).parents[1]
 
@@ -129,9 +130,9 @@ def test_every_recipe_key_is_documented(pages):
 
 
 def test_every_public_name_policy_reader_error_and_command_is_documented(pages):
-    from gradloc.cli import cli
-    from gradloc.corpus import READERS
-    from gradloc.selection import POLICIES
+    from gradloc.cli.main import cli
+    from gradloc.data.corpora import READERS
+    from gradloc.localization.policies import POLICIES
 
     api = page(pages, "api")
     assert {f"gradloc.{name}" for name in gradloc.__all__ if name[0] != "_"} <= api.ids

@@ -6,13 +6,19 @@ import pytest
 import torch
 from conftest import build_model
 
+from gradloc.data.probes import Probe
 from gradloc.errors import ModelError
-from gradloc.evaluation import _named, choose_examples, evaluate, load_suite, score_checkpoint
-from gradloc.metrics import PROBE_METRICS
+from gradloc.evaluation.evaluate import (
+    _named,
+    choose_examples,
+    evaluate,
+    load_suite,
+    score_checkpoint,
+)
+from gradloc.evaluation.metrics import PROBE_METRICS
+from gradloc.evaluation.requests import READINGS
+from gradloc.evaluation.suites import Suite
 from gradloc.models import load_model, load_tokenizer
-from gradloc.probes import Probe
-from gradloc.readings import READINGS
-from gradloc.suites import Suite
 
 
 def probe(number, group, **more):
@@ -117,7 +123,9 @@ def test_other_tokenizer_is_refused_before_weights_are_read(
     vocabulary = content["model"]["vocab"]
     vocabulary["a"], vocabulary["b"] = vocabulary["b"], vocabulary["a"]
     file.write_text(json.dumps(content))
-    monkeypatch.setattr("gradloc.evaluation.load_model", lambda *a, **k: pytest.fail("loaded"))
+    monkeypatch.setattr(
+        "gradloc.evaluation.evaluate.load_model", lambda *a, **k: pytest.fail("loaded")
+    )
     with pytest.raises(ModelError, match="other: its tokenizer differs"):
         evaluate(other, SUITE, baseline=tiny_checkpoint)
 
@@ -177,7 +185,7 @@ def count_loads(monkeypatch):
         loaded.append(str(source))
         return load_model(source, **options)
 
-    monkeypatch.setattr("gradloc.evaluation.load_model", load)
+    monkeypatch.setattr("gradloc.evaluation.evaluate.load_model", load)
     return loaded
 
 

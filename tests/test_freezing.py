@@ -12,9 +12,9 @@ from gradloc.errors import (
     PlanMismatchError,
     SelectionError,
 )
-from gradloc.freezing import check_trains_something, scale_learning_rates
-from gradloc.layers import find_units
-from gradloc.plan import LayerPlan
+from gradloc.localization.plan import LayerPlan
+from gradloc.models.units import find_units
+from gradloc.training.freezing import check_trains_something, scale_learning_rates
 
 CHOSEN = "model.layers.1.mlp"
 

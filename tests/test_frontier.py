@@ -1,8 +1,13 @@
 import numpy as np
 import pytest
 
-from gradloc.frontier import Point, forgetting_ratio, interpolate_forgetting, uptake_share
-from gradloc.metrics import Estimate
+from gradloc.evaluation.matched_uptake import (
+    Point,
+    forgetting_ratio,
+    interpolate_forgetting,
+    uptake_share,
+)
+from gradloc.evaluation.metrics import Estimate
 
 
 def sure(value, n=10, spread=0.0):

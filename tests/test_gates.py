@@ -1,8 +1,8 @@
 import pytest
 
 from gradloc.errors import GradlocError
-from gradloc.gates import parse_gate, require_baseline
-from gradloc.results import ArmResult, EvalResult, Figure
+from gradloc.evaluation.results import ArmResult, EvalResult, Figure
+from gradloc.evaluation.thresholds import parse_gate, require_baseline
 
 
 def result(**losses):

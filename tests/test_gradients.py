@@ -7,12 +7,12 @@ import torch
 from conftest import build_model
 from peft import LoraConfig, get_peft_model
 
-import gradloc.gradients
-import gradloc.one_at_a_time
+import gradloc.localization.gradients.measure
+import gradloc.localization.gradients.one_at_a_time
 from gradloc import GradientProfile, GradlocError, measure_gradients
 from gradloc.errors import MeasurementError
-from gradloc.layers import find_units
-from gradloc.profile import ALSO
+from gradloc.localization.profile import ALSO
+from gradloc.models.units import find_units
 
 LENGTHS = (9, 5, 12, 7)
 
@@ -111,7 +111,7 @@ def test_order_only_permutes_the_rows(llama):
 
 def test_a_small_buffer_gives_the_same_directions_in_more_passes(llama, monkeypatch):
     whole = measure_gradients(llama, pad(PROBES), reference=pad(REFERENCE))
-    monkeypatch.setattr(gradloc.gradients, "BUFFER_BYTES", 5000)
+    monkeypatch.setattr(gradloc.localization.gradients.measure, "BUFFER_BYTES", 5000)
     chunked = measure_gradients(llama, pad(PROBES), reference=pad(REFERENCE))
     np.testing.assert_allclose(whole.probe_alignment, chunked.probe_alignment, rtol=1e-6)
 
@@ -185,14 +185,16 @@ def test_the_model_is_left_bit_for_bit_as_found():
 
 def test_one_at_a_time_at_most_one_gradient_is_alive(llama, monkeypatch):
     alive = []
-    real = gradloc.one_at_a_time.dot
+    real = gradloc.localization.gradients.one_at_a_time.dot
 
     def spy(left, right):
         alive.append(sum(p.grad is not None for p in llama.parameters()))
         return real(left, right)
 
-    monkeypatch.setattr(gradloc.gradients.gram, "unknown_parameters", lambda *args: ["planted"])
-    monkeypatch.setattr(gradloc.one_at_a_time, "dot", spy)
+    monkeypatch.setattr(
+        gradloc.localization.gradients.measure.gram, "unknown_parameters", lambda *args: ["planted"]
+    )
+    monkeypatch.setattr(gradloc.localization.gradients.one_at_a_time, "dot", spy)
     measure_gradients(llama, pad(PROBES))
     assert max(alive) == 1
 
@@ -270,7 +272,9 @@ def assert_extras_match_oracle(model, profile):
 def test_weights_and_signs_equal_the_oracle(kind, one_at_a_time, monkeypatch):
     model = build_model(kind)
     if one_at_a_time:
-        monkeypatch.setattr(gradloc.gradients.gram, "unknown_parameters", lambda *args: ["x"])
+        monkeypatch.setattr(
+            gradloc.localization.gradients.measure.gram, "unknown_parameters", lambda *args: ["x"]
+        )
     plain = measure_gradients(model, pad(PROBES), reference=pad(REFERENCE))
     assert plain.probe_weight_alignment is None and plain.sign_agreement is None
     profile = measure_gradients(
@@ -298,7 +302,7 @@ def test_the_weights_oracle_would_see_a_sign_or_another_unit(llama):
 
 def test_signs_in_passes_of_a_small_buffer(llama, monkeypatch):
     whole = measure_gradients(llama, pad(PROBES), reference=pad(REFERENCE), also=("signs",))
-    monkeypatch.setattr(gradloc.gradients, "BUFFER_BYTES", 5000)
+    monkeypatch.setattr(gradloc.localization.gradients.measure, "BUFFER_BYTES", 5000)
     chunked = measure_gradients(llama, pad(PROBES), reference=pad(REFERENCE), also=("signs",))
     np.testing.assert_allclose(whole.sign_agreement, chunked.sign_agreement, atol=2e-3)
     assert whole.reference_norm_of_mean is not None  # known beside the signs

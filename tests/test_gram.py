@@ -17,17 +17,19 @@ from test_gradients import (
 from torch import nn
 from transformers import AutoModelForCausalLM
 
-import gradloc.gram.batching
-import gradloc.gram.factors
-from gradloc import gram, measure_gradients, one_at_a_time
-from gradloc.gradients import BUFFER_BYTES, _measurable
-from gradloc.gram.batching import cheapest_cuts, micro_batches
-from gradloc.gram.capture import Capture
-from gradloc.gram.check import _disagreeing
-from gradloc.gram.factors import Lookups, Products, Rows, Tied
-from gradloc.gram.parts import Whole
-from gradloc.layers import find_units
-from gradloc.sequences import read_sequences
+import gradloc.localization.gradients.batching
+import gradloc.localization.gradients.factors
+from gradloc import measure_gradients
+from gradloc.localization import gradients as per_sample
+from gradloc.localization.gradients import one_at_a_time
+from gradloc.localization.gradients.batching import cheapest_cuts, micro_batches
+from gradloc.localization.gradients.capture import Capture
+from gradloc.localization.gradients.check import _disagreeing
+from gradloc.localization.gradients.factors import Lookups, Products, Rows, Tied
+from gradloc.localization.gradients.measure import BUFFER_BYTES, _measurable
+from gradloc.localization.gradients.parts import Whole
+from gradloc.localization.gradients.sequences import read_sequences
+from gradloc.models.units import find_units
 
 EXPERTS = dict(num_experts=4, num_experts_per_tok=2, moe_intermediate_size=24)
 GEMMA = dict(**GROUPED, head_dim=8)
@@ -105,17 +107,19 @@ def true_gradients(model, rows):
 @pytest.mark.parametrize("way", ["gram", "outer"])
 def test_every_parameter_of_every_architecture_equals_the_oracle(kind, way, monkeypatch):
     cost = 1e9 if way == "gram" else -1e9
-    monkeypatch.setattr(gradloc.gram.factors, "ELEMENT_COST", cost)
-    monkeypatch.setattr(gradloc.gram.factors, "BLOCK", 500)  # several blocks a matrix
-    monkeypatch.setattr(gradloc.gram.factors, "PIECE", 500)
+    monkeypatch.setattr(gradloc.localization.gradients.factors, "ELEMENT_COST", cost)
+    monkeypatch.setattr(
+        gradloc.localization.gradients.factors, "BLOCK", 500
+    )  # several blocks a matrix
+    monkeypatch.setattr(gradloc.localization.gradients.factors, "PIECE", 500)
     model = build(kind)
     units = find_units(model)
     rows = PROBES + REFERENCE
     with _measurable(model, units):
         sequences = read_sequences(pad(rows), "probe", "cpu")
-        assert gram.unknown_parameters(model, units, sequences) == []
+        assert per_sample.unknown_parameters(model, units, sequences) == []
     signs = random_signs(model)
-    norms, aligned = by_parameter(gram, model, rows, signs)
+    norms, aligned = by_parameter(per_sample, model, rows, signs)
     true = true_gradients(model, rows)
     assert norms.shape == (len(rows), len(signs))
     whole = max(g.norm().item() for one in true for g in one.values())
@@ -146,7 +150,7 @@ def test_the_whole_profile_equals_the_oracle(kind, caplog):
 def test_micro_batches_do_not_matter(kind, tokens, monkeypatch):
     model = build_model(kind)
     whole = measure_gradients(model, pad(PROBES), reference=pad(REFERENCE))
-    monkeypatch.setattr(gradloc.gram.batching, "MICRO_BATCH_TOKENS", tokens)
+    monkeypatch.setattr(gradloc.localization.gradients.batching, "MICRO_BATCH_TOKENS", tokens)
     cut = measure_gradients(model, pad(PROBES, "left", 3), reference=pad(REFERENCE, "left", 1))
     for key in ("probe_norms", "reference_norms", "probe_alignment", "reference_alignment"):
         expected = getattr(whole, key)
@@ -218,9 +222,9 @@ def test_the_passes_form_no_gradient_of_a_parameter(llama):
     probes = read_sequences(pad(PROBES), "probe", "cpu")
     with _measurable(llama, units):
         handle = llama.model.norm.register_forward_hook(look)
-        gram.mean_and_per_sequence(llama, units, probes, BUFFER_BYTES, lambda n: None)
-        gram.mean_gradient(llama, units, probes, BUFFER_BYTES, lambda n: None)
-        gram.per_sequence(llama, units, probes, random_signs(llama), lambda n: None)
+        per_sample.mean_and_per_sequence(llama, units, probes, BUFFER_BYTES, lambda n: None)
+        per_sample.mean_gradient(llama, units, probes, BUFFER_BYTES, lambda n: None)
+        per_sample.per_sequence(llama, units, probes, random_signs(llama), lambda n: None)
         handle.remove()
     assert len(seen) == 6
     assert not any(any(flags) for flags in seen)
@@ -228,7 +232,7 @@ def test_the_passes_form_no_gradient_of_a_parameter(llama):
 
 def test_the_passes_hold_as_many_tensors_for_many_sequences_as_for_few(llama, monkeypatch):
     """Small ones that stay would lie between the large ones and keep the heap from shrinking."""
-    monkeypatch.setattr(gradloc.gram.batching, "MICRO_BATCH_TOKENS", 8)
+    monkeypatch.setattr(gradloc.localization.gradients.batching, "MICRO_BATCH_TOKENS", 8)
     units = find_units(llama)
     probes = read_sequences(pad(PROBES), "probe", "cpu")
     alive = []
@@ -238,14 +242,14 @@ def test_the_passes_hold_as_many_tensors_for_many_sequences_as_for_few(llama, mo
         alive.append(sum(type(thing) is torch.Tensor for thing in gc.get_objects()))
 
     with _measurable(llama, units):
-        gram.per_sequence(llama, units, probes, random_signs(llama), count)
+        per_sample.per_sequence(llama, units, probes, random_signs(llama), count)
     assert len(alive) == len(micro_batches(probes)) > 2
     assert len(set(alive)) == 1
 
 
 def test_one_pass_gives_what_two_passes_give(llama, monkeypatch):
     """Also where earlier micro-batches are kept until the mean is known, and where they are not."""
-    monkeypatch.setattr(gradloc.gram.batching, "MICRO_BATCH_TOKENS", 20)
+    monkeypatch.setattr(gradloc.localization.gradients.batching, "MICRO_BATCH_TOKENS", 20)
     units = find_units(llama)
     probes = read_sequences(pad(PROBES), "probe", "cpu")
     assert len(micro_batches(probes)) > 1
@@ -253,9 +257,9 @@ def test_one_pass_gives_what_two_passes_give(llama, monkeypatch):
     real = Capture.run
     monkeypatch.setattr(Capture, "run", lambda *args: passes.append(1) or real(*args))
     with _measurable(llama, units):
-        kept = gram.mean_and_per_sequence(llama, units, probes, BUFFER_BYTES, lambda n: None)
+        kept = per_sample.mean_and_per_sequence(llama, units, probes, BUFFER_BYTES, lambda n: None)
         n_kept = len(passes)
-        split = gram.mean_and_per_sequence(llama, units, probes, 5000, lambda n: None)
+        split = per_sample.mean_and_per_sequence(llama, units, probes, 5000, lambda n: None)
     assert n_kept == len(micro_batches(probes)) < len(passes) - n_kept
     for name, sign in split[0].items():
         assert (kept[0][name] != sign).float().mean() < 1e-3, name
@@ -353,7 +357,7 @@ def test_everything_is_put_back_when_a_pass_fails(llama, monkeypatch):
 def test_both_ways_agree_in_bfloat16():
     model = build_model("llama_tied").to(torch.bfloat16)
     signs = random_signs(model)
-    fast, slow = (by_parameter(way, model, PROBES, signs) for way in (gram, one_at_a_time))
+    fast, slow = (by_parameter(way, model, PROBES, signs) for way in (per_sample, one_at_a_time))
     np.testing.assert_allclose(fast[0], slow[0], rtol=0.05)
 
 

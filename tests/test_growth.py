@@ -102,7 +102,7 @@ def test_no_pass_holds_the_corpus(growth, capsys, tmp_path):
 
 def test_a_second_pass_that_had_to_compute_is_an_error(growth, tmp_path, monkeypatch):
     def small(folder, dtype, max_gib):
-        return gradloc.prefix_cache.CacheConfig(folder, dtype, max_gib=1e-4)
+        return gradloc.models.prefix_cache.CacheConfig(folder, dtype, max_gib=1e-4)
 
     monkeypatch.setattr(growth, "CacheConfig", small)
     with pytest.raises(GradlocError, match="batches were found in the second pass"):

@@ -9,19 +9,21 @@ from datasets import Dataset
 from torch.utils.data import BatchSampler, SequentialSampler
 from transformers import Trainer, TrainingArguments
 
-from gradloc.batches import collate
-from gradloc.corpus import read_corpus
-from gradloc.errors import GradlocError, RecipeError
-from gradloc.injection import (
+from gradloc.config.recipe import CorpusConfig, InjectionConfig
+from gradloc.data.batches import collate
+from gradloc.data.corpora import read_corpus
+from gradloc.data.injection import (
     Fact,
+    InjectedRows,
     InjectionSchedule,
     gather_facts,
     injected_probes,
     ordinary_texts,
     plan_injection,
 )
-from gradloc.probes import Probe, ProbeSet
-from gradloc.recipe import CorpusConfig, InjectionConfig, load_recipe
+from gradloc.data.probes import Probe, ProbeSet
+from gradloc.errors import GradlocError, RecipeError
+from gradloc.experiments.recipes import load_recipe
 
 N_COLUMNS = 32
 FACTS = {
@@ -67,7 +69,7 @@ def rows_of_updates(folder, tokenizer, resume=None, **changes):
     trainer = Trainer(
         model=model,
         args=args,
-        train_dataset=schedule.inject(ordinary(), args, tokenizer),
+        train_dataset=InjectedRows(schedule, ordinary(), args, tokenizer),
         data_collator=lambda batch: collate(batch, pad_token_id=0),
         processing_class=tokenizer,
     )
@@ -129,7 +131,7 @@ def test_several_processes_share_the_rows_of_an_update(tmp_path, character_token
         seed=0,
         data_seed=None,
     )
-    rows = InjectionSchedule(FACTS, STEPS).inject(ordinary(), args, character_tokenizer)
+    rows = InjectedRows(InjectionSchedule(FACTS, STEPS), ordinary(), args, character_tokenizer)
     batches = BatchSampler(SequentialSampler(rows), batch_size=1, drop_last=False)
     found = {step: [] for step in range(6)}
     for process in range(n_processes):
@@ -144,8 +146,8 @@ def test_several_processes_share_the_rows_of_an_update(tmp_path, character_token
 def test_a_row_is_the_passage_an_end_token_and_the_ordinary_row_cut(tmp_path, character_tokenizer):
     args = arguments(tmp_path)
     rows = [{**row, "attention_mask": [1] * N_COLUMNS} for row in ordinary()]
-    plain = InjectionSchedule(FACTS, [5]).inject(rows, args, character_tokenizer)
-    data = InjectionSchedule(FACTS, STEPS).inject(rows, args, character_tokenizer)
+    plain = InjectedRows(InjectionSchedule(FACTS, [5]), rows, args, character_tokenizer)
+    data = InjectedRows(InjectionSchedule(FACTS, STEPS), rows, args, character_tokenizer)
     passage = character_tokenizer("Bo rows.")["input_ids"] + [character_tokenizer.eos_token_id]
     row, replaced = data[1 * 4 + 1], plain[1 * 4 + 1]
     assert row["input_ids"] == (passage + replaced["input_ids"])[:N_COLUMNS]
@@ -159,7 +161,7 @@ def test_each_pass_reads_every_row_once_in_an_order_of_its_own(tmp_path, charact
     def order(seed):
         args = arguments(tmp_path, max_steps=20, seed=seed)
         schedule = InjectionSchedule({"once": FACTS["once"]}, [19])
-        data = schedule.inject(ordinary(10), args, character_tokenizer)
+        data = InjectedRows(schedule, ordinary(10), args, character_tokenizer)
         return [data[index]["input_ids"][0] for index in range(70)]
 
     first, second = order(0)[:10], order(0)[10:20]
@@ -171,8 +173,8 @@ def test_each_pass_reads_every_row_once_in_an_order_of_its_own(tmp_path, charact
 def test_a_dataset_on_disk_is_read_as_a_list_is(tmp_path, character_tokenizer):
     args = arguments(tmp_path)
     schedule = InjectionSchedule(FACTS, STEPS)
-    held = schedule.inject(ordinary(), args, character_tokenizer)
-    stored = schedule.inject(Dataset.from_list(ordinary()), args, character_tokenizer)
+    held = InjectedRows(schedule, ordinary(), args, character_tokenizer)
+    stored = InjectedRows(schedule, Dataset.from_list(ordinary()), args, character_tokenizer)
     assert [stored[index] for index in range(24)] == [held[index] for index in range(24)]
     assert len(stored) == 24
     with pytest.raises(IndexError):
@@ -228,8 +230,11 @@ def test_arguments_that_would_miss_the_steps_are_refused(
     tmp_path, character_tokenizer, changes, message
 ):
     with pytest.raises(GradlocError, match=message):
-        InjectionSchedule(FACTS, STEPS).inject(
-            ordinary(), arguments(tmp_path, **changes), character_tokenizer
+        InjectedRows(
+            InjectionSchedule(FACTS, STEPS),
+            ordinary(),
+            arguments(tmp_path, **changes),
+            character_tokenizer,
         )
 
 
@@ -247,7 +252,9 @@ def test_rows_that_have_no_place_for_passages_are_refused(
     tmp_path, character_tokenizer, rows, message
 ):
     with pytest.raises(GradlocError, match=message):
-        InjectionSchedule(FACTS, STEPS).inject(rows, arguments(tmp_path), character_tokenizer)
+        InjectedRows(
+            InjectionSchedule(FACTS, STEPS), rows, arguments(tmp_path), character_tokenizer
+        )
 
 
 # ---- from a corpus --------------------------------------------------------------------------
@@ -324,7 +331,7 @@ def test_an_answer_that_is_the_entity_itself_is_no_fact(world):
 
 
 def test_ordinary_text(world, tmp_path):
-    from gradloc.corpus import python_docs_passages
+    from gradloc.data.corpora import python_docs_passages
 
     def texts(stream):
         return list(ordinary_texts(InjectionConfig(stream=stream), world))

@@ -11,9 +11,9 @@ from transformers import (
     MixtralConfig,
 )
 
-from gradloc import label_loss
 from gradloc.errors import GradlocError
-from gradloc.label_loss import linear_cross_entropy, score_labels_only
+from gradloc.models import label_loss
+from gradloc.models.label_loss import linear_cross_entropy, score_labels_only
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 97}
 CONFIGS = {

@@ -13,8 +13,8 @@ from transformers import (
 )
 
 from gradloc.errors import UnitsError
-from gradloc.layers import find_units, model_shape
-from gradloc.wrappers import canonical_name, evaluation_mode
+from gradloc.models.units import find_units, model_shape
+from gradloc.models.wrappers import canonical_name, evaluation_mode
 
 
 @pytest.mark.parametrize("granularity", ["sublayer", "block"])

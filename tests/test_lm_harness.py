@@ -16,12 +16,12 @@ from conftest import GROUPED
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
 
-from gradloc.artifacts import write_json
+from gradloc.data.probes import Probe, ProbeSet
 from gradloc.errors import GradlocError
-from gradloc.lm_harness import TaskScores, harness_request, loading, run_tasks
+from gradloc.evaluation.lm_eval import TaskScores, harness_request, loading, run_tasks
+from gradloc.evaluation.scoring import score_probes
 from gradloc.models import load_model, load_tokenizer
-from gradloc.probes import Probe, ProbeSet
-from gradloc.scoring import score_probes
+from gradloc.utils.io import write_json
 
 pytest.importorskip("lm_eval")
 

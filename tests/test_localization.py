@@ -14,20 +14,24 @@ from scipy.stats import spearmanr
 from test_report_browser import browser, show  # noqa: F401  (a fixture)
 
 import gradloc
-from gradloc.analysis import localization_measure
-from gradloc.analysis import localization_statistics as statistics
-from gradloc.analysis.localization import analyse_localization
-from gradloc.analysis.localization_figures import GroupNorms, contrasts_of, localization_figures
-from gradloc.analysis.localization_measure import by_turns, measure_groups
-from gradloc.analysis.localization_page import render, write_localization_page
-from gradloc.analysis.localization_tables import answer, localization_tables
-from gradloc.analyze import analyze
+from gradloc.cli.analyze import analyze
+from gradloc.data.probes import Probe, ProbeSet
+from gradloc.data.spans import encode_probe
 from gradloc.errors import GradlocError, MeasurementError
-from gradloc.layers import find_units
+from gradloc.experiments.analysis import localization_measure
+from gradloc.experiments.analysis import localization_statistics as statistics
+from gradloc.experiments.analysis.localization import analyse_localization
+from gradloc.experiments.analysis.localization_figures import (
+    GroupNorms,
+    contrasts_of,
+    localization_figures,
+)
+from gradloc.experiments.analysis.localization_measure import by_turns, measure_groups
+from gradloc.experiments.analysis.localization_page import render, write_localization_page
+from gradloc.experiments.analysis.localization_tables import answer, localization_tables
+from gradloc.localization.plan import LayerPlan
 from gradloc.models import load_model, load_tokenizer
-from gradloc.plan import LayerPlan
-from gradloc.probes import Probe, ProbeSet
-from gradloc.spans import encode_probe
+from gradloc.models.units import find_units
 
 N_UNITS, N = 10, 16
 GROUP_NAMES = ("new", "updated", "invariant")
@@ -461,7 +465,7 @@ def test_sources_that_contradict_each_other_are_refused(options, message):
 
 
 def test_a_recipe_brings_probes_of_all_groups_and_reference_text():
-    from gradloc.analyze import read_facts
+    from gradloc.cli.analyze import read_facts
 
     probes, texts = read_facts(None, None, "quickstart")
     assert {probe.group for probe in probes} == {"new", "updated", "invariant"}

@@ -1,12 +1,17 @@
 import pytest
 
-from gradloc.corpus import Corpus, Stream
-from gradloc.corpus.documents import Document
+from gradloc.config.recipe import MeasureConfig
+from gradloc.data.corpora import Corpus, Stream
+from gradloc.data.corpora.documents import Document
+from gradloc.data.probes import Probe, ProbeSet
 from gradloc.errors import CorpusError, MeasurementError
-from gradloc.measuring import background_texts, draw_probes, profile_probes, reference_texts
+from gradloc.localization.probe_profile import (
+    background_texts,
+    draw_probes,
+    profile_probes,
+    reference_texts,
+)
 from gradloc.models import load_model, load_tokenizer
-from gradloc.probes import Probe, ProbeSet
-from gradloc.recipe import MeasureConfig
 
 
 def probes_of(**counts):

@@ -1,14 +1,14 @@
 import pytest
 import torch
 
-import gradloc.memory
-from gradloc.memory import PeakMemory
+import gradloc.utils.memory
+from gradloc.utils.memory import PeakMemory
 
 
 @pytest.mark.parametrize("exact", [True, False])
 def test_a_passing_peak_is_seen_and_an_earlier_one_is_not(exact, monkeypatch):
     if not exact:
-        monkeypatch.setattr(gradloc.memory, "_reset_high_water_mark", lambda: False)
+        monkeypatch.setattr(gradloc.utils.memory, "_reset_high_water_mark", lambda: False)
     with PeakMemory() as before:
         pass
     big = torch.ones(64 * 2**20 // 4)

@@ -13,12 +13,12 @@ from transformers import AutoModelForCausalLM
 
 from gradloc import merge_checkpoints
 from gradloc.errors import ModelError, PlanMismatchError
-from gradloc.layers import find_units
-from gradloc.memory import PeakMemory
-from gradloc.merging import folders
-from gradloc.merging.folders import Checkpoint
-from gradloc.merging.shards import write_shards
-from gradloc.plan import LayerPlan
+from gradloc.localization.plan import LayerPlan
+from gradloc.models.units import find_units
+from gradloc.training.merging import folders
+from gradloc.training.merging.folders import Checkpoint
+from gradloc.training.merging.shards import write_shards
+from gradloc.utils.memory import PeakMemory
 
 
 @pytest.fixture

@@ -12,19 +12,19 @@ from conftest import build_model
 from torch.func import functional_call
 from transformers import AutoModelForCausalLM
 
-from gradloc.batches import probe_batches
-from gradloc.cli import main
+from gradloc.cli.main import main
+from gradloc.data.batches import probe_batches
+from gradloc.data.probes import Probe, ProbeSet
 from gradloc.errors import GradlocError, MeasurementError, ModelError
-from gradloc.layers import find_units
-from gradloc.merging import MergeSolution, solve_merge
-from gradloc.merging.drawing import split_probes
-from gradloc.merging.path import MergePath
-from gradloc.merging.scales import least_cost_scales, shrunk_second_moment
-from gradloc.merging.solving import _cost, _gains, _kept_interval
-from gradloc.merging.target import lowest_target
-from gradloc.plan import LayerPlan
-from gradloc.probes import Probe, ProbeSet
-from gradloc.sequences import Sequence, read_sequences, sequence_loss
+from gradloc.localization.gradients.sequences import Sequence, read_sequences, sequence_loss
+from gradloc.localization.plan import LayerPlan
+from gradloc.models.units import find_units
+from gradloc.training.merging import MergeSolution, solve_merge
+from gradloc.training.merging.drawing import split_probes
+from gradloc.training.merging.path import MergePath
+from gradloc.training.merging.scales import least_cost_scales, shrunk_second_moment
+from gradloc.training.merging.solving import _cost, _gains, _kept_interval
+from gradloc.training.merging.target import lowest_target
 
 TOWNS = ["Arvenholm", "Brusk", "Cendary", "Dolmar", "Eskil", "Farrow", "Gant", "Holme"]
 NAMES = ["Ilse", "Bruno", "Clara", "Dmitri", "Edda", "Franz", "Greta", "Henk"]
@@ -171,7 +171,7 @@ def test_the_cost_is_the_divergence_to_second_order():
 
 
 def test_divergence_is_that_of_two_models(llama, monkeypatch):
-    monkeypatch.setattr("gradloc.merging.path.LOGIT_BYTES", 4_000)  # one sequence a chunk
+    monkeypatch.setattr("gradloc.training.merging.path.LOGIT_BYTES", 4_000)  # one sequence a chunk
     tuned = copy.deepcopy(llama)
     tuned.load_state_dict(shifted(llama))
     sequences = some_sequences()

@@ -10,12 +10,12 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from gradloc import LayerPlan, load_recipe
-from gradloc.artifacts import read_json
 from gradloc.errors import MethodError, RecipeError
-from gradloc.methods import METHODS, Method, build_method, build_methods
-from gradloc.pipeline import make_probes, make_profile
-from gradloc.selection import select_layers
-from gradloc.training import train
+from gradloc.experiments.run import make_probes, make_profile
+from gradloc.experiments.train import train
+from gradloc.localization.policies import select_layers
+from gradloc.training.methods import METHODS, Method, build_method, build_methods
+from gradloc.utils.io import read_json
 
 # Options that let a method act within four steps on a tiny model.
 SMALL = {
@@ -177,7 +177,9 @@ def test_training_time_counts_what_methods_do_before_and_after(prepared, recipe_
     logs = []
     for methods in ((), (Slow(),)):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("gradloc.training.build_methods", lambda given, made=methods: made)
+            patch.setattr(
+                "gradloc.experiments.train.build_methods", lambda given, made=methods: made
+            )
             folder = train(
                 recipe, plan, arm="plain", out_dir=tmp_path / f"{len(methods)}", probes=probes
             )

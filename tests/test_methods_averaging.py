@@ -15,9 +15,13 @@ from hand_training import (
 from transformers import TrainerCallback
 
 from gradloc.errors import MethodError
-from gradloc.methods.averaging import AVERAGE_FILE, WeightAveraging, WeightAveragingCallback
-from gradloc.methods.extra_loss import starting_weights
-from gradloc.methods.schedule import Rewarm
+from gradloc.training.methods.averaging import (
+    AVERAGE_FILE,
+    WeightAveraging,
+    WeightAveragingCallback,
+)
+from gradloc.training.methods.extra_loss import starting_weights
+from gradloc.training.methods.schedule import Rewarm
 
 
 class Trail(TrainerCallback):

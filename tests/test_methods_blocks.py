@@ -6,10 +6,10 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from gradloc import GradLocCallback, LayerPlan
 from gradloc.errors import MethodError
-from gradloc.layers import find_units
-from gradloc.methods.badam import BAdam, BAdamCallback
-from gradloc.methods.base import Setting
-from gradloc.methods.lisa import Lisa, LisaCallback
+from gradloc.models.units import find_units
+from gradloc.training.methods.badam import BAdam, BAdamCallback
+from gradloc.training.methods.base import Setting
+from gradloc.training.methods.lisa import Lisa, LisaCallback
 
 
 class Rows(Dataset):

@@ -7,14 +7,14 @@ from reference_checks import PATH, read_vectors
 from transformers import Trainer, TrainingArguments
 
 from gradloc import LayerPlan
-from gradloc.batches import collate, training_rows
-from gradloc.corpus import fact_passages
+from gradloc.data.batches import collate, training_rows
+from gradloc.data.corpora import fact_passages
 from gradloc.errors import MethodError
-from gradloc.layers import find_units
-from gradloc.methods.base import Setting
-from gradloc.methods.generation import generate_texts
-from gradloc.methods.mix_review import MixReview, review_counts
-from gradloc.methods.replay import Replay
+from gradloc.models.units import find_units
+from gradloc.training.methods.base import Setting
+from gradloc.training.methods.generation import generate_texts
+from gradloc.training.methods.mix_review import MixReview, review_counts
+from gradloc.training.methods.replay import Replay
 
 REFERENCE = [f"Old text number {i}." for i in range(7)]
 
@@ -107,7 +107,9 @@ def test_replayed_facts_are_shipped_passages_to_their_end(setting):
 
 @pytest.mark.parametrize("packing", [False, True])
 def test_sampled_texts_end_only_where_the_next_one_begins(setting, monkeypatch, packing):
-    monkeypatch.setattr("gradloc.methods.replay.written_texts", lambda *args, **kw: ["abcd"] * 4)
+    monkeypatch.setattr(
+        "gradloc.training.methods.replay.written_texts", lambda *args, **kw: ["abcd"] * 4
+    )
     rows = new_rows(setting.tokenizer, 4)
     mixed = Replay(source="generated", packing=packing).rows(rows, setting)
     old = {setting.tokenizer.decode(row["input_ids"]) for row in mixed if row not in rows}

@@ -5,7 +5,7 @@ import torch
 from conftest import build_model
 
 from gradloc.errors import MethodError
-from gradloc.methods.generation import generate_texts
+from gradloc.training.methods.generation import generate_texts
 
 SPECIAL = {94, 95, 96}  # "~" (the end token), <unk> and <pad> of the character tokenizer
 

@@ -3,9 +3,9 @@
 import pytest
 from hand_training import setting_for
 
-from gradloc.corpus import fact_passages
+from gradloc.data.corpora import fact_passages
 from gradloc.errors import MethodError
-from gradloc.methods.kept_texts import describe_texts, kept_rows, written_texts
+from gradloc.training.methods.kept_texts import describe_texts, kept_rows, written_texts
 
 NEW = ["Zembla pays in crowns now.", "The queen of Zembla is Charlotte.", "abc"]
 

@@ -22,16 +22,16 @@ from hand_training import (
 from test_callback import DDP, FSDP2, run_on_two_processes
 from torch.nn import functional
 
-from gradloc.corpus import fact_passages
+from gradloc.data.corpora import fact_passages
 from gradloc.errors import MethodError
-from gradloc.methods import base_targets as base_targets_module
-from gradloc.methods import coarse_kl as coarse_kl_module
-from gradloc.methods.badam import BAdam
-from gradloc.methods.base import Setting
-from gradloc.methods.base_targets import BaseTargets, base_targets
-from gradloc.methods.coarse_kl import coarse_kl
-from gradloc.methods.extra_loss import planned_parameters
-from gradloc.methods.reference_kl import ReferenceKL, ReferenceKLCallback, shuffled
+from gradloc.training.methods import base_targets as base_targets_module
+from gradloc.training.methods import coarse_kl as coarse_kl_module
+from gradloc.training.methods.badam import BAdam
+from gradloc.training.methods.base import Setting
+from gradloc.training.methods.base_targets import BaseTargets, base_targets
+from gradloc.training.methods.coarse_kl import coarse_kl
+from gradloc.training.methods.extra_loss import planned_parameters
+from gradloc.training.methods.reference_kl import ReferenceKL, ReferenceKLCallback, shuffled
 
 VOCAB = 97
 LENGTHS = (5, 9, 2, 7, 9, 4)
@@ -358,7 +358,7 @@ def test_the_method_records_once_and_trains_against_it(
     def refuse(*args, **kwargs):
         raise AssertionError("what was stored should have been used")
 
-    monkeypatch.setattr("gradloc.methods.reference_kl.base_targets", refuse)
+    monkeypatch.setattr("gradloc.training.methods.reference_kl.base_targets", refuse)
     fresh = setting_for(tmp_path, character_tokenizer)
     method.prepare(fresh)
     assert torch.equal(method.callbacks(fresh)[0].targets.log_probs, callback.targets.log_probs)
@@ -398,8 +398,8 @@ from accelerate.state import PartialState
 from accelerate.utils import DistributedType
 from conftest import build_model
 from hand_training import by_trainer, plan_for, token_rows
-from gradloc.methods.base_targets import base_targets
-from gradloc.methods.reference_kl import ReferenceKLCallback
+from gradloc.training.methods.base_targets import base_targets
+from gradloc.training.methods.reference_kl import ReferenceKLCallback
 
 if {sharded}:
     arguments = hand_training.arguments

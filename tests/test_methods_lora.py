@@ -9,10 +9,10 @@ from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 
 from gradloc import GradLocCallback, LayerPlan
 from gradloc.errors import MethodError
-from gradloc.layers import find_units
-from gradloc.methods.base import Setting
-from gradloc.methods.lora import Lora, linear_layers
-from gradloc.wrappers import canonical_name
+from gradloc.models.units import find_units
+from gradloc.models.wrappers import canonical_name
+from gradloc.training.methods.base import Setting
+from gradloc.training.methods.lora import Lora, linear_layers
 
 CHOSEN = ("layers.1.mlp", "layers.2.self_attn")
 

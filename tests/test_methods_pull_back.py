@@ -11,11 +11,11 @@ from safetensors.torch import load_file, save_file
 from test_callback import run_on_two_processes
 
 from gradloc.errors import MethodError
-from gradloc.methods import build_method
-from gradloc.methods.badam import BAdam
-from gradloc.methods.base import Setting
-from gradloc.methods.lisa import Lisa
-from gradloc.methods.pull_back import START_FILE, PullBackCallback
+from gradloc.training.methods import build_method
+from gradloc.training.methods.badam import BAdam
+from gradloc.training.methods.base import Setting
+from gradloc.training.methods.lisa import Lisa
+from gradloc.training.methods.pull_back import START_FILE, PullBackCallback
 
 
 def weights(model):
@@ -125,7 +125,7 @@ import torch
 from torch.distributed.fsdp import fully_shard
 sys.path.insert(0, {tests!r})
 from conftest import build_model
-from gradloc.methods.pull_back import PullBackCallback
+from gradloc.training.methods.pull_back import PullBackCallback
 
 torch.distributed.init_process_group("gloo")
 mesh = torch.distributed.init_device_mesh("cpu", (2,))

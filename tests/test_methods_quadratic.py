@@ -20,17 +20,17 @@ from torch.nn import functional
 
 from gradloc import GradLocCallback
 from gradloc.errors import MethodError
-from gradloc.methods.averaging import WeightAveraging
-from gradloc.methods.extra_loss import planned_parameters, starting_weights
-from gradloc.methods.quadratic import (
+from gradloc.training.methods.averaging import WeightAveraging
+from gradloc.training.methods.extra_loss import planned_parameters, starting_weights
+from gradloc.training.methods.quadratic import (
     EWC,
     L2ToStart,
     QuadraticPenaltyCallback,
     diagonal_fisher,
     normalized,
 )
-from gradloc.methods.recadam import RecAdam
-from gradloc.methods.reference_kl import ReferenceKL
+from gradloc.training.methods.recadam import RecAdam
+from gradloc.training.methods.reference_kl import ReferenceKL
 
 ROWS = token_rows(5, 9, 2, 7)
 
@@ -163,7 +163,7 @@ def test_ewc_estimates_once(tmp_path, character_tokenizer, monkeypatch):
     setting = setting_for(tmp_path, character_tokenizer)
     method = EWC(n_texts=2, normalize=True)
     method.prepare(setting)
-    monkeypatch.setattr("gradloc.methods.quadratic.diagonal_fisher", None)
+    monkeypatch.setattr("gradloc.training.methods.quadratic.diagonal_fisher", None)
     method.prepare(setting)
     importance = method.callbacks(setting)[0].importance
     assert set(importance) == set(planned_parameters(setting.model, setting.plan))

@@ -19,8 +19,8 @@ from hand_training import (
 from reference_checks import DEFAULT, GIVEN, PATH, agrees, read_vectors
 
 from gradloc.errors import MethodError
-from gradloc.methods.extra_loss import planned_parameters, starting_weights
-from gradloc.methods.recadam import RecAdam, RecAdamCallback, annealed
+from gradloc.training.methods.extra_loss import planned_parameters, starting_weights
+from gradloc.training.methods.recadam import RecAdam, RecAdamCallback, annealed
 
 RECADAM = {v["id"]: v for v in read_vectors(PATH) if v["id"].startswith("recadam.")}
 

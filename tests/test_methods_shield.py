@@ -10,13 +10,13 @@ from hand_training import CHOSEN, Rows, arguments, by_trainer, plan_for, setting
 from test_callback import run_on_two_processes
 from transformers import AutoModelForCausalLM, OPTConfig, Qwen2MoeConfig
 
-from gradloc.corpus import fact_passages
+from gradloc.data.corpora import fact_passages
 from gradloc.errors import MethodError
-from gradloc.layers import find_units
-from gradloc.methods import build_method
-from gradloc.methods.input_moments import input_moments, input_shields, linear_modules
-from gradloc.methods.input_shield import InputShieldCallback
-from gradloc.methods.kept_texts import kept_rows
+from gradloc.models.units import find_units
+from gradloc.training.methods import build_method
+from gradloc.training.methods.input_moments import input_moments, input_shields, linear_modules
+from gradloc.training.methods.input_shield import InputShieldCallback
+from gradloc.training.methods.kept_texts import kept_rows
 
 NEW = ["The river of Tal is the Ombra.", "In Tal one pays in marks."]
 
@@ -80,7 +80,9 @@ def test_moments_are_those_of_single_rows_whatever_the_padding(kind):
 
 def test_layers_that_read_the_same_share_a_shield_and_no_others_do(monkeypatch):
     """Queries, keys and values; gate and up. Their inputs are multiplied once for all."""
-    monkeypatch.setattr("gradloc.methods.input_moments._BATCH_TOKENS", 8)  # several batches
+    monkeypatch.setattr(
+        "gradloc.training.methods.input_moments._BATCH_TOKENS", 8
+    )  # several batches
     model = build_model("llama_tied").eval()
     names = list(linear_modules(model))[:14]
     rows = token_rows(4, 3, 7, 2)
@@ -248,9 +250,9 @@ from torch.distributed.tensor import DTensor
 sys.path.insert(0, {tests!r})
 from test_methods_shield import *
 from test_callback import tiny_tokenizer
-from gradloc.methods.averaging import WeightAveragingCallback
-from gradloc.methods.extra_loss import starting_weights
-from gradloc.methods.recadam import RecAdamCallback
+from gradloc.training.methods.averaging import WeightAveragingCallback
+from gradloc.training.methods.extra_loss import starting_weights
+from gradloc.training.methods.recadam import RecAdamCallback
 
 torch.distributed.init_process_group("gloo")
 rank = torch.distributed.get_rank()

@@ -10,9 +10,9 @@ from hand_training import (
     token_rows,
 )
 
-from gradloc.batches import collate
+from gradloc.data.batches import collate
 from gradloc.errors import MethodError
-from gradloc.methods.token_weights import TokenWeights, token_losses, weighted_loss
+from gradloc.training.methods.token_weights import TokenWeights, token_losses, weighted_loss
 
 ROWS = token_rows(5, 9, 2, 7)
 

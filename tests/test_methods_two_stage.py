@@ -7,14 +7,18 @@ from reference_checks import PATH, read_vectors
 from transformers import Trainer, TrainingArguments
 
 from gradloc import GradLocCallback, LayerPlan
-from gradloc.batches import collate, training_rows
+from gradloc.data.batches import collate, training_rows
+from gradloc.data.probes import Probe
 from gradloc.errors import MethodError, SelectionError
-from gradloc.layers import find_units
-from gradloc.methods.base import Setting
-from gradloc.methods.context_distillation import TARGETS_FILE, ContextDistillation
-from gradloc.methods.forget_then_learn import ForgetThenLearn, old_sentences, subtract_change
-from gradloc.methods.teacher_targets import distillation_loss, teacher_targets
-from gradloc.probes import Probe
+from gradloc.models.units import find_units
+from gradloc.training.methods.base import Setting
+from gradloc.training.methods.context_distillation import TARGETS_FILE, ContextDistillation
+from gradloc.training.methods.forget_then_learn import (
+    ForgetThenLearn,
+    old_sentences,
+    subtract_change,
+)
+from gradloc.training.methods.teacher_targets import distillation_loss, teacher_targets
 
 CHOSEN = ("layers.1.mlp", "layers.2.self_attn")
 FACTS = (

@@ -7,8 +7,16 @@ import pytest
 import torch
 
 from gradloc.errors import GradlocError
-from gradloc.metrics import choice, classification, editing, matching, perplexity, stages, updates
-from gradloc.metrics.fuar import fuar
+from gradloc.evaluation.metrics import (
+    choice,
+    classification,
+    editing,
+    matching,
+    perplexity,
+    stages,
+    updates,
+)
+from gradloc.evaluation.metrics.fuar import fuar
 
 RNG = np.random.default_rng(5)
 

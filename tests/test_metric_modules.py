@@ -10,8 +10,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gradloc.metrics import acquisition, choice, editing, matching, perplexity, stages, updates
-from gradloc.metrics.fuar import fuar
+from gradloc.evaluation.metrics import (
+    acquisition,
+    choice,
+    editing,
+    matching,
+    perplexity,
+    stages,
+    updates,
+)
+from gradloc.evaluation.metrics.fuar import fuar
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = sorted(path for path in (ROOT / "evaluation" / "metrics").iterdir() if path.is_dir())
@@ -124,7 +132,7 @@ def expected_acquisition(losses, injection_steps, window, times=None, outlier_fa
 
 
 def expected(name):
-    """What the functions of ``gradloc.metrics`` give for the same examples."""
+    """What the functions of ``gradloc.evaluation.metrics`` give for the same examples."""
     calls = EXAMPLES[name]
     first = calls[0]
     match name:

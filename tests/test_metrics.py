@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from gradloc.metrics import (
+from gradloc.evaluation.metrics import (
     PROBE_METRICS,
     bootstrap_replicates,
     estimate,
@@ -66,7 +66,7 @@ def test_probe_metrics_equal_a_hand_made_table():
 
 
 def test_every_metric_names_a_reading_that_there_is():
-    from gradloc.readings import READINGS
+    from gradloc.evaluation.requests import READINGS
 
     assert {metric.reading for metric in PROBE_METRICS.values()} == set(READINGS)
 

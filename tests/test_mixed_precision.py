@@ -7,8 +7,8 @@ from test_prefix_cache import Rows, build_opt, frozen, loss_and_gradients, rows,
 from test_prefix_cache import run as trained
 
 from gradloc.errors import GradlocError
-from gradloc.label_loss import score_labels_only
-from gradloc.mixed_precision import PARTS, compute_in_bfloat16
+from gradloc.models.label_loss import score_labels_only
+from gradloc.models.mixed_precision import PARTS, compute_in_bfloat16
 
 LOWEST = 2
 

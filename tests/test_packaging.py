@@ -68,15 +68,15 @@ def test_metadata(installed):
     assert metadata["License-Expression"] == "Apache-2.0"
     assert "Version 2.0, January 2004" in (info / "licenses" / "LICENSE").read_text()
     assert metadata.get_payload().strip(), "the README is the page on the package index"
-    assert "gradloc = gradloc.cli:main" in (info / "entry_points.txt").read_text()
+    assert "gradloc = gradloc.cli.main:main" in (info / "entry_points.txt").read_text()
 
 
 def test_the_unpacked_wheel_works_without_the_checkout(installed, tmp_path):
     code = (
-        "import gradloc, gradloc.shipped as s\n"
+        "import gradloc, gradloc.config.shipped as s\n"
         "assert gradloc.__file__.startswith(SITE), gradloc.__file__\n"
         "names = s.shipped_names('recipes')\n"
-        "from gradloc.sweep.config import load_sweep\n"
+        "from gradloc.experiments.sweep.config import load_sweep\n"
         "for name in names:\n"
         "    (load_sweep if name.startswith('sweeps/') else gradloc.load_recipe)(name)\n"
         "print(len(names), gradloc.load_recipe('recipes/quickstart.yaml').name)\n"

@@ -10,12 +10,12 @@ import yaml
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-import gradloc.pipeline
+import gradloc.experiments.run
 from gradloc import EvalResult, LayerPlan, load_probes, load_recipe
-from gradloc.artifacts import read_json
 from gradloc.errors import PlanMismatchError, RecipeError, RunError
-from gradloc.layers import find_units
-from gradloc.pipeline import STAGE_FILES, arm_dir, run, train_stage
+from gradloc.experiments.run import STAGE_FILES, arm_dir, run, train_stage
+from gradloc.models.units import find_units
+from gradloc.utils.io import read_json
 
 
 @pytest.fixture
@@ -138,7 +138,7 @@ STAGES = ["make_probes", "make_profile", "_plans", "train_stage", "_evaluate"]
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_run_that_is_killed_is_completed_by_the_next(recipe_file, stage, monkeypatch):
     recipe = load_recipe(recipe_file)
-    real, calls = getattr(gradloc.pipeline, stage), []
+    real, calls = getattr(gradloc.experiments.run, stage), []
 
     def killed(*args, **kwargs):
         calls.append(stage)
@@ -147,7 +147,7 @@ def test_a_run_that_is_killed_is_completed_by_the_next(recipe_file, stage, monke
         return real(*args, **kwargs)
 
     with monkeypatch.context() as patched:
-        patched.setattr(gradloc.pipeline, stage, killed)
+        patched.setattr(gradloc.experiments.run, stage, killed)
         with pytest.raises(KeyboardInterrupt):
             run(recipe)
     before = snapshot(recipe.run_dir)
@@ -165,7 +165,7 @@ def test_a_training_that_is_killed_continues_from_its_last_checkpoint(recipe_fil
     whole = load_recipe(recipe_file, [*overrides, "name=whole"])
     run(whole)
     recipe = load_recipe(recipe_file, overrides)
-    from gradloc.training_watch import Progress
+    from gradloc.training.monitoring import Progress
 
     def kill(self, args, state, control, **kwargs):
         if state.global_step == 3:

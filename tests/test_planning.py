@@ -10,14 +10,14 @@ from rich.console import Console
 from test_selection import profile
 
 from gradloc import GradientProfile, LayerPlan, select_layers
+from gradloc.cli.plan import plan as command
 from gradloc.errors import GradlocError
-from gradloc.layers import find_units
+from gradloc.localization.planning.candidates import WITHOUT_ISLAND, plan_candidates
+from gradloc.localization.planning.table import describe_units, planning_tables
+from gradloc.localization.policies import Budget
 from gradloc.models import load_model
-from gradloc.planning.candidates import WITHOUT_ISLAND, plan_candidates
-from gradloc.planning.command import plan as command
-from gradloc.planning.table import describe_units, planning_tables
-from gradloc.profile import UnitInfo
-from gradloc.selection import Budget
+from gradloc.models.unit_info import UnitInfo
+from gradloc.models.units import find_units
 
 N_BLOCKS = 12
 

@@ -16,12 +16,12 @@ from torch.utils.data import Dataset, IterableDataset
 from transformers import AutoModelForCausalLM, BioGptConfig, GPT2Config, OPTConfig, Trainer
 
 from gradloc import GradLocCallback
-from gradloc.batches import collate
+from gradloc.data.batches import collate
 from gradloc.errors import CacheError
-from gradloc.freezing import freeze_layers
-from gradloc.layers import find_units
-from gradloc.prefix_cache import CacheConfig, PrefixCache, store
-from gradloc.prefix_cache.store import HiddenStateStore
+from gradloc.models.prefix_cache import CacheConfig, PrefixCache, store
+from gradloc.models.prefix_cache.store import HiddenStateStore
+from gradloc.models.units import find_units
+from gradloc.training.freezing import freeze_layers
 
 TOP = ("model.layers.2.mlp",)
 

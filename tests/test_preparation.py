@@ -3,10 +3,10 @@ import json
 import pytest
 
 from gradloc import Recipe, load_recipe
-from gradloc.corpus import read_corpus
+from gradloc.config.recipe import CorpusConfig, ProbesConfig, ProbeSource
+from gradloc.data.corpora import read_corpus
+from gradloc.data.preparation import build_probes, training_documents
 from gradloc.errors import CorpusError, ProbeError
-from gradloc.preparation import build_probes, training_documents
-from gradloc.recipe import CorpusConfig, ProbesConfig, ProbeSource
 
 DOCUMENTS = [
     ("old", "2024-05-01", "Rain fell on Lisbon all day and nobody went out.", []),

@@ -5,9 +5,9 @@ import random
 
 import pytest
 
+from gradloc.data.probes import Probe, ProbeSet, join, load_probes, read_probe_rows
+from gradloc.data.probes.parsing import FIELDS
 from gradloc.errors import ProbeError
-from gradloc.probes import Probe, ProbeSet, join, load_probes, read_probe_rows
-from gradloc.probes.records import FIELDS
 
 ROW = {"prompt": "The capital of France is", "targets": ["Paris"], "group": "invariant"}
 

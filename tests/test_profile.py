@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from gradloc.cli import cli
+from gradloc.cli.main import cli
 from gradloc.errors import GradlocError, RecipeError
-from gradloc.profile import ALSO, GradientProfile, UnitInfo
-from gradloc.recipe import load_recipe
+from gradloc.experiments.recipes import load_recipe
+from gradloc.localization.profile import ALSO, GradientProfile
+from gradloc.models.unit_info import UnitInfo
 
 
 def profile(**fields):

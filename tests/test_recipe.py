@@ -7,9 +7,7 @@ import textwrap
 import pytest
 import yaml
 
-from gradloc.environment import current_environment
-from gradloc.errors import RecipeError
-from gradloc.recipe import (
+from gradloc.config.recipe import (
     ArmConfig,
     CorpusConfig,
     ProbesConfig,
@@ -17,9 +15,11 @@ from gradloc.recipe import (
     Recipe,
     dump_recipe,
     find_recipe,
-    load_recipe,
     save_resolved,
 )
+from gradloc.errors import RecipeError
+from gradloc.experiments.recipes import load_recipe
+from gradloc.utils.environment import current_environment
 
 
 @pytest.fixture
@@ -365,8 +365,8 @@ def test_save_resolved_records_the_environment(load, tmp_path):
 
 def test_environment_imports_no_library():
     code = (
-        "import sys; from gradloc.environment import current_environment; current_environment();"
-        "assert not {'torch', 'transformers'} & set(sys.modules)"
+        "import sys; from gradloc.utils.environment import current_environment; "
+        "current_environment(); assert not {'torch', 'transformers'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 

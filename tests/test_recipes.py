@@ -7,9 +7,9 @@ import pytest
 
 from gradloc import load_recipe
 from gradloc.errors import CorpusError
-from gradloc.pipeline import STAGE_FILES, run
-from gradloc.sweep.cells import sweep_cells
-from gradloc.sweep.config import load_sweep
+from gradloc.experiments.run import STAGE_FILES, run
+from gradloc.experiments.sweep.cells import sweep_cells
+from gradloc.experiments.sweep.config import load_sweep
 
 FOLDER = Path(__file__).parents[1] / "recipes"
 RECIPES = sorted(FOLDER.glob("*.yaml"))

@@ -1,4 +1,4 @@
-"""Outputs of the original implementations, equal to those of ``gradloc.metrics``.
+"""Outputs of the original implementations, equal to those of ``gradloc.evaluation.metrics``.
 
 The file of vectors is ``$GRADLOC_REFERENCE_VECTORS`` (default ``../shared/reference_vectors.json``
 beside the checkout). A check is written for a function, not for a vector: any further vector of

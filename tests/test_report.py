@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from gradloc.errors import RunError
-from gradloc.plan import LayerPlan
-from gradloc.profile import GradientProfile, UnitInfo
+from gradloc.evaluation.results import ArmResult, EvalResult, Figure
+from gradloc.localization.plan import LayerPlan
+from gradloc.localization.profile import GradientProfile
+from gradloc.models.unit_info import UnitInfo
 from gradloc.report import save_pictures, write_report
 from gradloc.report.curves import curve_pictures
 from gradloc.report.formatting import duration, learning_rate, number, percent, ranges, span
@@ -23,7 +25,6 @@ from gradloc.report.style import arm_styles
 from gradloc.report.tables import examples
 from gradloc.report.tradeoff import tradeoff_pictures
 from gradloc.report.verdict import judge, main_arm
-from gradloc.results import ArmResult, EvalResult, Figure
 
 N_BLOCKS = 30
 CHOSEN = {("mlp", 3), ("mlp", 4), ("mlp", 5), ("mlp", 6), ("mlp", 7), ("mlp", 24), ("mlp", 25),

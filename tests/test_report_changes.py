@@ -8,6 +8,7 @@ import pytest
 from test_report import Page, figure, make_results
 
 from gradloc.errors import GradlocError, RunError
+from gradloc.evaluation.results import ArmResult, EvalResult, Figure
 from gradloc.report import write_report
 from gradloc.report.changes import MAX_ROWS, change_panels, main_losses
 from gradloc.report.forest import axes, state
@@ -20,7 +21,6 @@ from gradloc.report.style import arm_styles
 from gradloc.report.tables import metric_groups
 from gradloc.report.tradeoff import tradeoff_pictures
 from gradloc.report.verdict import judge, main_arm
-from gradloc.results import ArmResult, EvalResult, Figure
 
 N_PARADIGMS = 67
 FACTS = [

@@ -1,7 +1,7 @@
 import pytest
 
 from gradloc.errors import GradlocError
-from gradloc.score_log import CHUNK, ScoreLog
+from gradloc.evaluation.score_log import CHUNK, ScoreLog
 
 
 class Counter:

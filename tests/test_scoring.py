@@ -6,9 +6,9 @@ import pytest
 import torch
 from conftest import build_model
 
+from gradloc.data.probes import Probe
 from gradloc.errors import ModelError, SpanError
-from gradloc.probes import Probe
-from gradloc.scoring import (
+from gradloc.evaluation.scoring import (
     Span,
     SpanScore,
     engine,
@@ -79,7 +79,7 @@ def test_scores_do_not_depend_on_order(kind):
 def test_scores_without_logits_to_keep_are_the_same(monkeypatch, llama):
     spans = random_spans()
     expected = score_spans(llama, spans, progress=False)
-    monkeypatch.setattr("gradloc.logits._takes_positions", lambda model: False)
+    monkeypatch.setattr("gradloc.models.logits._takes_positions", lambda model: False)
     for score, same in zip(score_spans(llama, spans, progress=False), expected, strict=True):
         assert score.nats == pytest.approx(same.nats, rel=1e-5)
         assert score.predicted == same.predicted

@@ -1,8 +1,8 @@
 import pytest
 
+from gradloc.data.probes import Probe
 from gradloc.errors import ProbeError
-from gradloc.probes import Probe
-from gradloc.scoring.checks import told_apart
+from gradloc.evaluation.scoring.checks import told_apart
 
 PROBES = (
     Probe("good", "invariant", "Grass is", ("green",), candidates=("green", "red")),

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from gradloc import LayerPlan, select_layers
-from gradloc.cost import StepSetting, predict_cost
 from gradloc.errors import GradlocError, PlanMismatchError, SelectionError
-from gradloc.profile import GradientProfile, UnitInfo
-from gradloc.selection import POLICIES, SCORES, share_of_mass
+from gradloc.localization.cost import StepSetting, predict_cost
+from gradloc.localization.policies import POLICIES, SCORES, share_of_mass
+from gradloc.localization.profile import GradientProfile
+from gradloc.models.unit_info import UnitInfo
 
 N_BLOCKS = 6
 

@@ -8,9 +8,10 @@ from scipy.optimize import minimize
 from test_selection import profile
 
 from gradloc import select_layers
-from gradloc.profile import GradientProfile, UnitInfo
-from gradloc.selection.interference import estimated_shrinkage
-from gradloc.selection.search import best_set
+from gradloc.localization.policies.interference import estimated_shrinkage
+from gradloc.localization.policies.search import best_set
+from gradloc.localization.profile import GradientProfile
+from gradloc.models.unit_info import UnitInfo
 
 
 def aligned_profile(aligned, benefit, kind="mlp"):

@@ -6,8 +6,9 @@ from test_selection import profile, units
 
 from gradloc import select_layers
 from gradloc.errors import SelectionError
-from gradloc.profile import GradientProfile, UnitInfo
-from gradloc.selection import COMMON_OPTIONS, POLICIES, POSITIONAL
+from gradloc.localization.policies import COMMON_OPTIONS, POLICIES, POSITIONAL
+from gradloc.localization.profile import GradientProfile
+from gradloc.models.unit_info import UnitInfo
 
 NAMES = ("a", "b", "c")
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 import gradloc
-from gradloc import shipped
+from gradloc.config import shipped
+from gradloc.config.shipped import KINDS, shipped_dir, shipped_names, shipped_path
 from gradloc.errors import GradlocError
-from gradloc.shipped import KINDS, shipped_dir, shipped_names, shipped_path
 
 
 @pytest.fixture
@@ -16,7 +16,7 @@ def tree(tmp_path, monkeypatch):
     """A package in an otherwise empty folder, as ``shipped`` sees it."""
     package = tmp_path / "site" / "gradloc"
     package.mkdir(parents=True)
-    monkeypatch.setattr(shipped, "__file__", str(package / "shipped.py"))
+    monkeypatch.setattr(shipped, "__file__", str(package / "config" / "shipped.py"))
 
     def add(path):
         file = tmp_path / "site" / path
@@ -77,7 +77,7 @@ def test_the_working_directory_does_not_matter(tmp_path):
     shutil.copytree(package, copy / "gradloc", ignore=shutil.ignore_patterns("__pycache__"))
     (copy / "recipes").mkdir()
     (copy / "recipes" / "only.yaml").write_text("name: x\n")
-    code = "from gradloc.shipped import shipped_names; print(shipped_names('recipes'))"
+    code = "from gradloc.config.shipped import shipped_names; print(shipped_names('recipes'))"
     done = subprocess.run(
         [sys.executable, "-c", code],
         env={"PYTHONPATH": str(copy)},

@@ -15,9 +15,9 @@ from tokenizers import (
 )
 from transformers import PreTrainedTokenizerFast
 
+from gradloc.data.probes import Probe
+from gradloc.data.spans import encode_probe, encode_span
 from gradloc.errors import SpanError
-from gradloc.probes import Probe
-from gradloc.spans import encode_probe, encode_span
 
 TEXTS = (
     "The capital of France is Paris, and has been for a long time.  Two  blanks.",

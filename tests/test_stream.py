@@ -10,26 +10,26 @@ from click.testing import CliRunner
 from safetensors.torch import load_file
 
 from gradloc import load_probes, load_recipe
-from gradloc.artifacts import read_json
-from gradloc.cli import cli
-from gradloc.corpus import read_corpus
+from gradloc.cli.main import cli
+from gradloc.config.recipe import ArmConfig, CorpusConfig
+from gradloc.data.corpora import read_corpus
 from gradloc.errors import CorpusError, GradlocError, ProbeError, RunError
-from gradloc.pipeline import make_profile, open_run
-from gradloc.plan import LayerPlan
-from gradloc.profile import GradientProfile
-from gradloc.recipe import ArmConfig, CorpusConfig
-from gradloc.selection import select_layers
-from gradloc.stream import stages as stages_module
-from gradloc.stream.curves import curve_pictures
-from gradloc.stream.figures import paired_differences, stream_figures
-from gradloc.stream.matrices import heat_maps
-from gradloc.stream.opening import open_stream
-from gradloc.stream.page import write_stream_page
-from gradloc.stream.periods import calendar_periods, stretch
-from gradloc.stream.records import ArmRecord, Items, StageRecord, StreamRecord
-from gradloc.stream.running import run_stream
-from gradloc.stream.start import Division
-from gradloc.training import train
+from gradloc.experiments.continual import stages as stages_module
+from gradloc.experiments.continual.curves import curve_pictures
+from gradloc.experiments.continual.figures import paired_differences, stream_figures
+from gradloc.experiments.continual.matrices import heat_maps
+from gradloc.experiments.continual.opening import open_stream
+from gradloc.experiments.continual.page import write_stream_page
+from gradloc.experiments.continual.periods import calendar_periods, stretch
+from gradloc.experiments.continual.records import ArmRecord, Items, StageRecord, StreamRecord
+from gradloc.experiments.continual.running import run_stream
+from gradloc.experiments.continual.start import Division
+from gradloc.experiments.run import make_profile, open_run
+from gradloc.experiments.train import train
+from gradloc.localization.plan import LayerPlan
+from gradloc.localization.policies import select_layers
+from gradloc.localization.profile import GradientProfile
+from gradloc.utils.io import read_json
 
 MONTHS = ("2025-01", "2025-02", "2025-04")
 TOWNS = {
@@ -535,7 +535,7 @@ def test_a_stream_that_is_killed_again_and_again_ends_like_one_that_is_not(
         left -= 1
         replace_file(source, target)
 
-    monkeypatch.setattr("gradloc.artifacts.os.replace", replace_while_alive)
+    monkeypatch.setattr("gradloc.utils.io.os.replace", replace_while_alive)
     for allowed in (*range(9), 10**6):
         left = allowed
         try:

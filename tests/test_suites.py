@@ -3,14 +3,14 @@ from pathlib import Path
 
 import pytest
 
-from gradloc.comparison import CheckpointScores
-from gradloc.corpus import held_out_texts, read_corpus
+from gradloc.config.shipped import shipped_names
+from gradloc.data.corpora import held_out_texts, read_corpus
+from gradloc.data.preparation import build_probes
+from gradloc.data.probes import Probe
 from gradloc.errors import ProbeError, SuiteError
-from gradloc.preparation import build_probes
-from gradloc.probes import Probe
-from gradloc.recipe import load_recipe
-from gradloc.shipped import shipped_names
-from gradloc.suites import Suite, load_suite, recipe_suite
+from gradloc.evaluation.compare import CheckpointScores
+from gradloc.evaluation.suites import Suite, load_suite, recipe_suite
+from gradloc.experiments.recipes import load_recipe
 
 
 @pytest.fixture

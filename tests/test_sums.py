@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from gradloc.sums import dot
+from gradloc.utils.sums import dot
 
 
 @pytest.mark.parametrize("shape", [(), (5,), (2**15,), (2**15 + 1,), (4000, 700)])

@@ -8,12 +8,12 @@ import pytest
 import torch
 from conftest import build_model
 
-from gradloc.sweep.records import CellRecord, MeasureRecord, SweepRecord
+from gradloc.experiments.sweep.records import CellRecord, MeasureRecord, SweepRecord
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "evaluation"))
 import sure_facts
 
-from gradloc.sweep.frontiers import find_frontier
+from gradloc.experiments.sweep.frontiers import find_frontier
 
 LEADS = np.array([0.1, 0.5, 2.0, 0.9, 1.0, 0.49])
 

@@ -8,14 +8,14 @@ import yaml
 from click.testing import CliRunner
 
 from gradloc import EvalResult
-from gradloc.artifacts import read_json
-from gradloc.cli import cli
+from gradloc.cli.main import cli
+from gradloc.cli.validation import validate_file
 from gradloc.errors import GradlocError, RecipeError
-from gradloc.sweep.cells import make_start, start_recipe, sweep_cells
-from gradloc.sweep.config import load_sweep
-from gradloc.sweep.records import CellRecord, MeasureRecord, SweepRecord
-from gradloc.sweep.running import run_cell, run_sweep
-from gradloc.validation import validate_file
+from gradloc.experiments.sweep.cells import make_start, start_recipe, sweep_cells
+from gradloc.experiments.sweep.config import load_sweep
+from gradloc.experiments.sweep.records import CellRecord, MeasureRecord, SweepRecord
+from gradloc.experiments.sweep.running import run_cell, run_sweep
+from gradloc.utils.io import read_json
 
 
 @pytest.fixture
@@ -214,7 +214,7 @@ def test_two_processes_give_what_one_gives(sweep_file, tmp_path):
 
 
 def test_a_killed_cell_continues(sweep_file, monkeypatch):
-    import gradloc.pipeline as pipeline
+    import gradloc.experiments.run as pipeline
 
     sweep = load_sweep(sweep_file, ["seeds=[0]"])
     cell = sweep_cells(sweep)[0]

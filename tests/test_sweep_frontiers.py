@@ -7,14 +7,14 @@ import pytest
 from sweep_records import AXIS, CONSTANTS, RATES, UPTAKES, make_record
 
 from gradloc.errors import GradlocError
-from gradloc.frontier import Point, interpolate_forgetting
-from gradloc.metrics import Estimate
-from gradloc.sweep.curves import make_curve, mean_forgetting, uptake_within
-from gradloc.sweep.frontiers import find_frontier, frontier_figures
-from gradloc.sweep.quantities import at_uptake
-from gradloc.sweep.records import CellRecord, MeasureRecord, SweepRecord
-from gradloc.sweep.resampling import CorpusCells
-from gradloc.sweep.values import AtForgetting, AtUptake
+from gradloc.evaluation.matched_uptake import Point, interpolate_forgetting
+from gradloc.evaluation.metrics import Estimate
+from gradloc.experiments.sweep.curves import make_curve, mean_forgetting, uptake_within
+from gradloc.experiments.sweep.frontiers import find_frontier, frontier_figures
+from gradloc.experiments.sweep.quantities import at_uptake
+from gradloc.experiments.sweep.records import CellRecord, MeasureRecord, SweepRecord
+from gradloc.experiments.sweep.resampling import CorpusCells
+from gradloc.experiments.sweep.values import AtForgetting, AtUptake
 
 N = 200
 

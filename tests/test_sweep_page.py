@@ -11,10 +11,10 @@ from test_report_browser import browser as browser
 from test_report_browser import count, rgb, show, style_of
 
 from gradloc.errors import GradlocError
-from gradloc.sweep.frontiers import find_frontier
-from gradloc.sweep.looks import N_STRONG, arm_looks, is_quiet, strong_arms
-from gradloc.sweep.page import render, write_frontier
-from gradloc.sweep.page_tables import (
+from gradloc.experiments.sweep.frontiers import find_frontier
+from gradloc.experiments.sweep.looks import N_STRONG, arm_looks, is_quiet, strong_arms
+from gradloc.experiments.sweep.page import render, write_frontier
+from gradloc.experiments.sweep.page_tables import (
     cell_rows,
     matrix_rows,
     point_rows,
@@ -22,10 +22,10 @@ from gradloc.sweep.page_tables import (
     quantity_row,
     verdict,
 )
-from gradloc.sweep.pictures import frontier_picture
-from gradloc.sweep.ratio_picture import ratio_picture
-from gradloc.sweep.records import MeasureRecord
-from gradloc.sweep.table import frontier_table
+from gradloc.experiments.sweep.pictures import frontier_picture
+from gradloc.experiments.sweep.ratio_picture import ratio_picture
+from gradloc.experiments.sweep.records import MeasureRecord
+from gradloc.experiments.sweep.table import frontier_table
 
 N = 100
 LOSSES = ("known_facts", "general_text")

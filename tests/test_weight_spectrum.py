@@ -3,8 +3,8 @@ import pytest
 import torch
 from conftest import build_model
 
-from gradloc.layers import find_units
-from gradloc.weight_spectrum import matrix_snr, spectrum_snr
+from gradloc.localization.weight_spectrum import matrix_snr, spectrum_snr
+from gradloc.models.units import find_units
 
 
 def with_singular_values(values, shape, seed=0):

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from gradloc import recipe
+from gradloc.config import recipe
 
 # Results of runs that the documentation shows, as the commands wrote them, without single items.
 STORED = Path(__file__).parents[1] / "stored"
@@ -104,7 +104,7 @@ def _default(item: dataclasses.Field) -> str:
 
 def policies() -> str:
     """The selection policies with their options."""
-    from gradloc.selection import DEFAULT_POLICY, POLICIES
+    from gradloc.localization.policies import DEFAULT_POLICY, POLICIES
 
     rows = []
     for name, function in POLICIES.items():
@@ -121,7 +121,7 @@ def policies() -> str:
 
 def methods() -> str:
     """The training methods with their options."""
-    from gradloc.methods import METHODS
+    from gradloc.training.methods import METHODS
 
     rows = []
     for name, method in METHODS.items():
@@ -134,14 +134,14 @@ def methods() -> str:
 
 def sweep_keys() -> str:
     """The keys of a sweep file."""
-    from gradloc.sweep.config import Sweep
+    from gradloc.experiments.sweep.config import Sweep
 
     return "\n".join(_section("", Sweep))
 
 
 def readers() -> str:
     """The corpus readers."""
-    from gradloc.corpus import READERS
+    from gradloc.data.corpora import READERS
 
     rows = [(f"`{name}`", _first_line(function)) for name, function in READERS.items()]
     return _table(("`corpus.source`", "what it reads"), rows)
@@ -149,7 +149,7 @@ def readers() -> str:
 
 def probe_metrics() -> str:
     """The metrics that are read off scored probes."""
-    from gradloc.metrics import PROBE_METRICS
+    from gradloc.evaluation.metrics import PROBE_METRICS
 
     rows = []
     for name, metric in PROBE_METRICS.items():
@@ -169,8 +169,8 @@ def probe_metrics() -> str:
 
 def readings() -> str:
     """What a model is asked about probes."""
-    from gradloc.metrics import PROBE_METRICS
-    from gradloc.readings import READINGS
+    from gradloc.evaluation.metrics import PROBE_METRICS
+    from gradloc.evaluation.requests import READINGS
 
     rows = [
         (
@@ -184,8 +184,8 @@ def readings() -> str:
 
 def benchmarks() -> str:
     """The forms of downloaded files that are read as probes."""
-    from gradloc.benchmarks import BENCHMARKS
-    from gradloc.suites import TASK_METRICS
+    from gradloc.data.benchmarks import BENCHMARKS
+    from gradloc.evaluation.suites import TASK_METRICS
 
     rows = []
     for name, item in BENCHMARKS.items():
@@ -204,15 +204,15 @@ def benchmarks() -> str:
 
 def suite_keys() -> str:
     """One table for the suite and one for each section of it."""
-    from gradloc.suites import SuiteConfig
+    from gradloc.evaluation.suites import SuiteConfig
 
     return "\n".join(_section("", SuiteConfig))
 
 
 def shipped_suites() -> str:
     """The suites that come with gradloc."""
-    from gradloc.shipped import shipped_names, shipped_path
-    from gradloc.yaml_source import read_yaml
+    from gradloc.config.shipped import shipped_names, shipped_path
+    from gradloc.config.yaml_source import read_yaml
 
     rows = []
     for name in shipped_names("evaluation"):
@@ -224,8 +224,8 @@ def shipped_suites() -> str:
 
 def stored_results() -> str:
     """Every metric of the stored evaluation of the quickstart's arms: before, after, change."""
+    from gradloc.evaluation.results import EvalResult
     from gradloc.report.formatting import by_unit, interval, metric_label, unit_name
-    from gradloc.results import EvalResult
 
     result = EvalResult.load(STORED / "quickstart-temporal-full.json")
     arms = ("full", "interference_ratio")
@@ -270,9 +270,9 @@ def stored_edits() -> str:
 
 def _frontier_tables(name: str) -> str:
     """Of every corpus of a stored sweep: forgetting against full training's at equal uptake."""
+    from gradloc.experiments.sweep.frontiers import find_frontier
+    from gradloc.experiments.sweep.looks import share_text
     from gradloc.report.formatting import MISSING, learning_rate, metric_label, number, percent
-    from gradloc.sweep.frontiers import find_frontier
-    from gradloc.sweep.looks import share_text
 
     parts = []
     frontier = find_frontier(STORED / name)
@@ -312,8 +312,8 @@ def _frontier_tables(name: str) -> str:
 
 def stored_shields() -> str:
     """Every run of the stored look at the shield: uptake, and forgetting / the line's there."""
+    from gradloc.experiments.sweep.frontiers import find_frontier
     from gradloc.report.formatting import learning_rate, metric_label, number
-    from gradloc.sweep.frontiers import find_frontier
 
     frontier = find_frontier(STORED / "frontier-shields.json")
     (corpus,) = frontier.corpora.values()
@@ -335,9 +335,9 @@ def stored_shields() -> str:
 
 def stored_stream() -> str:
     """The stored stream: measures of every arm, then the score matrix of each."""
-    from gradloc.stream.figures import paired_differences, stream_figures
-    from gradloc.stream.records import StreamRecord
-    from gradloc.stream.table import WORDS, figure_text, matrix_rows, summary_rows
+    from gradloc.experiments.continual.figures import paired_differences, stream_figures
+    from gradloc.experiments.continual.records import StreamRecord
+    from gradloc.experiments.continual.table import WORDS, figure_text, matrix_rows, summary_rows
 
     record = StreamRecord.load(STORED / "stream.json")
     figures = stream_figures(record)
@@ -367,7 +367,7 @@ def stored_stream() -> str:
 
 def training_arguments() -> str:
     """The TrainingArguments that a recipe may not set."""
-    from gradloc.recipe_checks import SET_BY_GRADLOC
+    from gradloc.config.checks import SET_BY_GRADLOC
 
     return _table(("key", "instead"), [(f"`{k}`", v) for k, v in SET_BY_GRADLOC.items()])
 
@@ -389,7 +389,7 @@ def commands() -> str:
     """The help text of every command."""
     import click
 
-    from gradloc.cli import cli
+    from gradloc.cli.main import cli
 
     lines = []
     commands = {

@@ -13,10 +13,10 @@ import datasets
 import numpy as np
 from transformers import AutoTokenizer
 
+from gradloc.data.probes import Probe, ProbeSet, load_probes
 from gradloc.errors import GradlocError
-from gradloc.lm_harness import harness_request
-from gradloc.probes import Probe, ProbeSet, load_probes
-from gradloc.scoring.items import probe_span
+from gradloc.evaluation.lm_eval import harness_request
+from gradloc.evaluation.scoring.items import probe_span
 
 logger = logging.getLogger("gradloc.lm_eval_tasks")
 

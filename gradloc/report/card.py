@@ -13,8 +13,8 @@ import yaml
 from huggingface_hub import EvalResult as HubResult
 from huggingface_hub import ModelCard, ModelCardData
 
-from gradloc.artifacts import write_text
-from gradloc.plan import LayerPlan
+from gradloc.evaluation.results import ArmResult, Figure
+from gradloc.localization.plan import LayerPlan
 from gradloc.report.formatting import (
     MISSING,
     by_unit,
@@ -28,7 +28,7 @@ from gradloc.report.formatting import (
     unit_name,
 )
 from gradloc.report.verdict import RATIO
-from gradloc.results import ArmResult, Figure
+from gradloc.utils.io import write_text
 
 TAGS = ["gradloc", "continual-pretraining"]
 

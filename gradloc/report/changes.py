@@ -7,6 +7,7 @@ axis are given by ``gradloc.report.forest``. Sets of items come first, their kin
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from gradloc.evaluation.results import EvalResult, Figure
 from gradloc.report.metric_names import (
     DEPTHS,
     FACTS,
@@ -19,7 +20,6 @@ from gradloc.report.metric_names import (
     set_label,
     split_key,
 )
-from gradloc.results import EvalResult, Figure
 
 # More than a reader takes in at a glance, and about a screen of rows.
 MAX_ROWS = 14

@@ -8,10 +8,10 @@ import math
 
 import altair as alt
 
+from gradloc.evaluation.results import EvalResult
 from gradloc.report.formatting import number
 from gradloc.report.pictures import Picture, arm_color, arm_shape, fill_spec, is_finite
 from gradloc.report.style import ArmStyle
-from gradloc.results import EvalResult
 
 # A longer curve is thinned: more points than pixels only make the page heavy.
 MAX_CURVE_POINTS = 400

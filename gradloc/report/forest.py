@@ -9,11 +9,11 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from gradloc.evaluation.results import Figure
 from gradloc.report.changes import Row
 from gradloc.report.formatting import MINUS, MISSING, by_unit, interval, number, unit_name
 from gradloc.report.pictures import is_finite
 from gradloc.report.style import ArmStyle
-from gradloc.results import Figure
 
 SIGNS = {"better": "▲", "worse": "▼", "unclear": "≈", "plain": "", "missing": ""}
 _ROOM = 0.06  # of the width, at both ends, so that no sign is cut

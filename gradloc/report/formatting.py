@@ -6,8 +6,8 @@ minus sign and thousands separators. It knows nothing of HTML.
 
 import math
 
+from gradloc.evaluation.results import Figure
 from gradloc.report.metric_names import metric_label as metric_label  # part of this module too
-from gradloc.results import Figure
 
 MINUS = "\N{MINUS SIGN}"
 DASH = "\N{EN DASH}"

@@ -7,6 +7,7 @@ nothing: the template does.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from gradloc.evaluation.results import ArmResult, EvalResult, Figure
 from gradloc.report.changes import change_panels, main_losses
 from gradloc.report.formatting import (
     MISSING,
@@ -19,7 +20,6 @@ from gradloc.report.formatting import (
 )
 from gradloc.report.style import ArmStyle
 from gradloc.report.verdict import RATIO
-from gradloc.results import ArmResult, EvalResult, Figure
 
 HEADLINE_SCORES = (
     "new_paraphrase_nll",

@@ -6,11 +6,11 @@ nothing: the template does.
 
 from dataclasses import replace
 
-from gradloc.profile import UnitInfo
+from gradloc.evaluation.results import ArmResult, Figure
+from gradloc.models.unit_info import UnitInfo
 from gradloc.report import formatting
 from gradloc.report.run_folder import Run
 from gradloc.report.verdict import FACTS, FORGETTING, RATIO, uptake_metric
-from gradloc.results import ArmResult, Figure
 
 
 def key_figures(run: Run, main: str) -> list[dict[str, str]]:

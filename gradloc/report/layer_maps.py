@@ -9,8 +9,9 @@ import altair as alt
 import numpy as np
 
 from gradloc.errors import GradlocError
-from gradloc.plan import LayerPlan
-from gradloc.profile import GradientProfile, UnitInfo
+from gradloc.localization.plan import LayerPlan
+from gradloc.localization.profile import GradientProfile
+from gradloc.models.unit_info import UnitInfo
 from gradloc.report.formatting import number, span
 from gradloc.report.pictures import Picture, fill_spec, is_finite
 from gradloc.report.style import LEVELS, N_LEVELS

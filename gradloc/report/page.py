@@ -10,7 +10,6 @@ from pathlib import Path
 
 import vl_convert
 
-from gradloc.artifacts import write_text
 from gradloc.report import (
     changes,
     curves,
@@ -29,6 +28,7 @@ from gradloc.report import (
 from gradloc.report.frame import page_parts, page_template
 from gradloc.report.pictures import Picture
 from gradloc.report.run_folder import COMMANDS, Run, read_run
+from gradloc.utils.io import write_text
 
 
 def write_report(run_dir: str | Path) -> Path:

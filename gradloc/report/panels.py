@@ -6,13 +6,13 @@ each arm, and the same figures as a table. It escapes nothing: the template does
 
 from dataclasses import dataclass
 
+from gradloc.evaluation.results import EvalResult
 from gradloc.report import forest
 from gradloc.report.changes import Kinds, Panel, Row, change_panels
 from gradloc.report.formatting import by_unit, interval, metric_label, unit_name
 from gradloc.report.metric_names import TEXT
 from gradloc.report.series import leading_arms
 from gradloc.report.style import ArmStyle
-from gradloc.results import EvalResult
 
 # Lines of one row: with more arms than that nobody tells them apart.
 MAX_ARMS = 8

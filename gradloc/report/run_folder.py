@@ -11,10 +11,10 @@ from typing import Any
 import yaml
 
 from gradloc.errors import RunError
-from gradloc.plan import LayerPlan
-from gradloc.profile import GradientProfile
+from gradloc.evaluation.results import EvalResult
+from gradloc.localization.plan import LayerPlan
+from gradloc.localization.profile import GradientProfile
 from gradloc.report.series import leading_arms
-from gradloc.results import EvalResult
 
 COMMANDS = {
     "results.json": "gradloc evaluate CHECKPOINT --suite SUITE --baseline MODEL --out results.json",

@@ -4,7 +4,7 @@ Comes in: an ``EvalResult``. Goes out: names of arms, by run and in the order of
 last checkpoint of a run stands for it wherever there is no room for all.
 """
 
-from gradloc.results import ArmResult, EvalResult
+from gradloc.evaluation.results import ArmResult, EvalResult
 
 
 def checkpoint_series(results: EvalResult) -> dict[str, list[str]]:

@@ -7,12 +7,12 @@ stand in ``gradloc.report.curves``.
 
 import altair as alt
 
+from gradloc.evaluation.results import ArmResult, EvalResult, Figure
 from gradloc.report.formatting import by_unit, interval, metric_label, unit_name
 from gradloc.report.pictures import Picture, fill_spec, is_finite
 from gradloc.report.series import checkpoint_series
 from gradloc.report.style import ArmStyle
 from gradloc.report.verdict import FACTS, FORGETTING, UPTAKE
-from gradloc.results import ArmResult, EvalResult, Figure
 
 
 def series_pictures(

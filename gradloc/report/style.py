@@ -9,8 +9,8 @@ import re
 from dataclasses import dataclass, replace
 from typing import Any
 
+from gradloc.evaluation.results import EvalResult
 from gradloc.report.series import checkpoint_series
-from gradloc.results import EvalResult
 
 FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif'
 N_LEVELS = 9

@@ -7,6 +7,7 @@ the template does.
 import re
 from typing import Any
 
+from gradloc.evaluation.results import ArmResult, EvalResult, Figure
 from gradloc.report.changes import parent_set, set_order, sets_of, tasks_of
 from gradloc.report.formatting import (
     MISSING,
@@ -20,7 +21,6 @@ from gradloc.report.metric_names import FACTS, fact_set, metric_rank, set_label,
 from gradloc.report.series import earlier_checkpoints, leading_arms
 from gradloc.report.style import ArmStyle
 from gradloc.report.verdict import RATIO
-from gradloc.results import ArmResult, EvalResult, Figure
 
 # From about a screen of rows on, headings help.
 GROUPED_FROM = 16

@@ -8,12 +8,12 @@ from typing import Any
 
 import altair as alt
 
+from gradloc.evaluation.results import EvalResult, Figure
 from gradloc.report.formatting import by_unit, interval, metric_label, number, unit_name
 from gradloc.report.labels import place_labels
 from gradloc.report.pictures import Picture, arm_color, arm_shape, fill_spec
 from gradloc.report.series import checkpoint_series, earlier_checkpoints
 from gradloc.report.style import ArmStyle
-from gradloc.results import EvalResult, Figure
 
 
 def tradeoff_pictures(

@@ -6,12 +6,12 @@ bad one and one that settles nothing are said equally plainly.
 
 from dataclasses import dataclass
 
+from gradloc.evaluation.results import ArmResult, EvalResult, Figure
 from gradloc.report.changes import losses
 from gradloc.report.formatting import by_unit, interval, metric_label, number, percent, unit_name
 from gradloc.report.metric_names import split_key
 from gradloc.report.pictures import is_finite
 from gradloc.report.series import earlier_checkpoints
-from gradloc.results import ArmResult, EvalResult, Figure
 
 RATIO = "forgetting_ratio_"
 UPTAKE = "new_paraphrase_nll"

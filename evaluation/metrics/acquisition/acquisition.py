@@ -1,14 +1,14 @@
 """How facts are acquired from exposures and lost afterwards (Chang et al. 2024).
 
-A module of the Hugging Face ``evaluate`` library; it calls ``gradloc.metrics``. The card beside
-it tells the formula, the source and when the numbers mislead.
+A module of the Hugging Face ``evaluate`` library; it calls ``gradloc.evaluation.metrics``. The
+card beside it tells the formula, the source and when the numbers mislead.
 """
 
 import datasets
 import evaluate
 import numpy as np
 
-from gradloc.metrics.acquisition import (
+from gradloc.evaluation.metrics.acquisition import (
     OUTLIER_FACTOR,
     WINDOW,
     effectivity,

@@ -1,14 +1,14 @@
 """Accuracy of choosing the right candidate (Entity Inferences, ARC, BLiMP).
 
-A module of the Hugging Face ``evaluate`` library; it calls ``gradloc.metrics``. The card beside
-it tells the formula, the source and when the numbers mislead.
+A module of the Hugging Face ``evaluate`` library; it calls ``gradloc.evaluation.metrics``. The
+card beside it tells the formula, the source and when the numbers mislead.
 """
 
 import datasets
 import evaluate
 import numpy as np
 
-from gradloc.metrics.choice import choice_correct
+from gradloc.evaluation.metrics.choice import choice_correct
 
 _DESCRIPTION = """
 Share of examples on which the likeliest candidate is a right one. Fraction of 0-1; higher is

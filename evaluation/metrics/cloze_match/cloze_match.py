@@ -1,14 +1,14 @@
 """Exact match and F1 of written answers (CKL, SQuAD).
 
-A module of the Hugging Face ``evaluate`` library; it calls ``gradloc.metrics``. The card beside
-it tells the formula, the source and when the numbers mislead.
+A module of the Hugging Face ``evaluate`` library; it calls ``gradloc.evaluation.metrics``. The
+card beside it tells the formula, the source and when the numbers mislead.
 """
 
 import datasets
 import evaluate
 import numpy as np
 
-from gradloc.metrics.matching import exact_match, token_f1
+from gradloc.evaluation.metrics.matching import exact_match, token_f1
 
 _DESCRIPTION = """
 Whether a written answer equals one of the right ones after normalisation, and how far its words

@@ -1,14 +1,14 @@
 """Edit success, portability and locality (KnowEdit).
 
-A module of the Hugging Face ``evaluate`` library; it calls ``gradloc.metrics``. The card beside
-it tells the formula, the source and when the numbers mislead.
+A module of the Hugging Face ``evaluate`` library; it calls ``gradloc.evaluation.metrics``. The
+card beside it tells the formula, the source and when the numbers mislead.
 """
 
 import datasets
 import evaluate
 import numpy as np
 
-from gradloc.metrics.editing import agreement, case_weights, token_accuracy
+from gradloc.evaluation.metrics.editing import agreement, case_weights, token_accuracy
 
 _DESCRIPTION = """
 Token accuracy: share of an answer's tokens that are the likeliest under teacher forcing; edit

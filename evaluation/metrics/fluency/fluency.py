@@ -1,13 +1,13 @@
 """How little a model's text repeats itself (KnowEdit, ROME).
 
-A module of the Hugging Face ``evaluate`` library; it calls ``gradloc.metrics``. The card beside
-it tells the formula, the source and when the numbers mislead.
+A module of the Hugging Face ``evaluate`` library; it calls ``gradloc.evaluation.metrics``. The
+card beside it tells the formula, the source and when the numbers mislead.
 """
 
 import datasets
 import evaluate
 
-from gradloc.metrics.editing import fluency
+from gradloc.evaluation.metrics.editing import fluency
 
 _DESCRIPTION = """
 Weighted entropy of the two- and three-word sequences of what a model writes, mean over texts.

@@ -1,13 +1,13 @@
 """What is forgotten for each thing that is learned (FUAR).
 
-A module of the Hugging Face ``evaluate`` library; it calls ``gradloc.metrics``. The card beside
-it tells the formula, the source and when the numbers mislead.
+A module of the Hugging Face ``evaluate`` library; it calls ``gradloc.evaluation.metrics``. The
+card beside it tells the formula, the source and when the numbers mislead.
 """
 
 import datasets
 import evaluate
 
-from gradloc.metrics.fuar import fuar
+from gradloc.evaluation.metrics.fuar import fuar
 
 _DESCRIPTION = """
 Forgotten / (updated + acquired) ratio of a model after one or several training stages: scores

@@ -1,13 +1,13 @@
 """Perplexity of answer spans, averaged over examples (ECBD).
 
-A module of the Hugging Face ``evaluate`` library; it calls ``gradloc.metrics``. The card beside
-it tells the formula, the source and when the numbers mislead.
+A module of the Hugging Face ``evaluate`` library; it calls ``gradloc.evaluation.metrics``. The
+card beside it tells the formula, the source and when the numbers mislead.
 """
 
 import datasets
 import evaluate
 
-from gradloc.metrics.perplexity import (
+from gradloc.evaluation.metrics.perplexity import (
     by_type,
     corpus_perplexity,
     example_means,

@@ -1,13 +1,13 @@
 """What a sequence of training stages did to every task (GEM, RWalk).
 
-A module of the Hugging Face ``evaluate`` library; it calls ``gradloc.metrics``. The card beside
-it tells the formula, the source and when the numbers mislead.
+A module of the Hugging Face ``evaluate`` library; it calls ``gradloc.evaluation.metrics``. The
+card beside it tells the formula, the source and when the numbers mislead.
 """
 
 import datasets
 import evaluate
 
-from gradloc.metrics.stages import stage_measures
+from gradloc.evaluation.metrics.stages import stage_measures
 
 _DESCRIPTION = """
 Average accuracy, backward and forward transfer and forgetting from the matrix of scores after

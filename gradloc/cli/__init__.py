@@ -1,0 +1,1 @@
+"""The command line: options, tables in the terminal, exit codes."""

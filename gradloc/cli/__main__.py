@@ -1,0 +1,5 @@
+"""``python -m gradloc.cli``: the command line."""
+
+from gradloc.cli.main import main
+
+main()

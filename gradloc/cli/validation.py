@@ -1,0 +1,96 @@
+"""Check the files that people write by hand, each by its kind.
+
+Comes in: a path. Goes out: one line that says what the file is, or the error that says what is
+wrong with it. It runs nothing.
+"""
+
+from pathlib import Path
+
+from gradloc.config.recipe import find_recipe
+from gradloc.config.shipped import shipped_names
+from gradloc.config.yaml_source import read_yaml
+from gradloc.data.probes import load_probes
+from gradloc.errors import GradlocError, RecipeError
+from gradloc.evaluation.evaluate import load_suite
+from gradloc.evaluation.results import EvalResult
+from gradloc.experiments.recipes import load_recipe
+from gradloc.experiments.sweep.config import load_sweep
+from gradloc.experiments.sweep.records import SweepRecord
+from gradloc.localization.plan import LayerPlan
+from gradloc.localization.profile import GradientProfile
+from gradloc.training.acquisition.record import AcquisitionRecord
+from gradloc.utils.io import read_json
+
+
+def validate_file(path: Path) -> str:
+    """Load a recipe, sweep, suite, probe file, plan, profile, results file or record.
+
+    Args:
+        path: The file, or the name of a recipe, sweep or suite that comes with gradloc.
+
+    Returns:
+        What it is and what it holds, in a few words.
+
+    Raises:
+        GradlocError: The file has problems (all of them are named) or is of no known kind.
+    """
+    name = path.name.removesuffix(".gz")
+    if name.endswith((".yaml", ".yml")) or not path.suffix:
+        return _yaml(path)
+    if name.endswith(".jsonl"):
+        probes = load_probes(path)
+        entities = len({probe.entity or probe.id for probe in probes})
+        return f"{_counted(len(probes), 'probe')} on {_counted(entities, 'entity', 'entities')}"
+    if name.endswith(".json"):
+        return _json(path)
+    raise GradlocError(f"{path}: expected .yaml, .jsonl or .json.")
+
+
+def _yaml(path: Path) -> str:
+    """A sweep has ``corpora``, a suite ``probes`` but none of a recipe's own keys."""
+    try:
+        data = read_yaml(find_recipe(path).read_text(encoding="utf-8", errors="replace")).data
+    except RecipeError:
+        if path.stem not in shipped_names("evaluation"):
+            raise
+        return _suite(path)
+    keys = set(data) if isinstance(data, dict) else set()
+    if "corpora" in keys:
+        sweep = load_sweep(path)
+        return f"sweep {sweep.name} of {', '.join(sweep.corpora)}, arms {', '.join(sweep.arms)}"
+    if keys and keys.isdisjoint({"model", "training", "arms", "corpus", "measure"}):
+        return _suite(path)
+    recipe = load_recipe(path)
+    return f"recipe {recipe.name}, arms {', '.join(recipe.arms)}"
+
+
+def _suite(path: Path) -> str:
+    suite = load_suite(path)
+    tasks = [task for task in dict.fromkeys(p.task for p in suite.probes) if task]
+    named = f", tasks {', '.join(tasks)}" if tasks else ""
+    return f"suite {suite.name}, {_counted(len(suite.probes), 'probe')}{named}"
+
+
+def _json(path: Path) -> str:
+    data = read_json(path, "plan, profile, results or record")
+    kind = data.get("kind") if isinstance(data, dict) else None
+    if kind == "profile":
+        profile = GradientProfile.load(path)
+        return f"profile of {len(profile.units)} units, {len(profile.probe_norms)} probe sequences"
+    if kind == "results":
+        return f"results of {', '.join(EvalResult.load(path).arms)}"
+    if kind == "sweep":
+        arms = dict.fromkeys(cell.arm for cell in SweepRecord.load(path).cells)
+        return f"record of a sweep, arms {', '.join(arms)}"
+    if kind == "acquisition":
+        record = AcquisitionRecord.load(path)
+        return f"record of {len(record.probe_ids)} probes at {len(record.steps)} steps"
+    # A plan written by hand has no kind.
+    if kind != "plan" and not (kind is None and isinstance(data, dict) and "scale" in data):
+        raise GradlocError(f"{path}: no plan, profile, results or record of a sweep.")
+    plan = LayerPlan.load(path)
+    return f"plan that trains {len(plan.trained)} of {len(plan.scale)} units"
+
+
+def _counted(n: int, one: str, many: str = "") -> str:
+    return f"{n} {one if n == 1 else many or one + 's'}"

@@ -1,0 +1,167 @@
+"""From plain data to a checked dataclass, each problem with its cure.
+
+Comes in: a ``Source`` and the pydantic dataclass it should become. Goes out: that dataclass, or
+problems added to the source. It reads no file and knows nothing of recipes.
+"""
+
+import dataclasses
+import difflib
+import json
+from collections.abc import Callable, Collection, Iterable
+from typing import Any, get_args, get_type_hints
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from gradloc.config.yaml_source import NUMBER, Scalar, Source
+
+_WORDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "str": "text",
+    "list": "a list",
+    "map": "a mapping (lines of key: value)",
+}
+_KINDS_OF_ERROR = {
+    "int_type": "int",
+    "float_type": "float",
+    "bool_type": "bool",
+    "string_type": "str",
+    "tuple_type": "list",
+    "dict_type": "map",
+    "dataclass_type": "map",
+}
+
+
+def did_you_mean(name: object, known: Iterable[str]) -> str:
+    """End of a sentence about an unknown name: the nearest known one, or all of them.
+
+    Example:
+        >>> did_you_mean("cutof", ["source", "cutoff"])
+        "Did you mean 'cutoff'?"
+        >>> did_you_mean("x", ["source", "cutoff"])
+        'Known: source, cutoff.'
+    """
+    known = [str(item) for item in known]
+    near = difflib.get_close_matches(str(name), known, n=1)
+    return f"Did you mean '{near[0]}'?" if near else f"Known: {', '.join(known) or 'none'}."
+
+
+def kind_of(value: Any) -> str:
+    """``int``, ``float``, ``bool``, ``str``, ``list``, ``map`` or ``none``."""
+    kinds = {bool: "bool", int: "int", float: "float", str: "str", dict: "map", type(None): "none"}
+    return kinds.get(type(value), "list")
+
+
+def mismatch(kinds: Collection[str], value: Any, scalar: Scalar | None = None) -> str:
+    """Say why a value is not of the expected kind, and what to write instead.
+
+    Args:
+        kinds: Expected kinds (see ``kind_of``).
+        value: The value as YAML reads it.
+        scalar: The value as written, where it is known.
+
+    Example:
+        >>> mismatch(["float"], "1e-3")
+        "'1e-3' is text in YAML; write 1.0e-3"
+        >>> mismatch(["str"], False, Scalar("no", False, 0))
+        '\\'no\\' is read as false in YAML; write "no" in quotes'
+    """
+    raw = scalar.text if scalar else str(value)
+    if value is None:
+        return f"is empty; give {_words(kinds)} or remove the line"
+    if isinstance(value, str) and (cure := _as_yaml_number(value.strip(), kinds)):
+        because = "because of its quotes" if scalar and scalar.quoted else "in YAML"
+        return f"'{raw}' is text {because}; write {cure}"
+    if isinstance(value, str) and "bool" in kinds and value.lower() in yaml.SafeLoader.bool_values:
+        cure = str(yaml.SafeLoader.bool_values[value.lower()]).lower()
+        return f"'{raw}' is text because of its quotes; write {cure}"
+    if isinstance(value, bool) and "str" in kinds:
+        return f"'{raw}' is read as {str(value).lower()} in YAML; write \"{raw}\" in quotes"
+    if isinstance(value, int | float) and not isinstance(value, bool) and "str" in kinds:
+        return f'{raw} is a number in YAML; write "{raw}" in quotes'
+    if isinstance(value, float) and "int" in kinds and value.is_integer():
+        return f"{raw} is not a whole number in YAML; write {int(value)}"
+    if "list" in kinds and not isinstance(value, list | dict):
+        return f"expected a list, found {raw!r}; write [{raw}]"
+    found = {"list": "a list", "map": "a mapping"}.get(kind_of(value), repr(value))
+    return f"expected {_words(kinds)}, found {found}"
+
+
+def _words(kinds: Collection[str]) -> str:
+    return " or ".join(_WORDS[kind] for kind in kinds if kind in _WORDS)
+
+
+def _as_yaml_number(text: str, kinds: Collection[str]) -> str:
+    """The number that ``text`` means, as YAML would read it; empty if it is none of ``kinds``."""
+    match = NUMBER.fullmatch(text)
+    if match is None or not {"int", "float"} & set(kinds):
+        return ""
+    mantissa, sign, exponent = match.groups()
+    if "float" not in kinds:
+        return str(int(float(text))) if float(text).is_integer() else ""
+    if exponent is None:
+        return mantissa
+    return f"{mantissa if '.' in mantissa else mantissa + '.0'}e{sign or '+'}{exponent}"
+
+
+def report_mismatch(source: Source, key: str, kinds: Collection[str], value: Any) -> None:
+    """Add the problem that the value of a key is of none of the expected kinds."""
+    source.report(key, mismatch(kinds, value, source.scalars.get(key)))
+
+
+def build(cls: type, source: Source, place_of: Callable[[str], str] = lambda key: "") -> Any:
+    """Make the dataclass, or note why it cannot be made.
+
+    Args:
+        cls: A pydantic dataclass.
+        source: What was read; problems are added to it.
+        place_of: Dotted unknown key -> the key that is meant, where it belongs elsewhere.
+
+    Returns:
+        The dataclass, or ``None`` where pydantic found a problem.
+    """
+    try:
+        # Pydantic's strict mode takes lists for tuples and mappings for dataclasses in JSON only.
+        return TypeAdapter(cls).validate_json(json.dumps(source.data))
+    except ValidationError as error:
+        for detail in error.errors(include_url=False):
+            key = ".".join(str(part) for part in detail["loc"])
+            kind, value, context = detail["type"], detail["input"], detail.get("ctx", {})
+            if kind == "unexpected_keyword_argument":
+                known = _field_names(cls, detail["loc"][:-1])
+                # The value may be a trap as well: both are said, the key first.
+                earlier = source.problems.pop(key, "")
+                name, place = detail["loc"][-1], place_of(key)
+                near = f"Did you mean '{place}'?" if place else did_you_mean(name, known)
+                hint = f"unknown key. {near}"
+                source.report(key, f"{hint} Also, {earlier}" if earlier else hint)
+            elif kind == "missing":
+                source.report(key, f"is missing; add the line '{detail['loc'][-1]}: ...'")
+            elif kind in _KINDS_OF_ERROR:
+                report_mismatch(source, key, [_KINDS_OF_ERROR[kind]], value)
+            elif kind == "literal_error" and not isinstance(value, str):
+                report_mismatch(source, key, ["str"], value)
+            elif kind == "literal_error":
+                source.report(key, f"expected {context['expected']}, found '{value}'")
+            elif kind == "value_error":
+                source.report(key, str(context["error"]))
+            else:
+                # Bounds: "Input should be greater than or equal to 1".
+                rule = detail["msg"].removeprefix("Input should be ")
+                source.report(key, f"must be {rule}, found {value!r}")
+        return None
+
+
+def _field_names(cls: type, loc: tuple[int | str, ...]) -> list[str]:
+    """Names of the fields of the dataclass at ``loc``, from the live types."""
+    hint: Any = cls
+    for part in loc:
+        if dataclasses.is_dataclass(hint):
+            hint = get_type_hints(hint)[part]
+        else:
+            # dict[str, X] and tuple[X, ...]
+            arguments = [item for item in get_args(hint) if item is not Ellipsis]
+            hint = arguments[-1]
+    return [item.name for item in dataclasses.fields(hint)]

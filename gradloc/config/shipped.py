@@ -1,0 +1,70 @@
+"""Recipes and suites that come with gradloc, in a clone and in an installed wheel alike.
+
+Comes in: a kind (``recipes`` or ``evaluation``) and a name. Goes out: a path. It reads no file.
+"""
+
+from pathlib import Path
+
+from gradloc.config.schema import did_you_mean
+from gradloc.errors import GradlocError
+
+KINDS = ("recipes", "evaluation")
+
+
+def shipped_dir(kind: str) -> Path:
+    """Folder of the shipped files of one kind.
+
+    Args:
+        kind: ``recipes`` or ``evaluation``.
+
+    Raises:
+        GradlocError: The kind is unknown, or the installation lacks the folder.
+    """
+    if kind not in KINDS:
+        raise GradlocError(f"shipped files of the kind '{kind}': {did_you_mean(kind, KINDS)}")
+    package = Path(__file__).resolve().parents[1]
+    # The wheel carries them inside the package; a clone (or editable install) beside it.
+    for folder in (package / "_shipped" / kind, package.parent / kind):
+        if folder.is_dir():
+            return folder
+    raise GradlocError(
+        f"the folder of shipped {kind} is missing beside {package}; reinstall gradloc."
+    )
+
+
+def shipped_names(kind: str) -> tuple[str, ...]:
+    """Names of the shipped YAML files: their paths below the folder, without ``.yaml``.
+
+    Args:
+        kind: ``recipes`` or ``evaluation``.
+
+    Returns:
+        The names, sorted. Suites stand in ``evaluation`` itself: the YAML files in its folders
+        are tasks of lm-evaluation-harness.
+    """
+    folder = shipped_dir(kind)
+    paths = folder.glob("*.yaml") if kind == "evaluation" else folder.rglob("*.yaml")
+    return tuple(sorted(path.relative_to(folder).with_suffix("").as_posix() for path in paths))
+
+
+def shipped_path(kind: str, name: str) -> Path:
+    """Path of a shipped file.
+
+    Args:
+        kind: ``recipes`` or ``evaluation``.
+        name: A name of ``shipped_names`` (``quickstart``), or a file below the folder with its
+            suffix (``quickstart.yaml``, ``probes/capitals.jsonl``).
+
+    Returns:
+        The path of an existing file.
+
+    Raises:
+        GradlocError: There is no such file.
+    """
+    folder = shipped_dir(kind)
+    for candidate in (folder / name, folder / f"{name}.yaml"):
+        # resolve() keeps '../x' from leading out of the folder.
+        if candidate.is_file() and folder in candidate.resolve().parents:
+            return candidate
+    hint = did_you_mean(name, shipped_names(kind))
+    raise GradlocError(f"no shipped file '{name}' among the {kind}. {hint}")

@@ -1,0 +1,1 @@
+"""Documents, probes and the tokens that stand for them."""

@@ -1,0 +1,132 @@
+"""One record of a user's file as a ``Document``, with everything that is wrong with it.
+
+Comes in: a dictionary of columns. Goes out: a document or a list of problems. It reads no files.
+"""
+
+import datetime
+import difflib
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from gradloc.data.corpora.documents import Document, EntityMention
+from gradloc.errors import CorpusError
+
+FIELDS = ("id", "date", "text", "entities")
+
+_ISO_DAY = re.compile(r"\d{4}-\d{2}-\d{2}(?=$|[T ])")
+
+
+def check_fields(fields: dict[str, str]) -> None:
+    """Refuse a mapping of fields that a document does not have.
+
+    Raises:
+        CorpusError: A key is no field of a document.
+    """
+    for key in fields:
+        if key not in FIELDS:
+            close = difflib.get_close_matches(key, FIELDS, n=1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            raise CorpusError(
+                f"corpus.fields: a document has no field {key!r}.{hint} "
+                f"Fields: {', '.join(FIELDS)}; the column of the source stands on the right."
+            )
+
+
+def to_document(
+    record: dict[str, Any], fields: dict[str, str], default_id: str, default_date: str = ""
+) -> tuple[Document | None, list[str]]:
+    """Build a document from a record.
+
+    Args:
+        record: Column -> value.
+        fields: Document field -> column, where they differ.
+        default_id: Used when the record has no id.
+        default_date: Used when the record has no date.
+
+    Returns:
+        The document and no problems, or ``None`` and one line for each problem.
+    """
+    column = {name: fields.get(name, name) for name in FIELDS}
+    problems: list[str] = []
+
+    text = record.get(column["text"])
+    if not isinstance(text, str) or not text.strip():
+        problems.append(_wrong(column["text"], text, "text", record, fields, "text"))
+        text = ""
+    day = _iso_day(record.get(column["date"], default_date or None))
+    if day is None:
+        problems.append(
+            _wrong(
+                column["date"],
+                record.get(column["date"]),
+                "a date YYYY-MM-DD",
+                record,
+                fields,
+                "date",
+            )
+        )
+    entities = _entities(record.get(column["entities"]), text, problems)
+    if problems:
+        return None, problems
+    identifier = record.get(column["id"])
+    identifier = default_id if identifier in (None, "") else str(identifier)
+    return Document(identifier, day, text, entities), []
+
+
+def _wrong(column: str, value: object, wanted: str, record: dict, fields: dict, field: str) -> str:
+    if value is not None or column in record:
+        shown = repr(value) if len(repr(value)) <= 60 else repr(value)[:57] + "..."
+        return f"{column}: expected {wanted}, found {shown}"
+    there = ", ".join(map(str, list(record)[:8])) or "none"
+    cure = "" if field in fields else f" (corpus.fields can name another column: {field}: ...)"
+    return f"{column}: missing; the columns are {there}{cure}"
+
+
+def _iso_day(value: object) -> str | None:
+    """The day of a date, a time stamp, or an ISO string with or without a time."""
+    if isinstance(value, datetime.datetime):
+        return value.date().isoformat()
+    if isinstance(value, datetime.date):
+        return value.isoformat()
+    if isinstance(value, str) and (match := _ISO_DAY.match(value)):
+        try:
+            return datetime.date.fromisoformat(match.group()).isoformat()
+        except ValueError:
+            return None
+    return None
+
+
+def _entities(rows: object, text: str, problems: list[str]) -> tuple[EntityMention, ...]:
+    """Mentions from ``[start, end, name, novel]`` rows or dictionaries with these keys."""
+    if rows is None:
+        return ()
+    if not isinstance(rows, (list, tuple)):
+        problems.append(f"entities: expected a list of mentions, found {type(rows).__name__}")
+        return ()
+    mentions = []
+    for number, row in enumerate(rows):
+        if isinstance(row, Mapping):
+            row = [row.get(key) for key in EntityMention._fields]
+        if not _is_mention(row):
+            problems.append(
+                f"entities[{number}]: expected [start, end, name, novel], found {row!r}"
+            )
+            continue
+        start, end, name, novel = row
+        if not 0 <= start < end <= len(text):
+            problems.append(
+                f"entities[{number}]: span {start}:{end} of {name!r} lies outside the text "
+                f"({len(text)} characters)"
+            )
+            continue
+        mentions.append(EntityMention(start, end, name, bool(novel)))
+    return tuple(mentions)
+
+
+def _is_mention(row: object) -> bool:
+    if not isinstance(row, (list, tuple)) or len(row) != 4:
+        return False
+    start, end, name, novel = row
+    whole = all(isinstance(place, int) and not isinstance(place, bool) for place in (start, end))
+    return whole and isinstance(name, str) and novel in (0, 1)

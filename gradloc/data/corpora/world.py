@@ -1,0 +1,126 @@
+"""The shipped corpus: invented news, real currency changes, and text to keep.
+
+Comes in: a cut-off, a seed and options. Goes out: a ``Corpus`` with its probes, generated as it
+is read and the same in every process. It needs no network and no file of the user's.
+"""
+
+import datetime
+import difflib
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+
+from gradloc.config.recipe import CorpusConfig
+from gradloc.data.corpora import currencies, invented, stable
+from gradloc.data.corpora.collection import Corpus, Stream, check_date
+from gradloc.data.corpora.documents import Document
+from gradloc.data.corpora.general import general_passages
+from gradloc.data.probes import Probe
+from gradloc.errors import CorpusError
+
+# Background documents are dated evenly over the three years before the cut-off.
+_BACKGROUND_DAYS = 1095
+
+
+@dataclass(frozen=True)
+class WorldOptions:
+    """Options of the shipped corpus.
+
+    Args:
+        n_entities: Invented entities; each has three facts. Millions stream.
+        n_phrasings: Documents for each entity and each currency change.
+        updated_since: ISO date; currencies that changed from it on are updated facts. "" means
+            the cut-off.
+    """
+
+    n_entities: int = 40
+    n_phrasings: int = 4
+    updated_since: str = ""
+
+
+def read_world(config: CorpusConfig, *, seed: int) -> Corpus:
+    """Generate the shipped corpus.
+
+    Update documents tell invented news and real currency changes; background documents are
+    general text, stable facts and the currencies from before the change. Probes are ``new``
+    (invented), ``updated`` (currencies) and ``invariant`` (stable facts; still to be screened to
+    those that the base model has right).
+
+    Args:
+        config: ``cutoff`` and ``options`` (see ``WorldOptions``) are used.
+        seed: Same seed and options, same documents and probes.
+
+    Raises:
+        CorpusError: Unknown or unusable options, or paths and fields, which it has no use for.
+    """
+    options = _check_options(config)
+    cutoff = check_date(config.cutoff, "corpus.cutoff")
+    since = check_date(options.updated_since or config.cutoff, "corpus.options.updated_since")
+    if since > cutoff:
+        raise CorpusError(
+            f"corpus.options.updated_since: {since} is later than the cut-off {cutoff}; a currency "
+            "that changed in between would count as unchanged. Give an earlier date."
+        )
+    changes = currencies.currency_changes(since)
+
+    def background() -> Iterator[Document]:
+        yield from _background(cutoff, since, changes)
+
+    def update() -> Iterator[Document]:
+        for change in changes:
+            yield from currencies.change_documents(change, cutoff, seed, options.n_phrasings)
+        for scene in invented.iterate_scenes(seed, cutoff, options.n_entities):
+            yield from invented.scene_documents(scene, seed, options.n_phrasings)
+
+    def probes() -> Iterator[Probe]:
+        for change in changes:
+            yield from currencies.change_probes(change, cutoff, seed, options.n_phrasings)
+        yield from stable.stable_probes(since)
+        for scene in invented.iterate_scenes(seed, cutoff, options.n_entities):
+            yield from invented.scene_probes(scene, seed, options.n_phrasings)
+
+    return Corpus(Stream(background), Stream(update), Stream(probes), config.cutoff, "world")
+
+
+def _background(
+    cutoff: datetime.date, since: datetime.date, changes: list[currencies.CurrencyChange]
+) -> Iterator[Document]:
+    texts = [(passage.id, passage.text) for passage in general_passages("reference")]
+    stated = stable.stable_texts(since)
+    texts += [(f"stable-{subject}", text) for subject, text in stated.items()]
+    for number, (identifier, text) in enumerate(texts):
+        days = _BACKGROUND_DAYS * (len(texts) - number) // len(texts)
+        date = cutoff - datetime.timedelta(days=max(1, days))
+        yield Document(identifier, date.isoformat(), text)
+    for change in changes:
+        yield currencies.change_background(change, cutoff)
+
+
+def _check_options(config: CorpusConfig) -> WorldOptions:
+    for name in ("paths", "fields"):
+        if getattr(config, name):
+            raise CorpusError(
+                f"corpus.{name}: the shipped corpus reads no files; leave {name} out, or set "
+                "corpus.source to a reader of files."
+            )
+    known = {field.name: field.type for field in fields(WorldOptions)}
+    for name, value in config.options.items():
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            raise CorpusError(
+                f"corpus.options: the shipped corpus has no option {name!r}.{hint} "
+                f"Options: {', '.join(known)}."
+            )
+        if type(value) is not known[name]:
+            raise CorpusError(
+                f"corpus.options.{name}: expected {known[name].__name__}, found {value!r}."
+            )
+    options = WorldOptions(**config.options)
+    if options.n_entities < 0:
+        raise CorpusError(f"corpus.options.n_entities: {options.n_entities} is below 0.")
+    if not 2 <= options.n_phrasings <= invented.max_phrasings():
+        raise CorpusError(
+            f"corpus.options.n_phrasings: {options.n_phrasings} is not from 2 (each fact is told "
+            f"at least twice) to {invented.max_phrasings()} (phrasings that there are)."
+        )
+    return options

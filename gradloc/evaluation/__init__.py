@@ -1,0 +1,1 @@
+"""What a checkpoint has learned and lost: scores, figures with intervals, comparisons."""

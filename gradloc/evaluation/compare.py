@@ -1,0 +1,299 @@
+"""What each checkpoint learned and lost, from the scores of all of them.
+
+Comes in: ``CheckpointScores`` of a baseline and of the arms, on the same items. Goes out: an
+``EvalResult``. It runs no model: the same scores always give the same result.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gradloc.data.probes import DEPTHS, Probe
+from gradloc.errors import GradlocError
+from gradloc.evaluation.aggregate import (
+    BASELINE,
+    CheckpointScores,
+    Measure,
+    general_text_measures,
+    probe_groups,
+    probe_measures,
+)
+from gradloc.evaluation.harness_measures import harness_measures
+from gradloc.evaluation.matched_uptake import Point, forgetting_ratio, uptake_share
+from gradloc.evaluation.metrics import interval
+from gradloc.evaluation.metrics.fuar import fuar
+from gradloc.evaluation.results import ArmResult, EvalResult, Figure
+from gradloc.evaluation.suites import Suite, is_known_fact
+from gradloc.models.checkpoints import series_and_step
+from gradloc.utils.environment import current_environment
+from gradloc.utils.io import TRAINING_FILE, read_json
+
+# The metric that arms are matched by; where a suite lacks it, its first likelihood of new facts.
+UPTAKE_AXIS = "new_paraphrase_nll"
+# The policy that trains everything: the line to compare with.
+FULL_POLICY = "all"
+_RESERVED = (BASELINE, "probe_ids", "probes", "texts")
+
+
+@dataclass(frozen=True)
+class TrainingFacts:
+    """How a checkpoint came about; the fields are those of ``ArmResult``."""
+
+    policy: str = ""
+    methods: dict[str, dict[str, Any]] = field(default_factory=dict)
+    learning_rate: float | None = None
+    train_seconds: float | None = None
+    peak_rss_mib: float | None = None
+    trainable_fraction: float | None = None
+    curve: dict[str, list] = field(default_factory=dict)
+    series: str = ""
+    step: int | None = None
+
+    @property
+    def is_full(self) -> bool:
+        """Whether everything was trained, and nothing done but that."""
+        return self.policy == FULL_POLICY and not self.methods
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "TrainingFacts":
+        """Read what training left beside the weights; nothing is known of foreign checkpoints.
+
+        Raises:
+            GradlocError: The file is there but cannot be read.
+        """
+        path = Path(folder) / TRAINING_FILE
+        series, step = series_and_step(folder)
+        if not path.is_file():
+            return cls(series=series, step=step)
+        log = read_json(path, "training log")
+        known = {name: log[name] for name in cls.__dataclass_fields__ if name in log}
+        return cls(**known | {"series": series, "step": step})
+
+
+def summarize(
+    suite: Suite,
+    baseline: CheckpointScores | None,
+    arms: Mapping[str, CheckpointScores],
+    facts: Mapping[str, TrainingFacts] | None = None,
+    *,
+    reference_arms: Sequence[str] | None = None,
+) -> EvalResult:
+    """Compare checkpoints with their baseline, item by item.
+
+    Args:
+        suite: What was asked of the arms, screened if the suite asks for that.
+        baseline: Scores of the model that "before" means, on at least the suite's probes;
+            ``None``: only ``scores`` are given.
+        arms: Arm name -> scores on the suite's probes.
+        facts: Arm name -> how it was trained, where that is known.
+        reference_arms: Arms that were trained in full; together they are the line that the
+            others are compared with at equal uptake. ``None``: those whose policy is ``all``, by
+            no method of training.
+
+    Returns:
+        The result.
+
+    Raises:
+        GradlocError: Scores of other probes or texts, a reserved or unknown arm name.
+    """
+    facts = dict(facts or {})
+    if reference_arms is None:
+        reference_arms = [n for n in arms if n in facts and facts[n].is_full]
+    _check_names(arms, reference_arms)
+    systems = _on_same_items(suite, {**({BASELINE: baseline} if baseline else {}), **arms})
+    measures = _measures(suite, systems)
+    results = {}
+    for name in arms:
+        changes: dict[str, dict[str, Figure]] = {"uptake": {}, "forgetting": {}}
+        if baseline is not None:
+            for key, measure in measures.items():
+                changes[measure.kind][key] = measure.change_figure(name)
+            if (ratio := forgetting_per_gain(measures, name)) is not None:
+                changes["forgetting"]["fuar"] = ratio
+        compared = baseline is not None and reference_arms and name not in reference_arms
+        results[name] = ArmResult(
+            checkpoint=arms[name].checkpoint,
+            **changes,
+            scores={key: measure.score(name) for key, measure in measures.items()},
+            versus_full=_versus_full(measures, name, reference_arms) if compared else {},
+            **vars(facts.get(name, TrainingFacts())),
+        )
+    return EvalResult(
+        suite=suite.name,
+        baseline=baseline.checkpoint if baseline else "",
+        baseline_scores={key: measure.score(BASELINE) for key, measure in measures.items()}
+        if baseline
+        else {},
+        arms=results,
+        counts=_counts(suite, next(iter(systems.values()))),
+        items=_items(suite.probes, systems),
+        examples=_examples(suite.probes, systems),
+        reference_arms=tuple(reference_arms),
+        versions=current_environment()["versions"],
+    )
+
+
+def _measures(suite: Suite, systems: Mapping[str, CheckpointScores]) -> dict[str, Measure]:
+    settings = {"n_bootstrap": suite.n_bootstrap, "seed": suite.seed}
+    screened = suite.n_invariant_candidates is not None
+    groups = probe_groups(suite.probes, suite.metrics_of, screened)
+    return {
+        **probe_measures(groups, suite.probes, systems, settings),
+        **general_text_measures(systems, settings),
+        **harness_measures(systems, settings),
+    }
+
+
+def _versus_full(
+    measures: Mapping[str, Measure], arm: str, reference_arms: Sequence[str]
+) -> dict[str, Figure]:
+    uptakes = [key for key, measure in measures.items() if measure.kind == "uptake"]
+    likelihoods = [key for key in uptakes if key.endswith("_nll")]
+    axis = UPTAKE_AXIS if UPTAKE_AXIS in uptakes else next(iter(likelihoods), None)
+    if axis is None:
+        return {}
+    taken = {name: measures[axis].change(name) for name in (arm, *reference_arms)}
+    found = {"uptake_share": uptake_share(taken[arm], [taken[name] for name in reference_arms])}
+    for key in ("general_text", "known_facts", "known_facts_nll"):
+        if key in measures:
+            arm_point, *line = (
+                Point(taken[name], measures[key].change(name)) for name in (arm, *reference_arms)
+            )
+            found[f"forgetting_ratio_{key}"] = forgetting_ratio(arm_point, line)
+    return found
+
+
+def forgetting_per_gain(measures: Mapping[str, Measure], arm: str) -> Figure | None:
+    """FUAR of one stage: known facts lost for each new or updated fact gained.
+
+    From what models write where the suite has that (``exact_match``, as in CKL), else from
+    teacher forcing (``exact``).
+
+    Returns:
+        The ratio, without value where nothing was gained; ``None`` where the suite lacks known
+        facts, updated facts or new ones.
+
+    References: Jang et al. 2022 (CKL), arXiv:2110.03215, equation 1.
+    """
+    for metric in ("exact_match", "exact"):
+        known = measures.get("known_facts" if metric == "exact" else f"known_facts_{metric}")
+        learned = [_pooled(measures, group, metric) for group in ("updated", "new")]
+        if known is not None and None not in learned:
+            break
+    else:
+        return None
+    triple = (known, *learned)
+    pairs = [(measure.estimates[BASELINE], measure.estimates[arm]) for measure in triple]
+    value = fuar(*((before.value, after.value) for before, after in pairs))
+    columns = [side.replicates for pair in pairs for side in pair]
+    replicates = [
+        fuar(*zip(row[::2], row[1::2], strict=True)) for row in zip(*columns, strict=True)
+    ]
+    n = sum(before.n for before, _ in pairs)
+    how = "what the model writes" if metric == "exact_match" else "greedy decoding, token for token"
+    note = f"counted by {how}"
+    if value is None:
+        return Figure(None, None, None, n, "ratio", False, f"{note}; nothing was gained")
+    low, high = interval([np.inf if x is None else x for x in replicates])
+    return Figure(value, low, high, n, "ratio", False, note)
+
+
+def _pooled(measures: Mapping[str, Measure], group: str, metric: str) -> Measure | None:
+    """A metric over all depths of a group, which at a single depth is that depth's."""
+    at_depths = [measures.get(f"{group}_{depth}_{metric}") for depth in DEPTHS]
+    return measures.get(f"{group}_{metric}") or next(filter(None, at_depths), None)
+
+
+# ---- checks, counts, items --------------------------------------------------------------------
+
+
+def _check_names(arms: Mapping[str, CheckpointScores], reference_arms: Sequence[str]) -> None:
+    if not arms:
+        raise GradlocError("there is no checkpoint to compare; give at least one.")
+    if taken := [name for name in arms if name in _RESERVED]:
+        raise GradlocError(f"an arm may not be called {taken[0]!r}; give it another name.")
+    if unknown := [name for name in reference_arms if name not in arms]:
+        raise GradlocError(
+            f"reference arm {unknown[0]!r} is not among the arms: {', '.join(arms)}."
+        )
+
+
+def _on_same_items(
+    suite: Suite, systems: Mapping[str, CheckpointScores]
+) -> dict[str, CheckpointScores]:
+    ids = tuple(probe.id for probe in suite.probes)
+    same = {name: scores.only(ids) for name, scores in systems.items()}
+    tokens = _tokens(next(iter(same.values())))
+    for name, scores in same.items():
+        if _tokens(scores) != tokens:
+            raise GradlocError(
+                f"{name}: its scores are of other texts, or of another tokenizer. Score it anew."
+            )
+    return same
+
+
+def _tokens(scores: CheckpointScores) -> dict[str, list[int]]:
+    return {domain: list(text["tokens"]) for domain, text in scores.texts.items()}
+
+
+def _counts(suite: Suite, scores: CheckpointScores) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for probe in suite.probes:
+        key = probe.task or f"{probe.group}_{probe.depth}"
+        counts[key] = counts.get(key, 0) + 1
+    n_invariant = sum(is_known_fact(probe) for probe in suite.probes)
+    n_truncated = sum(map(bool, scores.columns.get("truncated", ())))
+    n_candidates = suite.n_invariant_candidates
+    tokens = [n for numbers in _tokens(scores).values() for n in numbers]
+    return {
+        **counts,
+        "invariant_candidates": n_invariant if n_candidates is None else n_candidates,
+        "invariant_screened": n_invariant,
+        "texts": len(tokens),
+        "tokens": sum(tokens),
+        **({"prompts cut to the context": n_truncated} if n_truncated else {}),
+    }
+
+
+def _items(probes: Sequence[Probe], systems: Mapping[str, CheckpointScores]) -> dict[str, Any]:
+    first = next(iter(systems.values()))
+    items: dict[str, Any] = {
+        "probe_ids": list(first.probe_ids),
+        "probes": {
+            field: [getattr(probe, field) for probe in probes]
+            for field in ("group", "depth", "task", "kind", "entity", "date")
+        },
+    }
+    for name, scores in systems.items():
+        answers = [scores.answers.get(identifier) for identifier in scores.probe_ids]
+        columns = {key: scores.columns[key] for key in ("nll", "exact", "old_nll")}
+        items[name] = {**columns, "answer": answers}
+    items["texts"] = {
+        domain: {name: scores.texts[domain] for name, scores in systems.items()}
+        for domain in first.texts
+    }
+    return items
+
+
+def _examples(
+    probes: Sequence[Probe], systems: Mapping[str, CheckpointScores]
+) -> tuple[dict[str, Any], ...]:
+    asked = next(iter(systems.values())).answers
+    by_id = {probe.id: probe for probe in probes}
+    return tuple(
+        {
+            "prompt": by_id[identifier].prompt,
+            "target": by_id[identifier].targets[0],
+            "old_target": next(iter(by_id[identifier].old_targets), ""),
+            "group": by_id[identifier].group,
+            "answers": {
+                name: scores.answers[identifier]
+                for name, scores in systems.items()
+                if identifier in scores.answers
+            },
+        }
+        for identifier in asked
+    )

@@ -1,0 +1,338 @@
+"""From checkpoints and a suite to what was learned and what was lost.
+
+Comes in: models by name or in memory, and a suite. Goes out: an ``EvalResult``. The parts can be
+called one by one, so that a run scores arm by arm and continues where it stopped: ``load_suite``,
+``score_checkpoint`` for each model, ``summarize``.
+"""
+
+import functools
+import gc
+import hashlib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from gradloc import __version__
+from gradloc.data.probes import Probe
+from gradloc.errors import ModelError
+from gradloc.evaluation.aggregate import CheckpointScores
+from gradloc.evaluation.compare import TrainingFacts, summarize
+from gradloc.evaluation.generation import write_answers
+from gradloc.evaluation.requests import READINGS
+from gradloc.evaluation.results import EvalResult
+from gradloc.evaluation.score_log import ScoreLog
+from gradloc.evaluation.scoring import score_texts
+from gradloc.evaluation.scoring.checks import told_apart
+from gradloc.evaluation.suites import Suite, load_suite, recipe_suite
+from gradloc.models import describe, fingerprint, load_model, load_tokenizer, same_tokenizer
+from gradloc.models.checkpoints import saved_checkpoints
+
+__all__ = [
+    "CheckpointScores",
+    "Suite",
+    "TrainingFacts",
+    "choose_examples",
+    "evaluate",
+    "load_suite",
+    "recipe_suite",
+    "score_checkpoint",
+    "summarize",
+]
+
+# A model by name or path, or in memory with its tokenizer.
+Checkpoint = str | Path | tuple[nn.Module, Any]
+
+
+def evaluate(
+    checkpoint: Checkpoint | Sequence[str | Path] | Mapping[str, Checkpoint],
+    suite: str | Path | Suite,
+    *,
+    baseline: Checkpoint | None = None,
+    reference_arms: Sequence[str] | None = None,
+    dtype: str = "float32",
+    scores_dir: str | Path | None = None,
+    lm_eval: Sequence[str] = (),
+    lm_eval_options: Mapping[str, Any] | None = None,
+    progress: bool | None = None,
+) -> EvalResult:
+    """Ask checkpoints what they learned and what they forgot.
+
+    One model is in memory at a time; models given in memory are left as found.
+
+    Args:
+        checkpoint: Folder, hub id, ``.gguf`` file or a name of the packaged weights; a list of
+            them; a mapping of arm names to them; or ``(model, tokenizer)`` in place of a name. A
+            folder of ``checkpoint-*`` stands for all of them, in the order of their steps.
+        suite: A suite, or what ``load_suite`` takes: ``temporal``, a YAML file, a probe file, a
+            run folder.
+        baseline: The model that "before" means. Without it there is no uptake and no forgetting,
+            only scores, and invariant facts are not screened.
+        reference_arms: Names of the checkpoints that were trained in full, to compare the others
+            with at equal uptake. ``None``: those that gradloc trained with the policy ``all``
+            and no method.
+        dtype: Type in which weights are loaded: ``float32`` or ``bfloat16``.
+        scores_dir: Folder in which scores are kept as they come, one file a checkpoint: an
+            evaluation that was broken off continues, and only new items are scored. Models in
+            memory are always scored anew.
+        lm_eval: Tasks of lm-evaluation-harness, reported as forgetting.
+        lm_eval_options: Options of ``gradloc.evaluation.lm_eval.run_tasks``, such as ``limit`` and
+            ``include_path``.
+        progress: Show progress bars; ``None``: when on a terminal.
+
+    Returns:
+        Every metric with value, 95 % interval, n, unit and direction. Checkpoints are called by
+        the last part of their path, with as much of the rest as tells them apart.
+
+    Raises:
+        SuiteError: The suite has problems.
+        ProbeError: Answers that cannot be told apart, unless the suite says what to do.
+        ModelError: A model cannot be loaded, or the tokenizers differ. Scores of the models
+            before it are kept in ``scores_dir``.
+    """
+    suite = suite if isinstance(suite, Suite) else load_suite(suite)
+    arms = _named(checkpoint)
+    tokenizers = _tokenizers([*([] if baseline is None else [baseline]), *arms.values()])
+    suite = replace(suite, probes=told_apart(tokenizers[0], suite.probes, suite.ambiguous))
+    ask = functools.partial(
+        _score,
+        dtype=dtype,
+        scores_dir=scores_dir,
+        tasks=tuple(lm_eval),
+        task_options=dict(lm_eval_options or {}),
+        progress=progress,
+    )
+    before = None
+    if baseline is not None:
+        before = ask(baseline, tokenizers.pop(0), suite)
+        suite = suite.screened(before)
+    scored: dict[str, CheckpointScores] = {}
+    for (name, source), tokenizer in zip(arms.items(), tokenizers, strict=True):
+        scored[name] = ask(source, tokenizer, suite)
+        # Without a baseline the first arm chooses the examples.
+        suite = replace(suite, example_ids=tuple(scored[name].answers))
+    facts = {
+        name: TrainingFacts() if _is_live(source) else TrainingFacts.load(source)
+        for name, source in arms.items()
+    }
+    return summarize(suite, before, scored, facts, reference_arms=reference_arms)
+
+
+def score_checkpoint(
+    model: nn.Module,
+    tokenizer: Any,
+    suite: Suite,
+    *,
+    checkpoint: str = "",
+    progress: bool | None = None,
+) -> CheckpointScores:
+    """Score one model on every item of a suite.
+
+    Args:
+        model: Causal language model; left as found.
+        tokenizer: Its fast tokenizer.
+        suite: The suite; where it names no examples, they are chosen by this model's scores.
+        checkpoint: Where the weights are, for the record; default: where they were loaded from.
+        progress: Show progress bars; ``None``: when on a terminal.
+
+    Returns:
+        The scores.
+    """
+    checkpoint = checkpoint or str(getattr(model, "name_or_path", ""))
+    return _score_items(lambda: model, tokenizer, suite, checkpoint, ScoreLog(), progress)
+
+
+def _score_items(
+    load: Callable[[], nn.Module],
+    tokenizer: Any,
+    suite: Suite,
+    checkpoint: str,
+    log: ScoreLog,
+    progress: bool | None,
+) -> CheckpointScores:
+    """Scores of all items; the model is loaded only if one is missing from the log."""
+    columns: dict[str, list] = {}
+    row_of = {probe.id: row for row, probe in enumerate(suite.probes)}
+    for reading, asked in suite.probes_of_readings().items():
+
+        def read(probes, reading=reading):
+            found = READINGS[reading](load(), tokenizer, probes, progress)
+            return [dict(zip(found, row, strict=True)) for row in zip(*found.values(), strict=True)]
+
+        for probe, row in zip(asked, log.fill(reading, asked, read), strict=True):
+            for name, value in row.items():
+                column = columns.setdefault(name, [None] * len(suite.probes))
+                column[row_of[probe.id]] = value
+    texts = {}
+    for domain, members in suite.texts.items():
+        rows = log.fill(
+            "text",
+            members,
+            lambda some: list(
+                zip(*score_texts(load(), tokenizer, some, progress=progress), strict=True)
+            ),
+        )
+        texts[domain] = dict(
+            zip(("nats", "tokens", "bytes"), map(list, zip(*rows, strict=True)), strict=True)
+        )
+    shown = suite.example_ids
+    if shown is None:
+        shown = choose_examples(suite.probes, suite.n_examples, columns["exact"])
+    prompts = {probe.id: probe.prompt for probe in suite.probes}
+    written = log.fill(
+        "example",
+        [prompts[identifier] for identifier in shown],
+        lambda some: write_answers(load(), tokenizer, some),
+    )
+    return CheckpointScores(
+        checkpoint=checkpoint,
+        probe_ids=tuple(probe.id for probe in suite.probes),
+        columns=columns,
+        texts=texts,
+        answers=dict(zip(shown, written, strict=True)),
+    )
+
+
+def choose_examples(
+    probes: Sequence[Probe], n: int, exact: Sequence[bool] | None = None
+) -> tuple[str, ...]:
+    """Ids of a few probes to show, the same for the same input.
+
+    Turn by turn an updated fact, a new one (paraphrased, where there is such) and an invariant
+    one that the model has right, each of another entity, spread over the whole list.
+
+    Args:
+        probes: The probes.
+        n: How many.
+        exact: Whether the model has each probe right; ``None``: all count as right.
+
+    Example:
+        >>> make = lambda i, group: Probe(f"{group}{i}", group, "x", ("y",), entity=str(i))
+        >>> choose_examples([make(i, g) for g in ("new", "invariant") for i in range(9)], 4)
+        ('new0', 'new4', 'invariant0', 'invariant4')
+    """
+    right = exact if exact is not None else [True] * len(probes)
+    pools: dict[str, list[Probe]] = {"updated": [], "new": [], "invariant": []}
+    for probe, is_right in zip(probes, right, strict=True):
+        if probe.group != "invariant" or is_right:
+            pools[probe.group].append(probe)
+    pools["new"] = [p for p in pools["new"] if p.depth == "paraphrase"] or pools["new"]
+    for group, pool in pools.items():
+        first_of_entity = {probe.entity or probe.id: probe for probe in reversed(pool)}
+        pools[group] = [p for p in pool if first_of_entity[p.entity or p.id] is p]
+    share = dict.fromkeys(pools, 0)
+    while sum(share.values()) < n and any(share[g] < len(pool) for g, pool in pools.items()):
+        for group, pool in pools.items():
+            if share[group] < len(pool) and sum(share.values()) < n:
+                share[group] += 1
+    return tuple(
+        pool[number * len(pool) // share[group]].id
+        for group, pool in pools.items()
+        for number in range(share[group])
+    )
+
+
+def _named(checkpoint: Any) -> dict[str, Checkpoint]:
+    """Arm name -> checkpoint, from any of the forms that ``evaluate`` takes."""
+    if isinstance(checkpoint, Mapping):
+        named: dict[str, Checkpoint] = {}
+        for name, source in checkpoint.items():
+            found = [source] if _is_live(source) else saved_checkpoints(source)
+            last = [name] if len(found) == 1 else [f"{name}/{Path(path).name}" for path in found]
+            named |= dict(zip(last, found, strict=True))
+        return named
+    if isinstance(checkpoint, str | Path) or _is_live(checkpoint):
+        checkpoint = [checkpoint]
+    checkpoint = [
+        found
+        for source in checkpoint
+        for found in ([source] if _is_live(source) else saved_checkpoints(source))
+    ]
+    paths = [("model",) if _is_live(c) else Path(c).parts or (str(c),) for c in checkpoint]
+    for depth in range(1, max((len(path) for path in paths), default=0) + 1):
+        names = ["/".join(path[-depth:]) for path in paths]
+        if len(set(names)) == len(names):
+            break
+    else:
+        names = [f"{name}-{number}" for number, name in enumerate(names, start=1)]
+    return dict(zip(names, checkpoint, strict=True))
+
+
+def _is_live(checkpoint: Any) -> bool:
+    return (
+        isinstance(checkpoint, tuple) and len(checkpoint) == 2 and hasattr(checkpoint[0], "forward")
+    )
+
+
+def _tokenizers(sources: Sequence[Checkpoint]) -> list[Any]:
+    """Tokenizers of all models, before any weights are read.
+
+    Raises:
+        ModelError: They differ.
+    """
+    found = [source[1] if _is_live(source) else load_tokenizer(source) for source in sources]
+    for source, tokenizer in zip(sources, found, strict=True):
+        if not same_tokenizer(found[0], tokenizer):
+            raise ModelError(
+                f"{_label(source)}: its tokenizer differs from that of {_label(sources[0])}, so "
+                "their likelihoods cannot be compared. Evaluate it by itself, with its own "
+                "baseline."
+            )
+    return found
+
+
+def _score(
+    source: Checkpoint,
+    tokenizer: Any,
+    suite: Suite,
+    *,
+    dtype: str,
+    scores_dir: str | Path | None,
+    tasks: tuple[str, ...],
+    task_options: dict[str, Any],
+    progress: bool | None,
+) -> CheckpointScores:
+    live = _is_live(source)
+
+    @functools.cache
+    def load() -> nn.Module:
+        return source[0] if live else load_model(source, dtype=dtype)
+
+    log = ScoreLog(None if live or scores_dir is None else _log_file(source, dtype, scores_dir))
+    scores = _score_items(load, tokenizer, suite, _label(source), log, progress)
+    if tasks:
+        from gradloc.evaluation.lm_eval import run_tasks
+
+        options = {name: str(value) for name, value in sorted(task_options.items())}
+        found = log.fill(
+            f"lm-eval {options}",
+            tasks,
+            # One at a time, so that a broken off evaluation keeps the tasks that are done.
+            lambda some: [
+                run_tasks(load(), tokenizer, [task], progress=progress, **task_options)
+                for task in some
+            ],
+            chunk=1,
+        )
+        merged = {name: own for group in found for name, own in group.items()}
+        scores = replace(scores, tasks=merged)
+    load.cache_clear()
+    gc.collect()
+    return scores
+
+
+def _log_file(source: str | Path, dtype: str, folder: str | Path) -> Path:
+    """A file for the scores of these very weights in this type, by this version."""
+    identity = f"{fingerprint(source)}\n{dtype}\n{__version__}"
+    digest = hashlib.sha256(identity.encode()).hexdigest()[:12]
+    name = re.sub(r"[^\w.-]+", "-", describe(source)).strip("-")
+    return Path(folder) / f"{name}-{digest}.jsonl"
+
+
+def _label(source: Checkpoint) -> str:
+    if not _is_live(source):
+        return str(source)
+    return str(getattr(source[0], "name_or_path", "")) or type(source[0]).__name__

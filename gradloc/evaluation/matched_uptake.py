@@ -1,0 +1,194 @@
+"""Against full training at equal uptake.
+
+Comes in: uptake and forgetting of an arm and of full training at several learning rates, as
+estimates with their bootstrap replicates. Goes out: ratios as figures. It scores nothing.
+
+Whatever trains less forgets less, so a single pair of numbers says little. Full training at
+several learning rates, with the base model at (0, 0), gives a line to compare with.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from gradloc.evaluation.metrics import Estimate, figure, interval
+from gradloc.evaluation.results import Figure
+
+
+class Point(NamedTuple):
+    """A model in the uptake-forgetting picture, measured against the base at (0, 0)."""
+
+    uptake: Estimate
+    forgetting: Estimate
+
+
+def interpolate_forgetting(uptakes: ArrayLike, forgettings: ArrayLike, at: ArrayLike) -> np.ndarray:
+    """Forgetting of the reference line at a given uptake.
+
+    The line runs through the base model at (0, 0) and the reference points, sorted by uptake,
+    straight between neighbours. Points of equal uptake count as one with their mean forgetting.
+    Nothing is extrapolated.
+
+    Args:
+        uptakes: Uptake of the reference points, (n_points,) or (n_points, n_bootstrap).
+        forgettings: Their forgetting, same shape.
+        at: Uptakes asked for, () or (n_bootstrap,).
+
+    Returns:
+        Forgetting at ``at``; NaN outside the points' range, so above the largest uptake of the
+        reference and below that of the base.
+
+    Example:
+        >>> float(interpolate_forgetting([4.0, 2.0], [0.75, 0.25], 3.0))
+        0.5
+        >>> float(interpolate_forgetting([4.0, 2.0], [0.75, 0.25], 4.5))
+        nan
+    """
+    uptakes, forgettings = np.asarray(uptakes, float), np.asarray(forgettings, float)
+    at = np.asarray(at, float)
+    if uptakes.ndim == 1:
+        uptakes, forgettings = uptakes[:, None], forgettings[:, None]
+    x, y = line_through_base(uptakes, forgettings)
+    found = np.full(np.broadcast_shapes(at.shape, x.shape[1:]), np.nan)
+    for x0, x1, y0, y1 in zip(x, x[1:], y, y[1:], strict=False):
+        inside = (x0 <= at) & (at <= x1) & (x1 > x0)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            found = np.where(inside, y0 + (at - x0) / (x1 - x0) * (y1 - y0), found)
+    return found.reshape(at.shape)
+
+
+def line_through_base(
+    uptakes: np.ndarray, forgettings: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Corners of each column's line: its points and the base at (0, 0), sorted by uptake.
+
+    Args:
+        uptakes: (n_points, n_columns).
+        forgettings: Same shape.
+
+    Returns:
+        Uptake and forgetting, (n_points + 1, n_columns). Of equal uptake, each with their mean.
+    """
+    base = np.zeros((1, uptakes.shape[1]))
+    x, y = np.concatenate([uptakes, base]), np.concatenate([forgettings, base])
+    same = x[:, None] == x[None, :]
+    y = (same * y[None, :]).sum(axis=1) / same.sum(axis=1)
+    order = np.argsort(x, axis=0, kind="stable")
+    return np.take_along_axis(x, order, axis=0), np.take_along_axis(y, order, axis=0)
+
+
+def uptake_share(arm: Estimate, references: Sequence[Estimate]) -> Figure:
+    """The arm's uptake / that of the reference that takes up most.
+
+    Which reference that is, is decided once, from all items: the interval is that of a ratio of
+    two fixed models.
+
+    Args:
+        arm: Uptake of the arm.
+        references: Uptakes of full training at its learning rates, from the same resamples.
+    """
+    finite = [reference for reference in references if np.isfinite(reference.value)]
+    best = max(finite, key=lambda reference: reference.value, default=None)
+    if best is None or best.value <= 0:
+        return _undefined(arm.n, True, "full training takes up nothing at any of its rates")
+    return _ratio_figure(arm, best, higher_is_better=True)
+
+
+def forgetting_ratio(arm: Point, line: Sequence[Point]) -> Figure:
+    """The arm's forgetting / that of full training at the same uptake; below 1 is better.
+
+    Compared at equal uptake because whatever trains less also forgets less. There is a value
+    only where both models exist: not for an arm that takes up nothing, not where full training
+    forgets nothing at that uptake, and not for an arm that takes up more than full training ever
+    did. The last is a good result, so its note gives both forgettings; dividing by the reference
+    at another, smaller uptake would be a guess at the line beyond its end.
+
+    For the interval, line and arm are resampled together. In a resample where the arm passes the
+    end of the line, the line's last forgetting is held, which can only understate what full
+    training would forget there. A resample in which the line forgets nothing counts as an
+    infinite ratio, so a reference that may forget nothing gives an interval without upper end.
+
+    Args:
+        arm: The arm.
+        line: Full training at its learning rates, without the base, which is always (0, 0).
+
+    Example:
+        >>> def point(uptake, forgetting):
+        ...     return Point(*(Estimate(x, np.full(9, x), 10, 10) for x in (uptake, forgetting)))
+        >>> forgetting_ratio(point(3.0, 0.125), [point(2.0, 0.25), point(4.0, 0.75)]).value
+        0.25
+    """
+    n, at, own = arm.forgetting.n, arm.uptake.value, arm.forgetting.value
+    line = [
+        point for point in line if np.isfinite([point.uptake.value, point.forgetting.value]).all()
+    ]
+    if not line or not np.isfinite([at, own]).all():
+        return _undefined(n, False, "scores are not finite; the weights may have diverged")
+    if at <= 0:
+        return _undefined(n, False, "takes up nothing, so there is no equal uptake to compare at")
+    best = max(line, key=lambda point: point.uptake.value)
+    if at > best.uptake.value:
+        return _undefined(
+            n,
+            False,
+            f"takes up more ({at:.3g}) than full training at any of its rates "
+            f"({best.uptake.value:.3g}), and forgets {own:.3g} where that forgets "
+            f"{best.forgetting.value:.3g}",
+        )
+    value = float(
+        interpolate_forgetting(
+            [point.uptake.value for point in line], [point.forgetting.value for point in line], at
+        )
+    )
+    if value <= 0:
+        return _undefined(
+            n,
+            False,
+            f"full training forgets nothing at this uptake ({value:.3g}); this arm {own:.3g}",
+        )
+    uptakes = np.stack([point.uptake.replicates for point in line])
+    forgettings = np.stack([point.forgetting.replicates for point in line])
+    ends = np.maximum(uptakes.max(axis=0), 0)
+    reference = Estimate(
+        value,
+        interpolate_forgetting(uptakes, forgettings, np.clip(arm.uptake.replicates, 0, ends)),
+        n,
+        min(point.forgetting.n_clusters for point in line),
+    )
+    notes = []
+    low, high = interval(reference.replicates)
+    if low is None or low <= 0:
+        notes.append(
+            f"full training's own forgetting at this uptake, {value:.3g} ({_ends(low, high)}), "
+            "is not distinct from zero, so the ratio is uncertain"
+        )
+    if (beyond := float(np.mean(arm.uptake.replicates > ends))) > 0.05:
+        notes.append(
+            f"in {beyond:.0%} of the resamples it takes up more than full training ever does"
+        )
+    return _ratio_figure(arm.forgetting, reference, higher_is_better=False, note="; ".join(notes))
+
+
+def _ratio_figure(top: Estimate, bottom: Estimate, higher_is_better: bool, note="") -> Figure:
+    positive = bottom.replicates > 0
+    with np.errstate(divide="ignore", invalid="ignore"):
+        replicates = np.where(
+            positive, top.replicates / bottom.replicates, np.copysign(np.inf, top.replicates)
+        )
+    ratio = top._replace(
+        value=top.value / bottom.value,
+        replicates=replicates,
+        n_clusters=min(top.n_clusters, bottom.n_clusters),
+    )
+    return figure(ratio, "ratio", higher_is_better, note)
+
+
+def _undefined(n: int, higher_is_better: bool, note: str) -> Figure:
+    return Figure(None, None, None, n, "ratio", higher_is_better, note)
+
+
+def _ends(low: float | None, high: float | None) -> str:
+    low, high = ("unbounded" if end is None else f"{end:.3g}" for end in (low, high))
+    return f"95 % {low} to {high}"

@@ -1,0 +1,147 @@
+"""Whether a model has taken over an answer that changed.
+
+Comes in: scores of the outdated and the updated answer, or what the model writes. Goes out: which
+of the two it prefers, and how well the writing matches each. It runs no model.
+
+References: Kim et al. 2024 (EvolvingQA), arXiv:2311.08106.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from gradloc.errors import GradlocError
+from gradloc.evaluation.metrics.matching import exact_match, token_f1
+
+
+class Selection(NamedTuple):
+    """Which answer the model's own steps give more to.
+
+    Args:
+        outdated: Summed log-probability of the outdated answer, nats.
+        updated: The same of the updated answer.
+        choice: ``updated``, or ``outdated``, also where both are equal.
+    """
+
+    outdated: float
+    updated: float
+    choice: str
+
+
+class OldAndNew(NamedTuple):
+    """Match of what a model writes with the outdated and the updated answers.
+
+    Args:
+        old_exact_match: Exact match with an outdated answer, 0-1; lower is better.
+        old_f1: Overlap of words with an outdated answer, 0-1; lower is better.
+        new_exact_match: Exact match with an updated answer, 0-1; higher is better.
+        new_f1: Overlap of words with an updated answer, 0-1; higher is better.
+    """
+
+    old_exact_match: float
+    old_f1: float
+    new_exact_match: float
+    new_f1: float
+
+
+def prefers_updated(updated_log_probs: ArrayLike, outdated_log_probs: ArrayLike) -> np.ndarray:
+    """1 where the updated answer is likelier than the outdated one, else 0.
+
+    A tie counts for the outdated answer: nothing has changed there.
+
+    Args:
+        updated_log_probs: Log-probability of each updated answer, the answer given
+            (teacher-forced), (n_questions,). Give the mean over the answer's tokens where the two
+            answers may differ in length: a sum favours the shorter one.
+        outdated_log_probs: The same of the outdated answers, (n_questions,).
+
+    Returns:
+        (n_questions,), higher is better; NaN where one of the two is not a number.
+
+    Raises:
+        GradlocError: Not one of each for every question.
+
+    Example:
+        >>> prefers_updated([-1.0, -2.0], [-1.5, -2.0])
+        array([1., 0.])
+    """
+    updated, outdated = np.asarray(updated_log_probs, float), np.asarray(outdated_log_probs, float)
+    if updated.shape != outdated.shape:
+        raise GradlocError(
+            f"{updated.size} updated and {outdated.size} outdated answers; give one of each for "
+            "every question."
+        )
+    known = ~(np.isnan(updated) | np.isnan(outdated))
+    return np.where(known, (updated > outdated).astype(float), np.nan)
+
+
+def select_released(
+    step_log_probs: ArrayLike, outdated_ids: Sequence[int], updated_ids: Sequence[int]
+) -> Selection:
+    """The rule of EvolvingQA's released code.
+
+    Each answer's token i is looked up in the log-probabilities of step i of what the model writes
+    by itself, greedily. Tokens beyond the written length do not count, and nothing is divided by
+    the length: the shorter answer has it easier, and later tokens are judged after words of
+    another answer. ``prefers_updated`` has neither fault.
+
+    Args:
+        step_log_probs: Log-probabilities of the whole vocabulary at each written step,
+            (n_steps, vocab), nats.
+        outdated_ids: Tokens of the outdated answer, without special ones.
+        updated_ids: Tokens of the updated answer, without special ones.
+
+    Raises:
+        GradlocError: Not one row a step, or a token outside the vocabulary.
+
+    Example:
+        >>> select_released([[-0.1, -2.5], [-3.0, -0.2]], outdated_ids=[1, 1], updated_ids=[0, 1])
+        Selection(outdated=-2.7, updated=-0.30000000000000004, choice='updated')
+    """
+    steps = np.asarray(step_log_probs, float)
+    if steps.ndim != 2:
+        raise GradlocError(
+            f"log-probabilities of shape {steps.shape}; give one row a step, (n_steps, vocab)."
+        )
+    sums = []
+    for ids in (outdated_ids, updated_ids):
+        if any(not 0 <= token < steps.shape[1] for token in ids):
+            raise GradlocError(
+                f"answer tokens {list(ids)} and a vocabulary of {steps.shape[1]} tokens; tokenize "
+                "the answer with the model's own tokenizer."
+            )
+        sums.append(float(sum(row[token] for row, token in zip(steps, ids, strict=False))))
+    outdated, updated = sums
+    return Selection(outdated, updated, "updated" if updated > outdated else "outdated")
+
+
+def match_old_and_new(
+    prediction: str,
+    outdated: str | Sequence[str],
+    updated: str | Sequence[str],
+    *,
+    released: bool = False,
+) -> OldAndNew:
+    """Exact match and F1 of what a model writes, against both answers.
+
+    Args:
+        prediction: What the model wrote.
+        outdated: Answer or answers that were right before.
+        updated: Answer or answers that are right now.
+        released: As in ``matching.normalize_answer``.
+
+    Raises:
+        GradlocError: There is no outdated or no updated answer.
+
+    Example:
+        >>> match_old_and_new("the new capital", "Jakarta", "Nusantara, the new capital").new_f1
+        0.8
+    """
+    return OldAndNew(
+        old_exact_match=exact_match(prediction, outdated, released=released),
+        old_f1=token_f1(prediction, outdated, released=released),
+        new_exact_match=exact_match(prediction, updated, released=released),
+        new_f1=token_f1(prediction, updated, released=released),
+    )

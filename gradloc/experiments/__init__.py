@@ -1,0 +1,1 @@
+"""Whole runs: one recipe, a sweep of recipes, a stream of periods."""

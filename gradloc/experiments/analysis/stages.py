@@ -1,0 +1,209 @@
+"""Checkpoints of a sequence of stages: the score matrix R and what is read off it.
+
+Comes in: an ``EvalResult`` whose arms, in their order, are the stages. Goes out: a
+``StageAnalysis``: scores by stage and task, and transfer and forgetting, with 95 % intervals. The
+formulas stand in ``gradloc.evaluation.metrics.stages``.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gradloc.config.schema import did_you_mean
+from gradloc.errors import GradlocError
+from gradloc.evaluation.metrics.intervals import (
+    N_BOOTSTRAP,
+    Estimate,
+    bootstrap_replicates,
+    figure,
+    stream,
+)
+from gradloc.evaluation.metrics.stages import average_accuracy, stage_measures
+from gradloc.evaluation.results import EvalResult, Figure
+from gradloc.utils.io import to_jsonable
+
+FORMAT = 1
+
+
+class _Score(NamedTuple):
+    """A score that is higher for better, from a column of the items."""
+
+    column: str
+    sign: int
+    unit: str
+
+
+METRICS = {"nll": _Score("nll", -1, "nats/token"), "exact": _Score("exact", 1, "fraction")}
+BY = ("task", "kind", "month")
+# Direction of each measure of ``gradloc.evaluation.metrics.stages``, scores being higher for
+# better.
+_HIGHER_IS_BETTER = {
+    "average_accuracy": True,
+    "average_incremental_accuracy": True,
+    "backward_transfer": True,
+    "forward_transfer": True,
+    "forgetting": False,
+}
+
+
+@dataclass(frozen=True)
+class StageAnalysis:
+    """The score matrix of a sequence of stages.
+
+    Args:
+        by: What the columns are: ``task``, ``kind`` or ``month``.
+        metric: ``nll``: scores are mean log-probabilities in nats per token; ``exact``: shares of
+            probes answered right. Higher is better for both.
+        stages: Names of the stages, in order.
+        tasks: Names of the columns, in order: months by date, others as they come.
+        base: Scores before any stage, one a task; empty where there is no baseline.
+        scores: R: one row a stage, one figure a task.
+        measures: ``average_accuracy`` and, with one task a stage, ``backward_transfer``,
+            ``forward_transfer``, ``forgetting`` and ``average_incremental_accuracy``.
+        n_left_out: Probes that belong to no column, or lack the metric in some stage.
+    """
+
+    by: str
+    metric: str
+    stages: tuple[str, ...]
+    tasks: tuple[str, ...]
+    base: tuple[Figure, ...]
+    scores: tuple[tuple[Figure, ...], ...]
+    measures: dict[str, Figure] = field(default_factory=dict)
+    n_left_out: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values: what ``--json`` prints."""
+        return {"format": FORMAT, "kind": "stage_analysis", **to_jsonable(self)}
+
+
+def analyse_stages(
+    result: EvalResult,
+    *,
+    by: str = "task",
+    metric: str = "nll",
+    stages: Sequence[str] = (),
+    n_bootstrap: int = N_BOOTSTRAP,
+    seed: int = 0,
+) -> StageAnalysis:
+    """Build the score matrix of an evaluation and its measures.
+
+    Column k is what stage k was trained on; a probe without a task counts under its group.
+    Intervals are from a bootstrap of the entities of each column, the same resamples for all
+    stages, so differences between stages are paired.
+
+    Args:
+        result: An evaluation with the probes' columns.
+        by: ``task``, ``kind`` or ``month`` (of the probe's date).
+        metric: ``nll`` or ``exact``.
+        stages: Arms that are the stages, in order; empty: all arms in their order.
+        n_bootstrap: Resamples.
+        seed: Seed of the resamples.
+
+    Raises:
+        GradlocError: Unknown choice or arm, no columns of probes, or nothing to put in them.
+    """
+    for name, value, known in (("by", by, BY), ("metric", metric, METRICS)):
+        if value not in known:
+            raise GradlocError(f"--{name} {value!r} is unknown. {did_you_mean(value, known)}")
+    stages = tuple(stages) or tuple(result.arms)
+    for stage in stages:
+        if stage not in result.arms:
+            raise GradlocError(
+                f"the results have no arm {stage!r}. {did_you_mean(stage, result.arms)}"
+            )
+    if "probes" not in result.items:
+        raise GradlocError(
+            "the results do not say which task and date their probes have; make them again with "
+            "'gradloc evaluate ... --out results.json'."
+        )
+    has_base = "baseline" in result.items
+    table = _table(result, metric, [*(["baseline"] * has_base), *stages])
+    labels = _labels(result.items["probes"], by)
+    usable = np.array([bool(label) for label in labels]) & np.isfinite(table).all(axis=0)
+    found = dict.fromkeys(label for label, keep in zip(labels, usable, strict=True) if keep)
+    tasks = sorted(found) if by == "month" else list(found)
+    if not tasks:
+        raise GradlocError(
+            f"no probe has both a {by} and the metric {metric!r} in every stage, so there is no "
+            f"column. Choose another --by ({', '.join(BY)}) or --metric ({', '.join(METRICS)})."
+        )
+    columns = []
+    for task in tasks:
+        members = [i for i, label in enumerate(labels) if usable[i] and label == task]
+        entities = result.items["probes"].get("entity") or result.items["probe_ids"]
+        owners = [entities[i] or result.items["probe_ids"][i] for i in members]
+        columns.append(_column(table[:, members], owners, n_bootstrap, stream(seed, task)))
+    unit = METRICS[metric].unit
+    rows = tuple(
+        tuple(figure(column[row], unit, True) for column in columns) for row in range(len(table))
+    )
+    return StageAnalysis(
+        by=by,
+        metric=metric,
+        stages=stages,
+        tasks=tuple(tasks),
+        base=rows[0] if has_base else (),
+        scores=rows[has_base:],
+        measures=_measures(columns, has_base, len(stages), unit),
+        n_left_out=int((~usable).sum()),
+    )
+
+
+def _table(result: EvalResult, metric: str, systems: Sequence[str]) -> np.ndarray:
+    """Scores that are higher for better, (n_systems, n_probes); NaN where there is none."""
+    score = METRICS[metric]
+    rows = []
+    for name in systems:
+        column = result.items.get(name, {}).get(score.column)
+        if column is None:
+            raise GradlocError(f"the results hold no {score.column!r} of the probes for {name!r}.")
+        rows.append([np.nan if value is None else score.sign * float(value) for value in column])
+    return np.array(rows)
+
+
+def _labels(probes: dict[str, list[str]], by: str) -> list[str]:
+    if by == "month":
+        return [date[:7] for date in probes["date"]]
+    if by == "kind":
+        return list(probes["kind"])
+    return [task or group for task, group in zip(probes["task"], probes["group"], strict=True)]
+
+
+def _column(values: np.ndarray, owners: list[str], n_bootstrap: int, seed: int) -> list[Estimate]:
+    replicates = bootstrap_replicates(values, owners, n_bootstrap=n_bootstrap, seed=seed)
+    n_clusters = len(set(owners))
+    return [
+        Estimate(float(row.mean()), draws, len(row), n_clusters)
+        for row, draws in zip(values, replicates, strict=True)
+    ]
+
+
+def _measures(
+    columns: list[list[Estimate]], has_base: bool, n_stages: int, unit: str
+) -> dict[str, Figure]:
+    values = np.array([[cell.value for cell in column] for column in columns]).T
+    draws = np.array([[cell.replicates for cell in column] for column in columns])
+    n = sum(column[0].n for column in columns)
+    n_clusters = min(column[0].n_clusters for column in columns)
+    square = n_stages == len(columns)
+
+    def measure(table: np.ndarray) -> dict[str, float | None]:
+        base, scores = (table[0], table[1:]) if has_base else (None, table)
+        if square:
+            return stage_measures(scores, base)
+        return {"average_accuracy": average_accuracy(scores)}
+
+    found = measure(values)
+    # (n_tasks, n_systems, n_bootstrap) -> one table a resample
+    drawn = [measure(table) for table in draws.transpose(2, 1, 0)]
+    figures = {}
+    for name, value in found.items():
+        if value is None:
+            continue
+        replicates = np.array([draw[name] for draw in drawn])
+        estimate = Estimate(value, replicates, n, n_clusters)
+        figures[name] = figure(estimate, unit, _HIGHER_IS_BETTER[name])
+    return figures

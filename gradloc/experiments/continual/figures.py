@@ -1,0 +1,284 @@
+"""The figures of a stream: score matrices, transfer and forgetting, curves over stages.
+
+Comes in: a ``StreamRecord``. Goes out: ``StreamFigures``, with 95 % intervals. It runs no model.
+The formulas of transfer and forgetting stand in ``gradloc.evaluation.metrics.stages``.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from gradloc.errors import GradlocError
+from gradloc.evaluation.metrics.intervals import Estimate, estimate, figure, stream
+from gradloc.evaluation.metrics.stages import stage_measures
+from gradloc.evaluation.results import Figure
+from gradloc.experiments.continual.periods import Period, period_of
+from gradloc.experiments.continual.records import ArmRecord, StreamRecord
+from gradloc.utils.io import to_jsonable
+
+FORMAT = 1
+UPTAKE_UNIT = "nats/token"
+# Measure of ``gradloc.evaluation.metrics.stages`` -> whether higher is better.
+MEASURES = {
+    "average_accuracy": True,
+    "average_incremental_accuracy": True,
+    "backward_transfer": True,
+    "forward_transfer": True,
+    "forgetting": False,
+}
+
+
+@dataclass(frozen=True)
+class ArmFigures:
+    """One arm as far as it has come.
+
+    Args:
+        stages: Names of its finished stages.
+        uptake: R: one row a stage, one figure a column: log-probability gained against the base
+            model, nats per token.
+        measures: ``average_accuracy`` (mean uptake after the last stage),
+            ``average_incremental_accuracy`` (mean over stages of the mean uptake on periods seen
+            up to then), ``backward_transfer``, ``forward_transfer`` and ``forgetting``, over the
+            finished stages and their own periods. Empty where a stage has no items of its own, or
+            weights have diverged.
+        seen: After each stage, mean uptake over the periods trained on up to then.
+        current: After each stage, uptake on its own period.
+        known_facts: After each stage, share of known facts that are no longer right.
+        known_facts_nll: After each stage, log-probability of known facts lost, nats per token.
+        general_text: After each stage, log-probability of general text lost, nats per token.
+        train_seconds: Wall-clock seconds of all its trainings.
+        trainable_fraction: Parameters trained / all parameters in each stage, 0-1.
+        n_trained: Units trained in each stage.
+        n_units: Units of the model.
+        policy, methods, learning_rate: How it trains.
+    """
+
+    stages: tuple[str, ...]
+    uptake: tuple[tuple[Figure, ...], ...]
+    measures: dict[str, Figure]
+    seen: tuple[Figure, ...]
+    current: tuple[Figure, ...]
+    known_facts: tuple[Figure, ...]
+    known_facts_nll: tuple[Figure, ...]
+    general_text: tuple[Figure, ...]
+    train_seconds: float
+    trainable_fraction: tuple[float, ...]
+    n_trained: tuple[int, ...]
+    n_units: int
+    policy: str
+    methods: dict[str, dict[str, Any]]
+    learning_rate: float
+
+
+@dataclass(frozen=True)
+class StreamFigures:
+    """A stream as far as it has come.
+
+    Args:
+        name: Name of the stream.
+        stages: Names of all stages, those included that no arm has reached.
+        columns: Names of the periods with evaluation items, in order.
+        base: The base model's log-probability of the items of each column, nats per token.
+        arms: Name -> arm.
+        notes: What was left out, and why.
+    """
+
+    name: str
+    stages: tuple[str, ...]
+    columns: tuple[str, ...]
+    base: tuple[Figure, ...]
+    arms: dict[str, ArmFigures] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values: what ``--json`` prints."""
+        return {"format": FORMAT, "kind": "stream_figures", **to_jsonable(self)}
+
+
+def stream_figures(record: StreamRecord) -> StreamFigures:
+    """Find the figures of a stream.
+
+    Items of a column are averaged with equal weight, columns likewise. Intervals are from a
+    bootstrap of the entities of each column (of texts, for general text), with the same resamples
+    for all stages and arms, so differences between them are paired.
+
+    Raises:
+        GradlocError: The record has no finished stage.
+    """
+    if not record.arms:
+        raise GradlocError(f"stream {record.name}: no stage is finished yet.")
+    periods = [Period(*period) for period in record.periods]
+    found = [period_of(date, periods) for date in record.items.dates]
+    columns = [period.name for period in periods if period in found]
+    members = {
+        name: [i for i, period in enumerate(found) if period is not None and period.name == name]
+        for name in columns
+    }
+    base = [
+        _estimates(record, [record.items.base], record.items.entities, members[name], name)[0]
+        for name in columns
+    ]
+    return StreamFigures(
+        name=record.name,
+        stages=record.stages,
+        columns=tuple(columns),
+        base=tuple(figure(own, UPTAKE_UNIT, True) for own in base),
+        arms={name: _arm(record, arm, members) for name, arm in record.arms.items()},
+        notes=record.notes,
+    )
+
+
+def paired_differences(record: StreamRecord, main: str) -> dict[str, dict[str, Figure]]:
+    """One arm against each other one after the last stage, over the same items and resamples.
+
+    Args:
+        record: The record.
+        main: Name of the arm.
+
+    Returns:
+        Other arm -> ``uptake``: how much more ``main`` took up, mean over periods, nats per
+        token; ``known_facts``: how much more of them the other one lost, share. Above 0 is good
+        for ``main`` in both. Arms with other stages than ``main`` are left out.
+    """
+    periods = [Period(*period) for period in record.periods]
+    columns: dict[str, list[int]] = {}
+    for item, date in enumerate(record.items.dates):
+        if (period := period_of(date, periods)) is not None:
+            columns.setdefault(period.name, []).append(item)
+    known = range(len(record.items.known_entities))
+
+    def differences(other: ArmRecord) -> dict[str, Figure]:
+        mine, theirs = record.arms[main].stages[-1], other.stages[-1]
+        gained = [np.array(mine.uptake) - np.array(theirs.uptake)]
+        found = [
+            _estimates(record, gained, record.items.entities, members, name)[0]
+            for name, members in columns.items()
+        ]
+        lost = [np.array(theirs.known_facts) - np.array(mine.known_facts)]
+        figures = {"uptake": _figure_of_mean(found)}
+        if known:
+            own = _estimates(record, lost, record.items.known_entities, known, "known_facts")
+            figures["known_facts"] = figure(own[0], "fraction", True)
+        return figures
+
+    stages = [stage.period for stage in record.arms[main].stages]
+    return {
+        name: differences(arm)
+        for name, arm in record.arms.items()
+        if name != main and [stage.period for stage in arm.stages] == stages
+    }
+
+
+def _arm(record: StreamRecord, arm: ArmRecord, members: dict[str, list[int]]) -> ArmFigures:
+    names = [stage.period for stage in arm.stages]
+    rows = [stage.uptake for stage in arm.stages]
+    # One list of estimates a column, one estimate a stage.
+    columns = {
+        name: _estimates(record, rows, record.items.entities, own, name)
+        for name, own in members.items()
+    }
+    seen, current = [], []
+    for place, name in enumerate(names):
+        up_to_now = [columns[own][place] for own in names[: place + 1] if own in columns]
+        seen.append(_figure_of_mean(up_to_now))
+        current.append(_figure_of_mean([columns[name][place]] if name in columns else []))
+    return ArmFigures(
+        stages=tuple(names),
+        uptake=tuple(
+            tuple(figure(column[place], UPTAKE_UNIT, True) for column in columns.values())
+            for place in range(len(names))
+        ),
+        measures=_measures(columns, names),
+        seen=tuple(seen),
+        current=tuple(current),
+        known_facts=_facts_lost(record, [stage.known_facts for stage in arm.stages], "fraction"),
+        known_facts_nll=_facts_lost(
+            record, [stage.known_facts_nll for stage in arm.stages], UPTAKE_UNIT
+        ),
+        general_text=_text_lost(record, [stage.general_text for stage in arm.stages]),
+        train_seconds=sum(stage.train_seconds for stage in arm.stages),
+        trainable_fraction=tuple(stage.trainable_fraction for stage in arm.stages),
+        n_trained=tuple(len(stage.trained) for stage in arm.stages),
+        n_units=arm.n_units,
+        policy=arm.policy,
+        methods=arm.methods,
+        learning_rate=arm.learning_rate,
+    )
+
+
+def _facts_lost(
+    record: StreamRecord, rows: Sequence[Sequence[float]], unit: str
+) -> tuple[Figure, ...]:
+    entities = record.items.known_entities
+    if not entities:
+        return ()
+    note = "facts that the base model has right" if record.screened else ""
+    found = _estimates(record, rows, entities, range(len(entities)), "known_facts")
+    return tuple(figure(own, unit, False, note) for own in found)
+
+
+def _text_lost(record: StreamRecord, rows: Sequence[Sequence[float]]) -> tuple[Figure, ...]:
+    tokens = np.array(record.items.text_tokens, float)
+    scored = np.flatnonzero(tokens)
+    if not scored.size:
+        return ()
+    found = _estimates(record, rows, range(len(tokens)), scored, "general_text", tokens[scored])
+    return tuple(figure(own, "nats/token", False) for own in found)
+
+
+def _estimates(
+    record: StreamRecord,
+    rows: Sequence[Sequence[float]],
+    clusters: Sequence[int],
+    kept: Sequence[int],
+    key: str,
+    weights: np.ndarray | None = None,
+) -> tuple[Estimate, ...]:
+    """One estimate a row, from the items that are kept."""
+    return estimate(
+        np.array(rows, float)[:, list(kept)],
+        [clusters[i] for i in kept],
+        weights=weights,
+        n_bootstrap=record.n_bootstrap,
+        seed=stream(record.seed, key),
+    )
+
+
+def _figure_of_mean(cells: Sequence[Estimate]) -> Figure:
+    if not cells:
+        return Figure(None, None, None, 0, UPTAKE_UNIT, True, "no evaluation item")
+    mean = Estimate(
+        float(np.mean([cell.value for cell in cells])),
+        np.mean([cell.replicates for cell in cells], axis=0),
+        sum(cell.n for cell in cells),
+        min(cell.n_clusters for cell in cells),
+    )
+    return figure(mean, UPTAKE_UNIT, True)
+
+
+def _measures(columns: dict[str, tuple[Estimate, ...]], names: Sequence[str]) -> dict[str, Figure]:
+    """Transfer and forgetting over the finished stages and their own periods."""
+    if any(name not in columns for name in names):
+        return {}
+    own = [columns[name] for name in names]
+    table = np.array([[cell.value for cell in column] for column in own]).T
+    if not np.isfinite(table).all():
+        return {}  # a stage whose weights diverged; its scores are shown as missing
+    base = np.zeros(len(names))  # uptake is counted from the base model
+    values = stage_measures(table, base)
+    # (n_columns, n_stages, n_bootstrap) -> one matrix a resample
+    draws = np.array([[cell.replicates for cell in column] for column in own])
+    drawn = [stage_measures(matrix.T, base) for matrix in draws.transpose(2, 0, 1)]
+    n = sum(column[0].n for column in own)
+    n_clusters = min(column[0].n_clusters for column in own)
+    return {
+        name: figure(
+            Estimate(values[name], np.array([draw[name] for draw in drawn]), n, n_clusters),
+            UPTAKE_UNIT,
+            higher,
+        )
+        for name, higher in MEASURES.items()
+        if values[name] is not None
+    }

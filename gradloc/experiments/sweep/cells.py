@@ -1,0 +1,176 @@
+"""The cells of a sweep: one arm, one learning rate, one seed, one corpus; each an ordinary run.
+
+Comes in: a ``Sweep``. Goes out: ``Cell``, each with the recipe of its run folder, and what the
+cells of a seed share made once. It trains nothing.
+
+    <output_dir>/<sweep>/<corpus>/seed-0/start/         probes, profile, scores of the base
+    <output_dir>/<sweep>/<corpus>/seed-0/<arm>-1e-4/    an ordinary run folder, one arm
+"""
+
+import shutil
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+from gradloc.config.recipe import ArmConfig, Recipe
+from gradloc.config.schema import did_you_mean
+from gradloc.errors import GradlocError
+from gradloc.experiments.recipes import load_recipe
+from gradloc.experiments.run import (
+    BASELINE_SCORES,
+    make_probes,
+    make_profile,
+    open_run,
+    score_baseline,
+)
+from gradloc.experiments.sweep.config import Sweep, corpus_overrides
+
+SHARED = ("probes.jsonl", "profile.json", BASELINE_SCORES)
+START = "start"
+# Corpus readers whose paths are files; those of ``datasets`` may be names on a hub.
+_FILE_READERS = ("jsonl", "parquet", "knowedit")
+
+
+class Cell(NamedTuple):
+    """One run of a sweep.
+
+    Args:
+        corpus: Name of its corpus.
+        arm: Name of its arm.
+        rate: Peak learning rate.
+        seed: Seed of everything.
+        recipe: Recipe of its run folder, with this one arm.
+    """
+
+    corpus: str
+    arm: str
+    rate: float
+    seed: int
+    recipe: Recipe
+
+    @property
+    def label(self) -> str:
+        """What people call it."""
+        return f"{self.corpus} · {self.arm} at {self.rate:g} · seed {self.seed}"
+
+    @property
+    def is_done(self) -> bool:
+        """Whether its run folder is complete."""
+        return (self.recipe.run_dir / "report.html").is_file()
+
+
+def sweep_cells(
+    sweep: Sweep,
+    *,
+    corpora: Collection[str] = (),
+    arms: Collection[str] = (),
+    seeds: Collection[int] = (),
+) -> list[Cell]:
+    """The cells of a sweep, seed by seed, so that the first seed gives a whole picture early.
+
+    Args:
+        sweep: The sweep.
+        corpora: Only these; empty: all.
+        arms: Only these; empty: all.
+        seeds: Only these; empty: all.
+
+    Raises:
+        GradlocError: A name that the sweep does not have.
+    """
+    for asked, known in ((corpora, sweep.corpora), (arms, sweep.arms)):
+        for name in asked:
+            if name not in known:
+                raise GradlocError(f"{name!r} is not in the sweep. {did_you_mean(name, known)}")
+    cells = [
+        cell
+        for name in sweep.corpora
+        if not corpora or name in corpora
+        for cell in _corpus_cells(sweep, name)
+        if (not arms or cell.arm in arms) and (not seeds or cell.seed in seeds)
+    ]
+    if not cells:
+        raise GradlocError("no cell of the sweep is left; see its corpora, arms and seeds.")
+    return sorted(cells, key=lambda cell: cell.seed)  # stable: corpora and arms keep their order
+
+
+def check_files(cells: Iterable[Cell]) -> None:
+    """See that the files are there which the cells' recipes name, before the first is run.
+
+    Raises:
+        GradlocError: Some are missing; all of them are named.
+    """
+    named = dict.fromkeys(path for cell in cells for path in _files(cell.recipe))
+    if missing := [path for path in named if not Path(path).exists()]:
+        lines = "\n".join(f"  {path}" for path in missing)
+        raise GradlocError(
+            f"files that the sweep needs are missing; paths are relative to {Path.cwd()}:\n{lines}"
+        )
+
+
+def _files(recipe: Recipe) -> Iterator[str]:
+    """Files of documents, probes and texts that a recipe names."""
+    if recipe.corpus.source in _FILE_READERS:
+        yield from recipe.corpus.paths
+    yield from (source.path for source in recipe.probes.sources)
+    yield from (source.path for source in recipe.evaluation.general_text)
+    if recipe.measure.reference not in ("background", "general"):
+        yield recipe.measure.reference
+
+
+def start_recipe(cell: Cell) -> Recipe:
+    """The recipe of the folder that holds what all cells of a corpus and seed share."""
+    return replace(cell.recipe, name=START, arms={START: ArmConfig("none")})
+
+
+def make_start(cell: Cell, say: Callable[[str], None] = lambda text: None) -> Path:
+    """Build probes, measure gradients and score the base model, once for a corpus and seed.
+
+    Returns:
+        The folder of these files; what is there already is kept.
+    """
+    from gradloc.evaluation.suites import recipe_suite
+
+    recipe = start_recipe(cell)
+    open_run(recipe)
+    probes = make_probes(recipe, recipe.run_dir, say)
+    make_profile(recipe, recipe.run_dir, probes, say)
+    score_baseline(recipe, recipe.run_dir, recipe_suite(recipe, probes), say)
+    return recipe.run_dir
+
+
+def open_cell(cell: Cell) -> None:
+    """Put what the cells of a seed share into a cell's run folder, so that it is not made anew."""
+    start, folder = start_recipe(cell).run_dir, cell.recipe.run_dir
+    open_run(cell.recipe)
+    for name in SHARED:
+        if not (folder / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            # In two steps, so that a kill leaves no half of a file under its name.
+            shutil.copy2(start / name, folder / f"{name}.part")
+            (folder / f"{name}.part").replace(folder / name)
+
+
+def drop_weights(cell: Cell) -> None:
+    """Remove the weights of a finished cell; scores, plan and logs stay."""
+    for file in (cell.recipe.run_dir / "checkpoint").rglob("*.safetensors"):
+        file.unlink()
+
+
+def _corpus_cells(sweep: Sweep, name: str) -> Iterator[Cell]:
+    corpus = sweep.corpora[name]
+    base = load_recipe(corpus.recipe, corpus_overrides(corpus))
+    for arm_name, arm in sweep.arms.items():
+        if arm.corpora and name not in arm.corpora:
+            continue
+        for seed in arm.seeds or corpus.seeds or sweep.seeds:
+            for rate in arm.rates:
+                training = {**arm.training, "learning_rate": rate}
+                recipe = replace(
+                    base,
+                    name=f"{arm_name}-{rate:g}",
+                    seed=seed,
+                    output_dir=str(sweep.folder / name / f"seed-{seed}"),
+                    arms={arm_name: ArmConfig(arm.policy, arm.options, arm.methods, training)},
+                )
+                yield Cell(name, arm_name, rate, seed, recipe)

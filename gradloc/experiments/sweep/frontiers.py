@@ -1,0 +1,253 @@
+"""From a sweep's record to its frontiers: every arm beside full training, corpus by corpus.
+
+Comes in: a ``SweepRecord``. Goes out: ``Frontier``, whose figures the page, the terminal table and
+``frontier_figures`` show. It trains and scores nothing and draws nothing.
+
+For each corpus, arm and rate: the mean over seeds of the mean change of the items. An arm's curve
+runs through the base model at (0, 0) and its rates up to that of its largest uptake; see ``curves``
+and ``quantities`` for what is read off it, ``resampling`` for the intervals.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from gradloc.errors import GradlocError
+from gradloc.evaluation.matched_uptake import Point, forgetting_ratio, uptake_share
+from gradloc.evaluation.metrics import Estimate, figure
+from gradloc.evaluation.metrics.intervals import N_BOOTSTRAP
+from gradloc.evaluation.results import Figure
+from gradloc.experiments.sweep.curves import Curve, make_curve
+from gradloc.experiments.sweep.quantities import (
+    FORGETTING_SHARES,
+    UPTAKE_SHARES,
+    at_forgetting,
+    at_uptake,
+    compare,
+    cost_ratio,
+    mean_forgetting_ratio,
+    undefined,
+)
+from gradloc.experiments.sweep.records import CellRecord, SweepRecord
+from gradloc.experiments.sweep.resampling import CorpusCells
+from gradloc.experiments.sweep.values import (
+    ArmFrontier,
+    AtUptake,
+    Comparison,
+    CorpusFrontier,
+    Frontier,
+    RatePoint,
+)
+from gradloc.report.formatting import learning_rate
+from gradloc.utils.io import to_jsonable
+
+FORMAT = 1
+
+
+def read_record(record: SweepRecord | str | Path) -> SweepRecord:
+    """The record itself, or that of a file.
+
+    Raises:
+        GradlocError: The file is missing, or holds something else.
+    """
+    return record if isinstance(record, SweepRecord) else SweepRecord.load(record)
+
+
+def find_frontier(
+    record: SweepRecord | str | Path, *, n_bootstrap: int = N_BOOTSTRAP, seed: int = 0
+) -> Frontier:
+    """Compare every arm of a sweep with its line, on each corpus by itself.
+
+    Args:
+        record: A sweep's record, or its ``sweep.json``. It may be unfinished.
+        n_bootstrap: Resamples behind each interval.
+        seed: Seed of the resamples; the same seed gives the same intervals.
+
+    Raises:
+        GradlocError: The record cannot be read, has no cells, or no cell has its axis; two cells
+            are the same, or arms of one seed were measured on different items.
+    """
+    record = read_record(record)
+    if not record.cells:
+        raise GradlocError(
+            f"sweep {record.name}: no finished cell, so there is nothing to compare. Run it first."
+        )
+    corpora = {}
+    for corpus in dict.fromkeys(cell.corpus for cell in record.cells):
+        cells = [cell for cell in record.cells if cell.corpus == corpus]
+        own = CorpusCells(cells, n_bootstrap=n_bootstrap, seed=seed)
+        if (kind := own.measures.get(record.axis)) is None or kind.kind != "uptake":
+            known = ", ".join(name for name, kind in own.measures.items() if kind.kind == "uptake")
+            raise GradlocError(
+                f"sweep {record.name}, corpus {corpus}: no measure of uptake is called "
+                f"'{record.axis}'. Measured were: {known or 'none'}. Set `axis` to one of them."
+            )
+        corpora[corpus] = _Corpus(own, record.line, record.axis).frontier()
+    return Frontier(record.name, record.line, record.axis, n_bootstrap, corpora, record.sittings)
+
+
+def frontier_figures(record: SweepRecord | Frontier | str | Path) -> dict[str, Any]:
+    """A sweep's figures as plain JSON values.
+
+    Args:
+        record: A sweep's record, its ``sweep.json``, or the frontier found from it.
+
+    Returns:
+        ``corpora`` -> corpus -> ``arms`` -> arm -> ``uptake_share``, ``time_ratio``,
+        ``memory_ratio``, ``points`` and ``forgetting`` -> measure -> ``at_uptake``,
+        ``at_forgetting``, ``mean_ratio``. Every figure is ``{"value", "low", "high", "n",
+        "unit", "higher_is_better", "note"}``, with ``None`` and a note where it is not defined.
+
+    Raises:
+        GradlocError: As ``find_frontier``.
+    """
+    frontier = record if isinstance(record, Frontier) else find_frontier(record)
+    return to_jsonable({"format": FORMAT, "kind": "frontier", **vars(frontier)})
+
+
+class _Corpus:
+    """The comparisons of one corpus, whose curves are made once."""
+
+    def __init__(self, cells: CorpusCells, line: str, axis: str):
+        self.cells, self.line, self.axis = cells, line, axis
+        self.losses = [n for n, kind in cells.measures.items() if kind.kind == "forgetting"]
+        self._curves: dict[tuple, Curve | None] = {}
+
+    def frontier(self) -> CorpusFrontier:
+        seeds = tuple(sorted({cell.seed for cell in self.cells.cells.values()}))
+        arms = {arm: self._arm(arm) for arm in self.cells.arms}
+        own = self.cells.shared_seeds(self.line) if self.line in arms else ()
+        # The axis itself stands in for forgetting where only the uptake is asked for.
+        line = self._curve(self.line, self.axis, own) if own else None
+        kind = self.cells.measures[self.axis]
+        if line is None:
+            why = f"{self.line} has no finished cell on this corpus"
+            best_rate, best = None, undefined(0, kind.unit, True, why)
+        else:
+            best_rate = line.rates[line.best]
+            best = figure(line.points[line.best].uptake, kind.unit, True)
+        return CorpusFrontier(seeds, best_rate, best, arms, self._notes(seeds, arms))
+
+    def _arm(self, arm: str) -> ArmFrontier:
+        cells, line_cells = self.cells.of_arm(arm), self.cells.of_arm(self.line)
+        seeds = self.cells.shared_seeds(arm, self.line) if line_cells else ()
+        # Without a line there is nothing to compare with, but the points can be shown.
+        seeds = seeds or self.cells.shared_seeds(arm)
+        fractions = [c.trainable_fraction for c in cells if c.trainable_fraction is not None]
+        trained = [cell.n_trained for cell in cells if cell.n_trained is not None]
+        first: CellRecord = cells[0]
+        return ArmFrontier(
+            policy=first.policy,
+            methods=first.methods,
+            seeds=seeds,
+            trainable_fraction=sum(fractions) / len(fractions) if fractions else None,
+            n_trained=(min(trained), max(trained)) if trained else None,
+            n_units=first.n_units,
+            uptake_share=self._uptake_share(arm, seeds),
+            time_ratio=cost_ratio(cells, line_cells, "train_seconds", self.line),
+            memory_ratio=cost_ratio(cells, line_cells, "peak_rss_mib", self.line),
+            points=tuple(self._point(arm, rate, seeds) for rate in self.cells.rates(arm)),
+            forgetting={loss: self._comparison(arm, loss, seeds) for loss in self.losses},
+        )
+
+    def _uptake_share(self, arm: str, seeds: tuple[int, ...]) -> Figure:
+        own = self._curve(arm, self.axis, seeds)
+        if own is None:
+            return undefined(0, "ratio", True, "scores are not finite, or cells are missing")
+        line = self._curve(self.line, self.axis, seeds)
+        references = [point.uptake for point in line.points] if line else []
+        return uptake_share(own.points[own.best].uptake, references)
+
+    def _comparison(self, arm: str, loss: str, seeds: tuple[int, ...]) -> Comparison:
+        unit = self.cells.measures[loss].unit
+        own, line = self._curve(arm, loss, seeds), self._curve(self.line, loss, seeds)
+        return Comparison(
+            tuple(
+                self._ranked(arm, loss, at_uptake(own, line, share, unit, self.line))
+                for share in UPTAKE_SHARES
+            ),
+            tuple(
+                at_forgetting(own, line, share, self.cells.measures[self.axis].unit, self.line)
+                for share in FORGETTING_SHARES
+            ),
+            mean_forgetting_ratio(own, line, self.line),
+        )
+
+    def _ranked(self, arm: str, loss: str, found: AtUptake) -> AtUptake:
+        """Add which arms this one beats; a pair is compared on the seeds that it shares."""
+        beats, loses = [], []
+        for other in self.cells.arms:
+            if other == arm or found.forgetting.value is None:
+                continue
+            seeds = self.cells.shared_seeds(arm, other, self.line)
+            names = {name: self._curve(name, loss, seeds) for name in (arm, other, self.line)}
+            if None in names.values():
+                continue
+            line = names[self.line]
+            pair = {name: names[name] for name in (arm, other)}
+            won, lost = compare(pair, line, found.share, arm)
+            beats += won
+            loses += lost
+        return replace(found, beats=tuple(beats), loses_to=tuple(loses))
+
+    def _point(self, arm: str, rate: float, seeds: tuple[int, ...]) -> RatePoint:
+        measures, ratios, on_curve = {}, {}, {}
+        for name, kind in self.cells.measures.items():
+            if (found := self._estimate(arm, rate, name, seeds)) is not None:
+                measures[name] = figure(found, kind.unit, kind.higher_is_better)
+        uptake = self._estimate(arm, rate, self.axis, seeds)
+        for loss in self.losses:
+            own = self._curve(arm, loss, seeds)
+            on_curve[loss] = own is not None and rate in own.rates
+            line = self._curve(self.line, loss, seeds)
+            forgotten = self._estimate(arm, rate, loss, seeds)
+            if line is not None and uptake is not None and forgotten is not None:
+                ratios[loss] = forgetting_ratio(Point(uptake, forgotten), line.points)
+        return RatePoint(rate, on_curve, measures, ratios)
+
+    def _curve(self, arm: str, measure: str, seeds: tuple[int, ...]) -> Curve | None:
+        key = (arm, measure, seeds)
+        if key not in self._curves:
+            points = {}
+            for rate in self.cells.rates(arm):
+                uptake = self._estimate(arm, rate, self.axis, seeds)
+                forgotten = self._estimate(arm, rate, measure, seeds)
+                if uptake is not None and forgotten is not None:
+                    points[rate] = Point(uptake, forgotten)
+            self._curves[key] = make_curve(points)
+        return self._curves[key]
+
+    def _estimate(
+        self, arm: str, rate: float, measure: str, seeds: tuple[int, ...]
+    ) -> Estimate | None:
+        return self.cells.estimate(arm, rate, measure, seeds) if seeds else None
+
+    def _notes(self, seeds: tuple[int, ...], arms: dict[str, ArmFrontier]) -> tuple[str, ...]:
+        notes = []
+        if len(seeds) == 1:
+            notes.append(
+                "One seed: intervals come from drawing facts and texts anew and say nothing of "
+                "what another seed would give."
+            )
+        elif len(seeds) < 5:
+            notes.append(
+                f"{len(seeds)} seeds: intervals draw them anew too, but so few say little of how "
+                "far seeds differ: an interval that barely excludes 1 settles nothing."
+            )
+        if self.line not in arms:
+            notes.append(f"{self.line} has no finished cell on this corpus: nothing to compare.")
+        for name, arm in arms.items():
+            if set(arm.seeds) != set(seeds):
+                kept = ", ".join(map(str, arm.seeds)) or "none"
+                notes.append(f"{name}: not every rate has every seed; used: {kept}.")
+            past = [
+                p.learning_rate for p in arm.points
+                if p.measures and p.on_curve and not any(p.on_curve.values())
+            ]  # fmt: skip
+            if past:
+                rates = ", ".join(learning_rate(rate) for rate in past)
+                notes.append(
+                    f"{name}: its curve leaves out {rates}, beyond the rate of its largest "
+                    "uptake or not finite."
+                )
+        return tuple(notes)

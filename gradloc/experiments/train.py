@@ -1,0 +1,252 @@
+"""From a recipe and a plan to a checkpoint: a thin layer over the Trainer.
+
+Comes in: a ``Recipe``, a ``LayerPlan`` and the documents. Goes out: a folder with weights,
+tokenizer, plan, recipe and ``training.json`` (what it cost and how it went). It measures no
+layers and judges no result.
+"""
+
+import functools
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from transformers import Trainer, TrainingArguments
+from transformers.trainer_utils import get_last_checkpoint
+
+from gradloc.config.recipe import ArmConfig, Recipe, save_resolved
+from gradloc.data.batches import collate, pad_token_id
+from gradloc.data.corpora import read_corpus
+from gradloc.data.preparation import build_probes
+from gradloc.data.probes import ProbeSet
+from gradloc.errors import GradlocError
+from gradloc.experiments.training_data import new_texts, training_data
+from gradloc.localization.plan import LayerPlan, as_plan
+from gradloc.localization.probe_profile import recipe_reference
+from gradloc.models import load_model, load_tokenizer
+from gradloc.models.prefix_cache import CacheConfig
+from gradloc.models.units import find_units
+from gradloc.training.callback import GradLocCallback
+from gradloc.training.methods import Method, Setting, build_methods
+from gradloc.training.monitoring import (
+    ProbeCurve,
+    Progress,
+    Stopwatch,
+    curve_columns,
+    followed_probes,
+    remove_default_progress,
+)
+from gradloc.utils.io import PLAN_FILE, TRAINING_FILE, write_json
+from gradloc.utils.memory import PeakMemory
+
+CHECKPOINT_DIR = "checkpoint"
+CACHE_DIR = "prefix-cache"
+METHODS_DIR = "methods"
+# With a cache, batches are as wide as a multiple of this: a row is stored once for each width of
+# a batch that it was in, since the last bits of attention depend on the width.
+CACHED_WIDTH = 32
+
+
+def train(
+    recipe: Recipe,
+    plan: LayerPlan | str | Path,
+    *,
+    arm: str | None = None,
+    out_dir: str | Path | None = None,
+    probes: ProbeSet | None = None,
+) -> Path:
+    """Train one arm of a recipe under a plan.
+
+    With a recipe's ``injection``, ordinary text is trained on with its facts injected, and
+    ``acquisition.json`` records their probes; else all update documents are trained on.
+
+    An interrupted training continues from its last Trainer checkpoint, if the recipe's
+    ``training`` asks for any (``save_strategy``), and starts anew otherwise.
+
+    Args:
+        recipe: The recipe.
+        plan: The plan, or the path of its file.
+        arm: Which arm's training arguments and methods to use; default: the first.
+        out_dir: Folder of the checkpoint; default: ``checkpoint`` in the run folder.
+        probes: The run's probes; default: built from the recipe.
+
+    Returns:
+        ``out_dir``, with safetensors weights, tokenizer, ``plan.json``, ``recipe.yaml`` and,
+        written last, ``training.json``.
+
+    Raises:
+        PlanMismatchError: The plan is for a model with other units; nothing is written.
+        GradlocError: Other bad input, or a disk that is full while saving.
+    """
+    plan = as_plan(plan)
+    arm = arm or next(iter(recipe.arms))
+    out_dir = Path(out_dir) if out_dir is not None else recipe.run_dir / CHECKPOINT_DIR
+    corpus = read_corpus(recipe.corpus, seed=recipe.seed)
+    probes = probes if probes is not None else build_probes(recipe, corpus)
+    model = load_model(recipe.model, dtype=recipe.dtype)
+    # Before methods record what the base predicts, which takes long and leaves files.
+    plan.check_units(tuple(unit.info for unit in find_units(model, plan.granularity)))
+    tokenizer = load_tokenizer(recipe.model)
+    methods = build_methods(recipe.arms[arm].methods)
+    arguments = _arguments(recipe, recipe.arms[arm], methods, out_dir)
+    setting = Setting(
+        model=model,
+        tokenizer=tokenizer,
+        plan=plan,
+        arguments=arguments,
+        reference=recipe_reference(recipe, corpus) if methods else (),
+        new_texts=new_texts(recipe, corpus, probes) if methods else (),
+        facts=tuple(probe for probe in probes if probe.split == "localization"),
+        max_length=recipe.corpus.max_length,
+        work_dir=out_dir / METHODS_DIR,
+    )
+    watch = Stopwatch()
+    with watch:
+        for method in methods:
+            method.prepare(setting)
+    dataset, followers = training_data(recipe, setting, methods, corpus, probes, watch)
+    with watch:
+        for method in methods:
+            model = method.wrap(model, setting)
+        added = [callback for method in methods for callback in method.callbacks(setting)]
+    cache = _prefix_cache(recipe, plan)
+    callback = GradLocCallback(plan, cache=cache, bfloat16=_bfloat16_parts(recipe, plan))
+    curve = ProbeCurve(
+        tokenizer,
+        *followed_probes(probes, recipe.evaluation.n_curve_probes),
+        n_points=recipe.evaluation.n_curve_points,
+    )
+    trainer = _trainer_class(methods, setting)(
+        model=model,
+        args=arguments,
+        train_dataset=dataset,
+        data_collator=functools.partial(
+            collate,
+            pad_token_id=pad_token_id(tokenizer),
+            pad_to_multiple_of=CACHED_WIDTH if cache else 1,
+        ),
+        processing_class=tokenizer,
+        callbacks=[
+            callback,
+            *added,
+            curve,
+            *followers,
+            Progress(arm),
+        ],
+    )
+    remove_default_progress(trainer)
+    last = get_last_checkpoint(str(out_dir)) if out_dir.is_dir() else None
+    with PeakMemory() as memory:
+        start = time.perf_counter()
+        trainer.train(resume_from_checkpoint=last)
+        seconds = time.perf_counter() - start
+        seconds -= curve.seconds + sum(follower.seconds for follower in followers)
+    trained = trainer.model
+    with watch:
+        for method in methods:
+            trained = method.finish(trained, setting)
+    trainer.model = trained
+    log = {
+        "arm": arm,
+        "policy": plan.policy,
+        "methods": recipe.arms[arm].methods,
+        "learning_rate": trainer.args.learning_rate,
+        "n_steps": trainer.state.global_step,
+        "train_seconds": round(seconds + watch.seconds, 2),
+        "method_seconds": round(watch.seconds, 2),
+        "curve_seconds": round(curve.seconds, 2),
+        "peak_rss_mib": round(memory.mib, 1),
+        "trainable_fraction": round(callback.trainable_fraction, 6),
+        "n_frozen_tensors_verified": callback.n_verified,
+        **_cache_figures(callback),
+        "curve": curve_columns(trainer.state.log_history),
+    }
+    if trainer.is_world_process_zero():
+        _save(trainer, recipe, plan, log, out_dir)
+    return out_dir
+
+
+def _trainer_class(methods: Sequence[Method], setting: Setting) -> type[Trainer]:
+    """The Trainer, with the loss of the method that has one."""
+    losses = [loss for method in methods if (loss := method.loss(setting)) is not None]
+    if not losses:
+        return Trainer  # as it is, so that logits are computed where a label counts and only there
+
+    class TrainerWithLoss(Trainer):
+        """A Trainer whose training loss is a method's."""
+
+        # A mean over the micro-batch: the Trainer is to divide it by their number.
+        loss_is_scaled_for_ga = False
+
+        def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+            """The method's loss."""
+            loss = losses[0](model, inputs)
+            return (loss, {}) if return_outputs else loss
+
+    return TrainerWithLoss
+
+
+def _prefix_cache(recipe: Recipe, plan: LayerPlan) -> CacheConfig | None:
+    """The run's cache, where the plan leaves blocks to skip."""
+    config = recipe.prefix_cache
+    if not config.enabled or not plan.lowest_block:
+        return None
+    return CacheConfig(str(recipe.run_dir / CACHE_DIR), config.dtype, config.max_gib)
+
+
+def _bfloat16_parts(recipe: Recipe, plan: LayerPlan) -> tuple[str, ...]:
+    """The recipe's parts, where the plan leaves them."""
+    return tuple(part for part in recipe.bfloat16 if part != "prefix" or plan.lowest_block)
+
+
+def _cache_figures(callback: GradLocCallback) -> dict[str, float]:
+    cache = callback.prefix_cache
+    if cache is None:
+        return {}
+    return {
+        "n_passes_from_cache": cache.n_hits,
+        "n_passes_cached": cache.n_misses,
+        "cache_mib": round(cache.n_bytes / 2**20, 1),
+    }
+
+
+def _arguments(
+    recipe: Recipe, arm: ArmConfig, methods: Sequence[Method], out_dir: Path
+) -> TrainingArguments:
+    ours = {
+        "logging_strategy": "steps",
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "report_to": "none",
+        "remove_unused_columns": False,  # a row may hold weights of its tokens
+        # Pinned memory speeds up copies to an accelerator; without one torch only warns.
+        "dataloader_pin_memory": torch.cuda.is_available(),
+    }
+    if recipe.injection.n_facts:
+        ours["train_sampling_strategy"] = "sequential"
+    given = {**recipe.training, **arm.training}
+    for method in methods:
+        given = method.training_arguments(given)
+    if "save_steps" in given:
+        ours["save_strategy"] = "steps"
+    try:
+        return TrainingArguments(
+            output_dir=str(out_dir), seed=recipe.seed, data_seed=recipe.seed, **{**ours, **given}
+        )
+    except (TypeError, ValueError) as error:
+        raise GradlocError(f"recipe {recipe.name}: training: {error}") from error
+
+
+def _save(trainer: Trainer, recipe: Recipe, plan: LayerPlan, log: dict, out_dir: Path) -> None:
+    try:
+        trainer.save_model(str(out_dir))
+    except (OSError, SafetensorError) as error:
+        raise GradlocError(
+            f"{out_dir}: the weights cannot be saved: {getattr(error, 'strerror', None) or error}. "
+            "Free some space and run again; nothing else of the run has changed."
+        ) from error
+    plan.save(out_dir / PLAN_FILE)
+    save_resolved(recipe, out_dir / "recipe.yaml")
+    # Last, since its presence says that the checkpoint is complete.
+    write_json(out_dir / TRAINING_FILE, log)

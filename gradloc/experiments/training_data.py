@@ -1,0 +1,108 @@
+"""What a recipe trains on: token rows of its documents.
+
+Comes in: a recipe, its corpus and probes, and the methods that change rows. Goes out: a dataset
+for the Trainer, and the callbacks that follow injected facts. It builds no Trainer.
+"""
+
+import functools
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+
+from datasets import Dataset, IterableDataset
+
+from gradloc.config.recipe import Recipe
+from gradloc.data.batches import training_rows
+from gradloc.data.corpora import Corpus
+from gradloc.data.corpora.documents import Document
+from gradloc.data.injection import InjectedRows, ordinary_texts, plan_injection
+from gradloc.data.preparation import training_documents
+from gradloc.data.probes import ProbeSet
+from gradloc.errors import CorpusError, MethodError
+from gradloc.localization.probe_profile import MAX_REFERENCE
+from gradloc.training.acquisition.callback import AcquisitionCallback
+from gradloc.training.methods import Method, Setting
+from gradloc.training.monitoring import Stopwatch
+
+
+def new_texts(recipe: Recipe, corpus: Corpus, probes: ProbeSet) -> tuple[str, ...]:
+    """The update documents, of a stream the first; of injected facts the text around them."""
+    if recipe.injection.n_facts:
+        return tuple(itertools.islice(ordinary_texts(recipe.injection, corpus), MAX_REFERENCE))
+    limit = MAX_REFERENCE if recipe.corpus.streaming else None
+    documents = training_documents(recipe, corpus, probes)
+    return tuple(document.text for document in itertools.islice(documents, limit))
+
+
+def training_data(
+    recipe: Recipe,
+    setting: Setting,
+    methods: Sequence[Method],
+    corpus: Corpus,
+    probes: ProbeSet,
+    watch: Stopwatch,
+) -> tuple[Dataset | IterableDataset | InjectedRows, list[AcquisitionCallback]]:
+    """What is trained on, and the callbacks that follow it.
+
+    Args:
+        recipe: The recipe.
+        setting: The training.
+        methods: Its methods; those that change rows do so, under ``watch``.
+        corpus: The recipe's corpus.
+        probes: The run's probes.
+        watch: Counts the time that methods take.
+
+    Raises:
+        CorpusError: There is no text to train on.
+        MethodError: A method changes the rows of a corpus that streams.
+    """
+    tokenizer = setting.tokenizer
+    if not recipe.injection.n_facts:
+        documents = functools.partial(training_documents, recipe, corpus, probes)
+        return _dataset(recipe, setting, methods, documents, watch), []
+    injection = plan_injection(recipe.injection, corpus.update, probes)
+    length = recipe.corpus.max_length
+    texts = ordinary_texts(recipe.injection, corpus)
+    # Packed, so that every row has room for a passage; the rest at the end is left out.
+    rows = [
+        row
+        for row in training_rows(tokenizer, texts, max_length=length, packing=True)
+        if len(row["input_ids"]) == length
+    ]
+    follower = AcquisitionCallback(
+        injection.probes, recipe.injection.measure_every, exposures=injection.schedule
+    )
+    return InjectedRows(injection.schedule, rows, setting.arguments, tokenizer), [follower]
+
+
+def _dataset(
+    recipe: Recipe,
+    setting: Setting,
+    methods: Sequence[Method],
+    documents: Callable[[], Iterator[Document]],
+    watch: Stopwatch,
+) -> Dataset | IterableDataset:
+    """Token rows of the update documents; re-read at every epoch where the corpus streams."""
+    changing = [method for method in methods if type(method).rows is not Method.rows]
+
+    def rows() -> Iterator[dict]:
+        return training_rows(
+            setting.tokenizer,
+            (document.text for document in documents()),
+            max_length=recipe.corpus.max_length,
+            packing=recipe.corpus.packing,
+        )
+
+    if recipe.corpus.streaming:
+        if changing:
+            raise MethodError(
+                f"{type(changing[0]).__name__} changes the rows that are trained on, which a "
+                "streamed corpus does not hold. Set corpus.streaming to false."
+            )
+        return IterableDataset.from_generator(rows)
+    held = list(rows())
+    if not held:
+        raise CorpusError("the update documents hold no text of two tokens or more to train on.")
+    with watch:
+        for method in changing:
+            held = method.rows(held, setting)
+    return Dataset.from_list(held)

@@ -1,0 +1,1 @@
+"""Where new facts pull: gradients, profiles, selection policies, plans and what they cost."""

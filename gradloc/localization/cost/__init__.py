@@ -1,0 +1,32 @@
+"""What a plan will cost: step time and memory against full training, predicted.
+
+Comes in: units with their scales, the sizes of the model, how training is set up. Goes out:
+ratios. It measures no model; ``calibrate`` times the machine alone.
+"""
+
+from gradloc.localization.cost.machine import MACHINE, Machine, calibrate
+from gradloc.localization.cost.prediction import (
+    added_by,
+    full_setting,
+    predict_cost,
+    step_memory,
+    step_seconds,
+)
+from gradloc.localization.cost.setting import DEFAULT_HELD_TOKENS, HELD_LENGTH, StepSetting
+from gradloc.localization.cost.work import StepWork, step_work
+
+__all__ = [
+    "DEFAULT_HELD_TOKENS",
+    "HELD_LENGTH",
+    "MACHINE",
+    "Machine",
+    "StepSetting",
+    "StepWork",
+    "added_by",
+    "calibrate",
+    "full_setting",
+    "predict_cost",
+    "step_memory",
+    "step_seconds",
+    "step_work",
+]

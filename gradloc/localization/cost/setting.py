@@ -1,0 +1,93 @@
+"""How a training step is set up.
+
+Comes in: batch, length and what is saved elsewhere. Goes out: ``StepSetting``, checked. It
+computes no cost.
+"""
+
+from dataclasses import dataclass, field, replace
+
+from gradloc.errors import GradlocError
+from gradloc.localization.cost.machine import MACHINE, Machine
+
+# Sequence length and batch size that ratios are predicted for when nothing else is said.
+SEQUENCE_LENGTH = 128
+BATCH_SIZE = 8
+# Old text that passes at a time: the shipped passages on facts, 8 at every fourth step by default.
+HELD_LENGTH = 49
+HELD_BATCH_SIZE = 8
+DEFAULT_HELD_TOKENS = HELD_LENGTH * HELD_BATCH_SIZE / 4
+
+# Bytes of one number; gradients and Adam's moments have the type of the weights.
+DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+
+@dataclass(frozen=True)
+class StepSetting:
+    """What one step of training is like.
+
+    Args:
+        sequence_length: Tokens a sequence, padding included.
+        batch_size: Sequences that pass through the model at a time.
+        cached: Hidden states that enter the lowest trained block are read from a cache
+            (``gradloc.models.prefix_cache``), so the blocks below it do not run.
+        label_loss: Head and loss are computed at labelled positions only, in chunks
+            (``gradloc.models.label_loss``); else by the model's own loss, at all positions.
+        labelled_fraction: Labelled positions / all positions, 0-1; matters with ``label_loss``.
+        shielded: Steps are shielded (``gradloc.training.methods.input_shield``) and the start is
+        held, to
+            come back part of the way (``gradloc.training.methods.pull_back``).
+        held_tokens: Tokens of old text a step, on average, on which the model is held to what its
+            base predicted (``gradloc.training.methods.reference_kl``).
+        dtype: Type of weights and activations: a key of ``DTYPE_BYTES``.
+        machine: How fast the machine computes and moves bytes.
+
+    Raises:
+        GradlocError: A value out of range.
+    """
+
+    sequence_length: int = SEQUENCE_LENGTH
+    batch_size: int = BATCH_SIZE
+    cached: bool = False
+    label_loss: bool = False
+    labelled_fraction: float = 1.0
+    shielded: bool = False
+    held_tokens: float = 0.0
+    dtype: str = "float32"
+    machine: Machine = field(default=MACHINE)
+
+    def __post_init__(self):
+        for name in ("sequence_length", "batch_size"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise GradlocError(f"{name} must be a whole number from 1 up; found {value!r}.")
+        if not 0 < self.labelled_fraction <= 1:
+            raise GradlocError(
+                f"labelled_fraction must lie in (0, 1]; found {self.labelled_fraction!r}."
+            )
+        if not self.held_tokens >= 0:
+            raise GradlocError(f"held_tokens must be 0 or more; found {self.held_tokens!r}.")
+        if self.dtype not in DTYPE_BYTES:
+            raise GradlocError(f"dtype {self.dtype!r}: choose one of {', '.join(DTYPE_BYTES)}.")
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens a step."""
+        return self.sequence_length * self.batch_size
+
+    @property
+    def held_pass(self) -> "StepSetting":
+        """The pass over old text when it comes: by the whole model, with whole logits."""
+        return replace(
+            self,
+            sequence_length=HELD_LENGTH,
+            batch_size=HELD_BATCH_SIZE,
+            cached=False,
+            label_loss=False,
+            shielded=False,
+            held_tokens=0.0,
+        )
+
+    @property
+    def bytes_each(self) -> int:
+        """Bytes of one number."""
+        return DTYPE_BYTES[self.dtype]

@@ -1,0 +1,246 @@
+"""How each kind of layer turns its inputs and output gradients into parts of gradients.
+
+Comes in: one recorded call of a module. Goes out: a part for each of its parameters. A new kind
+of layer is one function and one line in ``HANDLERS``; ``gradloc.localization.gradients.check``
+tries every layer
+of a model before it is relied upon, so a handler need not know all classes it may meet.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from gradloc.localization.gradients.batching import MicroBatch
+from gradloc.localization.gradients.experts import expert_parts, has_plain_experts
+from gradloc.localization.gradients.factors import Lookups, Products, Rows
+from gradloc.localization.gradients.parts import OneByOne, Part, Whole
+
+
+class UnknownLayerError(Exception):
+    """A call whose rows cannot be told apart by sequence."""
+
+
+@dataclass
+class Call:
+    """One call of a module in the forward pass of a micro-batch.
+
+    Args:
+        module: The module.
+        args: Its positional arguments.
+        kwargs: Its named arguments.
+        outputs: Its output tensors, detached; for embeddings and norms only.
+        gradients: Gradient of each output, ``None`` where the loss does not depend on it.
+        batch: The micro-batch.
+        rows: Makes ``Rows`` of a tensor, the same for the same tensor.
+    """
+
+    module: nn.Module
+    args: tuple
+    kwargs: dict
+    outputs: list[Tensor]
+    gradients: list[Tensor | None]
+    batch: MicroBatch
+    rows: Callable[[Tensor, list[slice]], Rows] = field(default=Rows)
+
+
+def slices_of(values: Tensor, batch: MicroBatch) -> tuple[list[slice], int]:
+    """Rows of each sequence, and how many leading dimensions of the tensor count rows."""
+    if values.shape[:2] == batch.input_ids.shape:
+        return batch.body, 2
+    if values.shape[0] == batch.input_ids.numel():
+        return batch.body, 1
+    if values.shape[:2] == (1, len(batch.positions)):
+        return batch.head, 2
+    raise UnknownLayerError(f"rows of shape {tuple(values.shape)}")
+
+
+def _rows(call: Call, values: Tensor) -> Rows:
+    slices, n_leading = slices_of(values, call.batch)
+    return call.rows(values.flatten(0, n_leading - 1) if n_leading > 1 else values, slices)
+
+
+def linear(call: Call) -> dict[str, Part]:
+    """``nn.Linear``: the weight's gradient is ``g^T a``."""
+    given, gradient = _rows(call, call.args[0]), _rows(call, call.gradients[0])
+    return {"weight": Products([(gradient, given)])} | _bias(call.module, gradient)
+
+
+def conv1d(call: Call) -> dict[str, Part]:
+    """GPT-2's ``Conv1D``: a linear layer with its weight transposed."""
+    given, gradient = _rows(call, call.args[0]), _rows(call, call.gradients[0])
+    return {"weight": Products([(given, gradient)])} | _bias(call.module, gradient)
+
+
+def _bias(module: nn.Module, gradient: Rows) -> dict[str, Part]:
+    return {} if module.bias is None else {"bias": _summed_to(gradient, module.bias.shape)}
+
+
+def embedding(call: Call) -> dict[str, Part]:
+    """``nn.Embedding``, also with its output scaled by a number (Gemma)."""
+    module, ids = call.module, call.args[0]
+    output, gradient = call.outputs[0], call.gradients[0]
+    ids = ids.expand(output.shape[: ids.dim()])
+    looked_up = module.weight.detach()[ids].float()
+    scale = torch.dot(looked_up.flatten(), output.float().flatten()) / looked_up.square().sum()
+    # Half a per cent is above the rounding of bfloat16 and below any other function.
+    if not torch.allclose(output.float(), scale * looked_up, rtol=5e-3, atol=1e-6):
+        return anything(call)
+    if module.padding_idx is not None:
+        gradient = gradient.masked_fill((ids == module.padding_idx)[..., None], 0)
+    rows = _rows(call, gradient)
+    if type(module) is not nn.Embedding:
+        rows = Rows(rows.values * scale, rows.slices)
+    return {"weight": Lookups([(ids.flatten(), rows)])}
+
+
+def norm(call: Call) -> dict[str, Part]:
+    """Any norm: ``weight * x_hat + bias``, or ``(1 + weight) * x_hat`` (Gemma).
+
+    The output is affine in the weight, so ``x_hat`` is what it gains from weight 0 to weight 1.
+    One token shows what is added to the weight; for the others ``x_hat`` is the output divided
+    by it, where that can be done.
+    """
+    module, given, gradient = call.module, call.args[0], call.gradients[0]
+    weight = module.weight.detach().float()
+    if (
+        gradient is None
+        or given.shape != gradient.shape
+        or given.shape[-weight.dim() :] != weight.shape
+    ):
+        return anything(call)
+    gradient = gradient.float()
+    bias = getattr(module, "bias", None)
+    bias = torch.zeros_like(weight) if bias is None else bias.detach().float()
+    summed = _by_sequence(call, gradient, weight.shape)
+    first = given.reshape(-1, *weight.shape)[:1]
+    x_hat, at_zero = _normed(module, first, bias)
+    scale = weight + torch.dot(x_hat.flatten(), at_zero.flatten()) / x_hat.square().sum()
+    # assumption: division by less than this of the largest loses too many digits.
+    if (scale.abs() > 1e-3 * scale.abs().max()).all():
+        product = _by_sequence(call, gradient * call.outputs[0], weight.shape)
+        gradients = (product.gradients - bias * summed.gradients) / scale
+        parts = {"weight": Whole(gradients)}
+    else:
+        x_hat, _ = _normed(module, given, bias)
+        parts = {"weight": _by_sequence(call, gradient * x_hat, weight.shape)}
+    return parts | ({} if getattr(module, "bias", None) is None else {"bias": summed})
+
+
+def _normed(module: nn.Module, given: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    """``x_hat``, and the output less the bias at weight 0, in float32."""
+    own = {name: p.detach().float() for name, p in module.named_parameters()}
+    with torch.no_grad():
+        one, zero = (
+            torch.func.functional_call(
+                module, own | {"weight": fill(own["weight"])}, (given.float(),)
+            )
+            for fill in (torch.ones_like, torch.zeros_like)
+        )
+    return one - zero, zero - bias
+
+
+def _by_sequence(call: Call, values: Tensor, shape: torch.Size) -> Whole:
+    """Sums over all but the sequences and the parameter's own dimensions; padding holds zeros."""
+    if values.shape[0] == len(call.batch.rows) and values.dim() > len(shape) + 1:
+        # (batch, seq, ...) and, where heads come before tokens, (batch, heads, seq, ...)
+        return Whole(values.sum(tuple(range(1, values.dim() - len(shape)))))
+    return _summed_to(_rows(call, values), shape)
+
+
+def _summed_to(rows: Rows, shape: torch.Size) -> Whole:
+    n_spare = rows.values.dim() - len(shape)
+    sums = [rows.of(i).sum(tuple(range(n_spare))) for i in range(len(rows.slices))]
+    return Whole(torch.stack(sums))
+
+
+def experts(call: Call) -> dict[str, Part]:
+    """Transformers' stacked experts: a linear layer for every expert and its tokens."""
+    gradient, n_args = call.gradients[0], len(call.args)
+    if n_args != 3 or call.kwargs or gradient.dim() != 2 or call.args[0].shape != gradient.shape:
+        return anything(call)
+    slices, _ = slices_of(gradient, call.batch)
+    return expert_parts(call.module, call.args, gradient, slices)
+
+
+def anything(call: Call) -> dict[str, Part]:
+    """A module that works row by row: it runs again, one sequence at a time.
+
+    Its own gradients are formed, those of one sequence at a time, and not kept: routers, say.
+    """
+    names = [name for name, _ in call.module.named_parameters(recurse=False)]
+    return {name: OneByOne([_Replayed(call, name)]) for name in names}
+
+
+class _Replayed:
+    """Gradients of one parameter of a module for each sequence, from a second forward pass."""
+
+    def __init__(self, call: Call, name: str):
+        self.call, self.name = call, name
+        tensors = [v for v in (*call.args, *call.kwargs.values()) if isinstance(v, Tensor)]
+        for values in tensors:
+            slices_of(values, call.batch)  # fails here rather than in the middle of a pass
+
+    def __iter__(self) -> Iterator[Tensor]:
+        for sequence in range(len(self.call.batch.rows)):
+            yield self._gradient(sequence)
+
+    def _gradient(self, sequence: int) -> Tensor:
+        call = self.call
+        own = {name: p.detach() for name, p in call.module.named_parameters()}
+        parameter = own[self.name].clone(memory_format=torch.preserve_format).requires_grad_()
+        args = tuple(self._part(value, sequence) for value in call.args)
+        kwargs = {key: self._part(value, sequence) for key, value in call.kwargs.items()}
+        with torch.enable_grad():
+            output = torch.func.functional_call(
+                call.module, own | {self.name: parameter}, args, kwargs
+            )
+            pairs = [
+                (value, self._part(gradient, sequence).reshape(value.shape))
+                for value, gradient in zip(tensors_of(output), call.gradients, strict=True)
+                if gradient is not None and value.requires_grad
+            ]
+            if not pairs:
+                return torch.zeros_like(parameter)
+            outputs, gradients = zip(*pairs, strict=True)
+            return torch.autograd.grad(
+                outputs, parameter, gradients, allow_unused=True, materialize_grads=True
+            )[0]
+
+    def _part(self, value: object, sequence: int) -> object:
+        """The rows of one sequence, with as many dimensions as the whole."""
+        if not isinstance(value, Tensor):
+            return value
+        slices, n_leading = slices_of(value, self.call.batch)
+        if n_leading == 1:
+            return value[slices[sequence]]
+        return value.flatten(0, 1)[slices[sequence]][None]
+
+
+def tensors_of(output: object) -> list[Tensor]:
+    """The floating-point tensors among a module's outputs, in order."""
+    values = output if isinstance(output, tuple | list) else (output,)
+    return [v for v in values if isinstance(v, Tensor) and v.is_floating_point()]
+
+
+Handler = Callable[[Call], dict[str, Part]]
+
+# The first whose class fits; below them, modules are told by how they behave.
+HANDLERS: tuple[tuple[type[nn.Module], Handler], ...] = (
+    (nn.Linear, linear),
+    (Conv1D, conv1d),
+    (nn.Embedding, embedding),
+)
+
+
+def handler_of(module: nn.Module) -> Handler:
+    """The function that knows a module's gradients."""
+    for kind, handler in HANDLERS:
+        if isinstance(module, kind):
+            return handler
+    if has_plain_experts(module):
+        return experts
+    own = {name for name, _ in module.named_parameters(recurse=False)}
+    return norm if "weight" in own and own <= {"weight", "bias"} else anything

@@ -1,0 +1,260 @@
+"""Gradient norms and directions, per unit and per sequence.
+
+Comes in: a model and batches as any Trainer collator makes them. Goes out: a
+``GradientProfile``. It changes nothing of the model and chooses no layers.
+
+Whole micro-batches are measured in one backward pass (``gradloc.localization.gradients``). A
+model with a layer that
+is not known there is measured one sequence at a time. Padding, batching and order do not matter in
+either.
+"""
+
+import logging
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gradloc.errors import MeasurementError
+from gradloc.localization import gradients as per_sample
+from gradloc.localization.gradients import one_at_a_time
+from gradloc.localization.gradients.sequences import Sequence, read_sequences
+from gradloc.localization.profile import ALSO, REDUCTIONS, GradientProfile
+from gradloc.localization.weight_spectrum import spectrum_snr
+from gradloc.models.units import Unit, find_units, model_shape
+from gradloc.models.wrappers import evaluation_mode, unwrap
+from gradloc.utils.progress import SequenceBar
+
+logger = logging.getLogger(__name__)
+
+# Room for mean gradients in float32, or for the layer inputs and output gradients of probes, until
+# their sign is taken. Larger models take more passes instead of more memory. assumption: 1 GiB is
+# there wherever a model trains.
+BUFFER_BYTES = 2**30
+
+
+def measure_gradients(
+    model: nn.Module,
+    batches: Iterable[dict[str, Tensor]],
+    *,
+    reference: Iterable[dict[str, Tensor]] | None = None,
+    granularity: str = "sublayer",
+    reduction: str = "mean_of_norms",
+    also: tuple[str, ...] = (),
+    progress: bool | None = None,
+    settings: dict | None = None,
+) -> GradientProfile:
+    """Measure each unit's gradient on probe sequences and on reference text.
+
+    For a sequence s with labelled tokens, the loss is the mean negative log-likelihood of those
+    tokens in nats; ``g_s,u`` is its gradient in unit u. Measured are ``||g_s,u||_2`` for probe
+    and reference sequences and, with reference text, ``<g_s,u, sign G_u>`` for both, where
+    ``G_u`` is the mean probe gradient and ``-sign G_u`` the direction of Adam's first step.
+    The mean over probes of the inner product is ``||G_u||_1``.
+
+    The model is left bit for bit as found: weights, ``requires_grad``, ``grad``, modes, random
+    state. No parameter gets a ``grad``, but for a few tokens that try every layer and in
+    models with a layer of unknown kind (a warning names it). At most one parameter's gradient is
+    alive at a time; of the mean gradient a byte a parameter is kept. Inputs and output gradients
+    of all layers are kept over the probes where they fit into 1 GiB; else there is one more pass.
+
+    Args:
+        model: Causal language model, in float32 or bfloat16, on any one device, PEFT-wrapped or
+            not. Adapters are not measured: the base weights are, whether trainable or frozen.
+        batches: Probe batches: ``input_ids``, ``attention_mask`` (optional) and ``labels``
+            (-100 ignored) of shape (batch, seq); label the salient span only.
+        reference: Reference batches of the same form, usually with all tokens labelled. Without
+            it the profile has raw probe norms only.
+        granularity: ``sublayer`` or ``block``.
+        reduction: What the profile's ``rgn`` is made of: ``mean_of_norms`` (mean over sequences
+            of the norm) or ``norm_of_mean`` (norm of the mean gradient). They rank layers
+            differently.
+        also: What only some policies need: ``weights`` (inner products of all gradients with the
+            unit's weights; another pass over probes and reference text), ``signs`` (share of
+            parameters whose mean gradients on probes and reference text agree in sign; another
+            pass over the reference text, a second byte a parameter) and ``spectrum`` (singular
+            values of all weight matrices; no pass).
+        progress: Show a progress bar; ``None``: when on a terminal.
+        settings: How the sequences were drawn, kept in the profile for the record.
+
+    Returns:
+        The profile, arrays of shape (n_sequences, n_units).
+
+    Raises:
+        MeasurementError: No sequence, a sequence without labels, weights that have no gradient
+            (quantised), a gradient that is not finite (unit and sequence are named), or an
+            unknown name in ``reduction`` or ``also``.
+        UnitsError: The model's units cannot be found.
+
+    References:
+        Fernandez, Bisk, Strubell 2024, arXiv:2411.04448 (relative gradient norm);
+        Goodfellow 2015, arXiv:1510.01799 (per-sequence norms from one backward pass).
+    """
+    _check_names("reduction", [reduction], REDUCTIONS)
+    _check_names("also", also, ALSO)
+    if "signs" in also and reference is None:
+        raise MeasurementError("also='signs' compares with reference text; give reference=....")
+    model = unwrap(model)
+    device = next(model.parameters()).device
+    probes = read_sequences(batches, "probe", device)
+    references = None if reference is None else read_sequences(reference, "reference", device)
+    units = find_units(model, granularity)
+    with _measurable(model, units):
+        way = _way(model, units, probes)
+        probe, ref, agreement = _measure_sides(
+            model, units, probes, references, reduction, also, way, progress
+        )
+        snr = spectrum_snr(units) if "spectrum" in also else None
+    return GradientProfile(
+        units=tuple(unit.info for unit in units),
+        probe_norms=probe.norms,
+        reference_norms=ref and ref.norms,
+        probe_alignment=None if references is None else probe.aligned,
+        reference_alignment=ref and ref.aligned,
+        probe_norm_of_mean=probe.norm_of_mean,
+        reference_norm_of_mean=ref and ref.norm_of_mean,
+        probe_weight_alignment=probe.along_weights,
+        reference_weight_alignment=ref and ref.along_weights,
+        sign_agreement=agreement,
+        spectrum_snr=snr,
+        granularity=granularity,
+        reduction=reduction,
+        model=getattr(model.config, "_name_or_path", ""),
+        dtype=str(next(model.parameters()).dtype).removeprefix("torch."),
+        shape=model_shape(model),
+        settings=dict(settings or {}),
+    )
+
+
+class _Side(NamedTuple):
+    """What was measured on probes or on reference text, (n_sequences, n_units) or (n_units,)."""
+
+    norms: np.ndarray
+    aligned: np.ndarray
+    norm_of_mean: np.ndarray | None
+    along_weights: np.ndarray | None
+
+
+def _way(model: nn.Module, units: tuple[Unit, ...], sequences: list[Sequence]):
+    """The module that measures: in batches, or one at a time where a layer is not known."""
+    unknown = per_sample.unknown_parameters(model, units, sequences)
+    if not unknown:
+        return per_sample
+    listed = ", ".join(unknown[:5]) + (f" and {len(unknown) - 5} more" if unknown[5:] else "")
+    logger.warning(
+        "Gradients are measured one sequence at a time, which is slower: no rule of "
+        "gradloc.localization.gradients gives the gradients of %s.",
+        listed,
+    )
+    return one_at_a_time
+
+
+def _measure_sides(
+    model: nn.Module,
+    units: tuple[Unit, ...],
+    probes: list[Sequence],
+    references: list[Sequence] | None,
+    reduction: str,
+    also: tuple[str, ...],
+    way,
+    progress: bool | None,
+) -> tuple[_Side, _Side | None, np.ndarray | None]:
+    """All passes over probes and reference text, and the agreement of their signs."""
+    of_mean, along = reduction == "norm_of_mean", "weights" in also
+    mean_reference = of_mean or "signs" in also
+    needs_signs = references is not None or of_mean
+    n_steps = len(probes) * (1 + needs_signs + along)
+    n_steps += len(references or ()) * (1 + mean_reference + along)
+    with SequenceBar(n_steps, progress) as bar:
+
+        def along_weights(sequences: list[Sequence], name: str) -> np.ndarray | None:
+            if not along:
+                return None
+            weights = {key: p.detach() for unit in units for key, p in unit.parameters.items()}
+            stage = bar.stage(f"{name} gradients along the weights")
+            return way.per_sequence(model, units, sequences, weights, stage)[1]
+
+        signs = probe_mean = reference_mean = agreement = None
+        if needs_signs:
+            signs, probe_mean, norms, aligned = way.mean_and_per_sequence(
+                model, units, probes, BUFFER_BYTES, bar.stage("probe gradients")
+            )
+        else:
+            norms, aligned = way.per_sequence(
+                model, units, probes, None, bar.stage("probe gradients")
+            )
+        _check_finite(norms, units, "probe sequence")
+        if probe_mean is not None:
+            _check_finite(probe_mean[None], units, "mean probe gradient")
+        probe = _Side(norms, aligned, probe_mean, along_weights(probes, "probe"))
+        if references is None:
+            return probe, None, None
+        if mean_reference:
+            reference_signs, reference_mean = way.mean_gradient(
+                model, units, references, BUFFER_BYTES, bar.stage("mean reference gradient")
+            )
+            _check_finite(reference_mean[None], units, "mean reference gradient")
+            agreement = _agreement(units, signs, reference_signs) if "signs" in also else None
+        norms, aligned = way.per_sequence(
+            model, units, references, signs, bar.stage("reference gradients")
+        )
+        _check_finite(norms, units, "reference sequence")
+        weighted = along_weights(references, "reference")
+        return probe, _Side(norms, aligned, reference_mean, weighted), agreement
+
+
+def _agreement(
+    units: tuple[Unit, ...], left: dict[str, Tensor], right: dict[str, Tensor]
+) -> np.ndarray:
+    """Share of each unit's parameters with equal signs, of those that have both, (n_units,)."""
+    shares = []
+    for unit in units:
+        products = [left[name] * right[name] for name in unit.parameters]
+        n_equal = sum(int((product > 0).sum()) for product in products)
+        n_both = sum(int(torch.count_nonzero(product)) for product in products)
+        shares.append(n_equal / n_both if n_both else 0.5)  # nothing to tell: chance
+    return np.array(shares)
+
+
+@contextmanager
+def _measurable(model: nn.Module, units: tuple[Unit, ...]) -> Iterator[None]:
+    """Set the model up for measuring, and back to what it was."""
+    state = [(p, p.requires_grad, p.grad) for p in model.parameters()]
+    for unit in units:
+        for name, parameter in unit.parameters.items():
+            if not parameter.is_floating_point():
+                raise MeasurementError(
+                    f"{name} holds {str(parameter.dtype).removeprefix('torch.')} values, which "
+                    "have no gradient. Load the model without quantisation to measure it."
+                )
+    try:
+        for parameter, _, _ in state:
+            parameter.grad = None
+            parameter.requires_grad_(False)
+        with evaluation_mode(model), torch.enable_grad():
+            yield
+    finally:
+        for parameter, requires_grad, grad in state:
+            parameter.requires_grad_(requires_grad)
+            parameter.grad = grad
+
+
+def _check_names(option: str, given: Iterable[str], known: Iterable[str]) -> None:
+    for name in given:
+        if name not in known:
+            raise MeasurementError(
+                f"{option} {name!r} is unknown; choose one of {', '.join(known)}."
+            )
+
+
+def _check_finite(norms: np.ndarray, units: tuple[Unit, ...], what: str) -> None:
+    rows, columns = np.nonzero(~np.isfinite(norms))
+    if len(rows):
+        where = what if what.startswith("mean") else f"{what} {rows[0]}"
+        raise MeasurementError(
+            f"the gradient of unit {units[columns[0]].name} is NaN or infinite on {where} "
+            f"({len(rows)} such values in all). Look at that sequence, or measure in float32."
+        )

@@ -1,0 +1,159 @@
+"""Gradients one sequence at a time, through ``.grad``: any model, and the slower way.
+
+Comes in: a model whose parameters are frozen, its units, sequences. Goes out: norms, inner
+products and signs by unit. ``gradloc.localization.gradients`` gives the same faster where it
+knows every layer.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gradloc.localization.gradients.sequences import Sequence, sequence_loss
+from gradloc.models.units import Unit
+from gradloc.utils.sums import dot
+
+
+@contextmanager
+def on_gradient(
+    parameters: Iterable[tuple[object, nn.Parameter]], use: Callable[[object, Tensor], None]
+) -> Iterator[None]:
+    """Hand each parameter's gradient to ``use`` as soon as it is whole, then free it.
+
+    A tied parameter's gradient arrives once, summed over all its uses.
+    """
+    handles, switched = [], []
+
+    def hook_for(key):
+        def hook(parameter):
+            use(key, parameter.grad)
+            parameter.grad = None
+
+        return hook
+
+    try:
+        for key, parameter in parameters:
+            parameter.requires_grad_(True)
+            switched.append(parameter)
+            handles.append(parameter.register_post_accumulate_grad_hook(hook_for(key)))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+        for parameter in switched:
+            parameter.requires_grad_(False)
+            parameter.grad = None
+
+
+def mean_gradient(
+    model: nn.Module,
+    units: tuple[Unit, ...],
+    sequences: list[Sequence],
+    buffer_bytes: int,
+    advance: Callable[[float], None],
+) -> tuple[dict[str, Tensor], np.ndarray]:
+    """Sign (int8) of the mean gradient of every parameter, and its L2 norm by unit, (n_units,).
+
+    Args:
+        model: The model, its parameters frozen.
+        units: Its units.
+        sequences: The sequences whose gradients are averaged.
+        buffer_bytes: Room for float32 sums; with less there are more passes.
+        advance: Told how many sequences are done, in fractions.
+    """
+    signs: dict[str, Tensor] = {}
+    squared = np.zeros(len(units))
+    chunks = list(chunks_of(units, buffer_bytes))
+    for chunk in chunks:
+        sums = {
+            name: torch.zeros_like(parameter, dtype=torch.float32) for _, name, parameter in chunk
+        }
+        with on_gradient(
+            [(name, parameter) for _, name, parameter in chunk],
+            lambda name, grad: sums[name].add_(grad),  # noqa: B023 - used inside this turn only
+        ):
+            for sequence in sequences:
+                sequence_loss(model, sequence).backward()
+                advance(1 / len(chunks))
+        for index, name, _ in chunk:
+            mean = sums.pop(name).div_(len(sequences))
+            squared[index] += float(dot(mean, mean))
+            signs[name] = torch.sign(mean).to(torch.int8)
+    return signs, np.sqrt(squared)
+
+
+def chunks_of(
+    units: tuple[Unit, ...], buffer_bytes: int
+) -> Iterator[list[tuple[int, str, nn.Parameter]]]:
+    """Runs of (unit index, name, parameter) whose float32 sums fit in the buffer."""
+    chunk, size = [], 0
+    for index, unit in enumerate(units):
+        for name, parameter in unit.parameters.items():
+            n_bytes = 4 * parameter.numel()
+            if chunk and size + n_bytes > buffer_bytes:
+                yield chunk
+                chunk, size = [], 0
+            chunk.append((index, name, parameter))
+            size += n_bytes
+    if chunk:
+        yield chunk
+
+
+def per_sequence(
+    model: nn.Module,
+    units: tuple[Unit, ...],
+    sequences: list[Sequence],
+    signs: dict[str, Tensor] | None,
+    advance: Callable[[float], None],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Norms and inner products with the signs, each (n_sequences, n_units).
+
+    Args:
+        model: The model, its parameters frozen.
+        units: Its units.
+        sequences: The sequences.
+        signs: Direction of every parameter by name; ``None``: inner products are 0.
+        advance: Told how many sequences are done.
+    """
+    squared = np.zeros((len(sequences), len(units)))
+    aligned = np.zeros((len(sequences), len(units)))
+    row = 0
+
+    def use(key, grad):
+        index, name = key
+        grad = grad.float()
+        squared[row, index] += float(dot(grad, grad))
+        if signs is not None:
+            sign = signs[name].to(torch.float32)
+            aligned[row, index] += float(dot(grad, sign))
+
+    parameters = [
+        ((index, name), parameter)
+        for index, unit in enumerate(units)
+        for name, parameter in unit.parameters.items()
+    ]
+    with on_gradient(parameters, use):
+        for row, sequence in enumerate(sequences):  # noqa: B007 - `use` reads row
+            sequence_loss(model, sequence).backward()
+            advance(1)
+    return np.sqrt(squared), aligned
+
+
+def mean_and_per_sequence(
+    model: nn.Module,
+    units: tuple[Unit, ...],
+    sequences: list[Sequence],
+    buffer_bytes: int,
+    advance: Callable[[float], None],
+) -> tuple[dict[str, Tensor], np.ndarray, np.ndarray, np.ndarray]:
+    """Both of the above, the second with the signs of the first.
+
+    Returns:
+        Signs by parameter, norms of the mean by unit, norms and inner products by sequence and
+        unit.
+    """
+    signs, means = mean_gradient(model, units, sequences, buffer_bytes, advance)
+    return signs, means, *per_sequence(model, units, sequences, signs, advance)

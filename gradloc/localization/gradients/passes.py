@@ -1,0 +1,201 @@
+"""The passes over sequences: norms, inner products and signs by unit.
+
+Comes in: a model whose parameters are frozen, its units, sequences. Goes out: arrays by sequence
+and unit, signs by parameter. It chooses neither sequences nor units.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gradloc.localization.gradients.batching import MicroBatch, micro_batches
+from gradloc.localization.gradients.capture import Capture
+from gradloc.localization.gradients.one_at_a_time import chunks_of
+from gradloc.localization.gradients.parts import Part, measure
+from gradloc.localization.gradients.sequences import Sequence
+from gradloc.models.units import Unit
+from gradloc.utils.sums import dot
+
+Advance = Callable[[float], None]
+
+
+class _Table:
+    """Squared norms and inner products by sequence and parameter; read back at the end.
+
+    Both are written into one tensor as they come. Kept apart they would be small tensors that lie
+    between the large ones of the passes, and the heap could not shrink below them: measured, 1 MiB
+    a sequence.
+    """
+
+    def __init__(self, units: tuple[Unit, ...], n_sequences: int):
+        parameters = _parameters(units)
+        self._n_units, self._unit_of = len(units), _unit_of(units)
+        self._column = {name: column for column, name in enumerate(parameters)}
+        device = next(iter(parameters.values())).device
+        shape = (2, len(parameters), n_sequences)
+        self._found = torch.zeros(shape, device=device)
+
+    def add(self, name: str, batch: MicroBatch, part: Part, direction: Tensor | None) -> None:
+        for kind, values in enumerate(measure(part, direction)):
+            if values is not None:
+                self._found[kind, self._column[name], batch.rows] = values
+
+    def arrays(self) -> tuple[np.ndarray, np.ndarray]:
+        """Norms and inner products, each (n_sequences, n_units)."""
+        found = self._found.cpu().numpy()
+        squared, aligned = np.zeros((2, found.shape[2], self._n_units))
+        for name, column in self._column.items():
+            squared[:, self._unit_of[name]] += found[0, column]
+            aligned[:, self._unit_of[name]] += found[1, column]
+        # A sum of products that is zero but for rounding may come out below it.
+        return np.sqrt(np.maximum(squared, 0.0)), aligned
+
+
+def per_sequence(
+    model: nn.Module,
+    units: tuple[Unit, ...],
+    sequences: list[Sequence],
+    signs: dict[str, Tensor] | None,
+    advance: Advance,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Norms and inner products with the signs, each (n_sequences, n_units).
+
+    Args:
+        model: The model, its parameters frozen.
+        units: Its units.
+        sequences: The sequences.
+        signs: Direction of every parameter by name; ``None``: inner products are 0.
+        advance: Told how many sequences are done.
+    """
+    table = _Table(units, len(sequences))
+    with Capture(model, _parameters(units)).hooked() as capture:
+        for batch in micro_batches(sequences):
+            capture.run(
+                batch,
+                lambda name, part: table.add(name, batch, part, signs and signs[name]),  # noqa: B023
+            )
+            advance(len(batch.rows))
+    return table.arrays()
+
+
+def mean_gradient(
+    model: nn.Module,
+    units: tuple[Unit, ...],
+    sequences: list[Sequence],
+    buffer_bytes: int,
+    advance: Advance,
+) -> tuple[dict[str, Tensor], np.ndarray]:
+    """Sign (int8) of the mean gradient of every parameter, and its L2 norm by unit, (n_units,).
+
+    Args:
+        model: The model, its parameters frozen.
+        units: Its units.
+        sequences: The sequences whose gradients are averaged.
+        buffer_bytes: Room for float32 sums; with less there are more passes.
+        advance: Told how many sequences are done, in fractions.
+    """
+    signs: dict[str, Tensor] = {}
+    squared = np.zeros(len(units))
+    batches = micro_batches(sequences)
+    chunks = list(chunks_of(units, buffer_bytes))
+    for chunk in chunks:
+        wanted = {name: parameter for _, name, parameter in chunk}
+        sums = {name: _zeros(parameter) for name, parameter in wanted.items()}
+        with Capture(model, wanted).hooked() as capture:
+            for batch in batches:
+                capture.run(batch, lambda name, part: part.add_sum(sums[name]))  # noqa: B023
+                advance(len(batch.rows) / len(chunks))
+        for index, name, _ in chunk:
+            signs[name], square = _sign_and_square(sums.pop(name), len(sequences))
+            squared[index] += float(square)
+    return signs, np.sqrt(squared)
+
+
+def mean_and_per_sequence(
+    model: nn.Module,
+    units: tuple[Unit, ...],
+    sequences: list[Sequence],
+    buffer_bytes: int,
+    advance: Advance,
+) -> tuple[dict[str, Tensor], np.ndarray, np.ndarray, np.ndarray]:
+    """What ``mean_gradient`` and ``per_sequence`` with its signs give, from one pass if it fits.
+
+    In the last micro-batch a layer's mean gradient is known as soon as the layer has been met, and
+    the parts of all earlier micro-batches are measured then. They are kept until then, where
+    there is room for them.
+
+    Returns:
+        Signs by parameter, norms of the mean by unit, norms and inner products by sequence and
+        unit.
+    """
+    batches = micro_batches(sequences)
+    if _kept_bytes(model, units, batches[:-1]) > buffer_bytes:
+        signs, means = mean_gradient(model, units, sequences, buffer_bytes, advance)
+        return signs, means, *per_sequence(model, units, sequences, signs, advance)
+
+    wanted, unit_of = _parameters(units), _unit_of(units)
+    kept: dict[str, list[tuple[MicroBatch, Part]]] = {name: [] for name in wanted}
+    table, squares = _Table(units, len(sequences)), []
+    signs = {name: torch.zeros_like(p, dtype=torch.int8) for name, p in wanted.items()}
+
+    def settle(name: str) -> None:
+        parts = kept.pop(name)
+        if not parts:
+            return
+        total = _zeros(wanted[name])
+        for _, part in parts:
+            part.add_sum(total)
+        sign, square = _sign_and_square(total, len(sequences))
+        signs[name].copy_(sign)
+        squares.append((unit_of[name], square))
+        direction = total.sign_()
+        for batch, part in parts:
+            table.add(name, batch, part, direction)
+
+    with Capture(model, wanted).hooked() as capture:
+        for batch in batches:
+            is_last = batch is batches[-1]
+
+            def use(name: str, part: Part, batch=batch, is_last=is_last) -> None:
+                kept[name].append((batch, part))
+                if is_last:
+                    settle(name)
+
+            capture.run(batch, use)
+            advance(2 * len(batch.rows))
+    for name in list(kept):  # what the last micro-batch did not meet
+        settle(name)
+    means = np.zeros(len(units))
+    for index, square in squares:
+        means[index] += float(square)
+    return signs, np.sqrt(means), *table.arrays()
+
+
+def _parameters(units: tuple[Unit, ...]) -> dict[str, nn.Parameter]:
+    return {name: p for unit in units for name, p in unit.parameters.items()}
+
+
+def _unit_of(units: tuple[Unit, ...]) -> dict[str, int]:
+    return {name: index for index, unit in enumerate(units) for name in unit.parameters}
+
+
+def _zeros(parameter: nn.Parameter) -> Tensor:
+    return torch.zeros_like(parameter, dtype=torch.float32, requires_grad=False)
+
+
+def _sign_and_square(total: Tensor, n: int) -> tuple[Tensor, Tensor]:
+    """Sign of a sum of gradients (int8), and the squared norm of their mean."""
+    square = dot(total, total) / n**2
+    return torch.sign(total).to(torch.int8), square
+
+
+def _kept_bytes(model: nn.Module, units: tuple[Unit, ...], batches: list[MicroBatch]) -> int:
+    """Room that inputs and output gradients of all layers take in some micro-batches."""
+    head = model.get_output_embeddings().weight
+    size = 0
+    for parameter in _parameters(units).values():
+        rows = sum(len(b.positions) if parameter is head else b.input_ids.numel() for b in batches)
+        size += rows * sum(parameter.shape[-2:]) * parameter.element_size()
+    return size

@@ -1,0 +1,169 @@
+"""From a profile and the name of a policy to a layer plan.
+
+Comes in: a ``GradientProfile``, a policy, its options, a budget. Goes out: a ``LayerPlan`` with
+scores, reliability and predicted cost. It ranks nothing itself (``policies`` does).
+"""
+
+import inspect
+from collections.abc import Iterable
+from dataclasses import replace
+
+import numpy as np
+
+from gradloc.errors import GradlocError, SelectionError
+from gradloc.localization.cost import StepSetting, predict_cost
+from gradloc.localization.plan import LayerPlan
+from gradloc.localization.policies.budget import BUDGETS, Budget, cheapest_best, rule_scores
+from gradloc.localization.policies.policies import (
+    DEFAULT_POLICY,
+    SCORES,
+    did_you_mean,
+    policy_named,
+    score_of,
+)
+from gradloc.localization.profile import GradientProfile
+from gradloc.localization.reliability import reliability
+
+# Kinds of unit to which a choice may be restricted.
+KINDS = ("attention", "mlp")
+# Options that every policy takes beside its own.
+COMMON_OPTIONS = ("only", *BUDGETS)
+
+
+def check_options(policy: str, options: Iterable[str]) -> None:
+    """Refuse a policy, or names of its options, that do not exist; it needs no profile.
+
+    Raises:
+        SelectionError: One does not.
+    """
+    known = [*list(inspect.signature(policy_named(policy)).parameters)[1:], *COMMON_OPTIONS]
+    for option in options:
+        if option not in known:
+            raise SelectionError(
+                f"policy {policy!r} has no option {option!r}.{did_you_mean(option, known)} "
+                f"Options: {', '.join(known)}."
+            )
+
+
+def step_setting(*, shielded: bool = False, held_tokens: float = 0.0) -> StepSetting:
+    """How GradLocCallback trains where the Trainer's own loss is in use."""
+    return StepSetting(label_loss=True, shielded=shielded, held_tokens=held_tokens)
+
+
+def select_layers(
+    profile: GradientProfile,
+    policy: str = DEFAULT_POLICY,
+    *,
+    only: str | None = None,
+    budget: float | None = None,
+    memory_budget: float | None = None,
+    share: float | None = None,
+    setting: StepSetting | None = None,
+    **options: object,
+) -> LayerPlan:
+    """Choose which units to train.
+
+    Only units of the block stack are chosen among; embeddings, head and final norm stay frozen
+    (but for the policy ``all``), since training a tied head forces the backward pass through the
+    whole depth.
+
+    A low unit is dear: the backward pass has to come down to it, and the cached forward pass
+    starts no higher. ``budget``, ``memory_budget`` and ``share`` weigh that: among the units that
+    the policy trains, those are kept that hold the most of its **mass** (the sum of the scores
+    of the units it trains) at the least cost. Nothing is added that the policy would freeze.
+
+    Args:
+        profile: The measured profile.
+        policy: A key of ``POLICIES``.
+        only: ``mlp`` or ``attention``: choose among units of this kind and freeze all others.
+            Means, ranks and sizes by which the policy decides are then those of this kind.
+        budget: Largest predicted step time, as a ratio to full training; the kept mass is
+            maximised.
+        memory_budget: Largest predicted memory above the weights, as a ratio to full training.
+        share: Least part of the mass to keep, 0-1; the predicted step time is minimised.
+        setting: How the steps will be set up; what the predicted cost holds for. ``None``: as
+            under ``GradLocCallback``, not shielded.
+        **options: Options of that policy, such as ``k=10``.
+
+    Returns:
+        A plan with a scale for every unit, the scores, how far they can be trusted, and the
+        predicted cost.
+
+    Raises:
+        SelectionError: Unknown policy or option, an option out of range, a profile that lacks
+            what the policy needs, a kind of which no unit would be trained, or a budget in
+            which no unit fits.
+
+    Example:
+        >>> select_layers(profile, budget=0.5).predicted["time_ratio"] <= 0.5   # doctest: +SKIP
+        True
+    """
+    setting = setting or step_setting()
+    check_options(policy, options)
+    choose = policy_named(policy)
+    candidates = _of_kind(profile, only)
+    try:
+        scale = np.asarray(choose(candidates, **options), dtype=np.float64)
+    except SelectionError:
+        raise
+    except (GradlocError, TypeError) as error:
+        raise SelectionError(f"policy {policy!r}: {error}") from error
+    if only is not None:
+        # Such as `all`, which does not ask what is chosen among.
+        scale = np.where([unit.in_stack for unit in candidates.units], scale, 0.0)
+        if not scale.any() and choose(profile, **options).any():
+            raise SelectionError(
+                f"policy {policy!r} with only={only!r} trains no unit of this kind."
+            )
+    limits = Budget(budget, memory_budget, share)
+    if limits:
+        scores = rule_scores(candidates, policy, scale, options)
+        scale = np.where(cheapest_best(profile, scores, limits, setting), scale, 0.0)
+    scales = {name: float(value) for name, value in zip(profile.names, scale, strict=True)}
+    score = score_of(policy, options)
+    values = [] if score is None else score(candidates).tolist()
+    return LayerPlan(
+        scale=scales,
+        units=profile.units,
+        policy=policy,
+        options={**options, **({} if only is None else {"only": only}), **limits.given},
+        granularity=profile.granularity,
+        model=profile.model,
+        score_name="" if score is None else SCORES[policy].name,
+        scores={} if score is None else dict(zip(profile.names, values, strict=True)),
+        reliability={} if score is None else _trusted(candidates, policy, options),
+        predicted=predict_cost(profile.units, scales, profile.shape, setting),
+    )
+
+
+def _of_kind(profile: GradientProfile, only: str | None) -> GradientProfile:
+    """The profile with all units but those of one kind outside the stack, so not chosen among."""
+    if only is None:
+        return profile
+    if only not in KINDS:
+        raise SelectionError(
+            f"only={only!r} is no kind of unit.{did_you_mean(only, KINDS)} "
+            f"Choose one of {', '.join(KINDS)}."
+        )
+    units = tuple(
+        unit if unit.kind == only else replace(unit, block=None) for unit in profile.units
+    )
+    if not any(unit.in_stack for unit in units):
+        raise SelectionError(
+            f"only={only!r}: this profile has no unit of this kind; its granularity is "
+            f"{profile.granularity!r}. Measure with granularity 'sublayer'."
+        )
+    return replace(profile, units=units)
+
+
+def _trusted(profile: GradientProfile, policy: str, options: dict) -> dict:
+    """How far the policy's ranking can be trusted, or why that is unknown."""
+    reason = SCORES[policy].unsplit(profile, options)
+    if not reason:
+        return reliability(profile, score_of(policy, options))
+    return {
+        "split_half": None,
+        "low": {},
+        "high": {},
+        "warning": f"how far this ranking can be trusted is unknown: {reason}.",
+    }

@@ -1,0 +1,346 @@
+"""Which parameters belong to which unit; the only place that knows how models are built.
+
+Comes in: a Transformers causal language model, wrapped by PEFT or DDP or not. Goes out: its
+units in order, each with its parameters. There is no table of architectures: the block stack is
+found by its length, and the sublayers of a block by watching one short forward pass.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from gradloc.errors import UnitsError
+from gradloc.models.unit_info import UnitInfo
+from gradloc.models.wrappers import canonical_name, evaluation_mode, plain_model, unwrap
+
+GRANULARITIES = ("sublayer", "block")
+
+# Words in the class or attribute name of sublayers that mix tokens.
+_MIXER_WORDS = ("attention", "attn", "mixer", "mamba", "ssm", "recurrent")
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A unit of the model with its parameters.
+
+    Args:
+        info: Name, kind, block and size.
+        parameters: Canonical name -> parameter of the model proper.
+        adapters: Canonical name -> parameter that PEFT added inside the unit; not measured and
+            not counted in ``info.n_parameters``.
+    """
+
+    info: UnitInfo
+    parameters: dict[str, nn.Parameter]
+    adapters: dict[str, nn.Parameter]
+
+    @property
+    def name(self) -> str:
+        """The unit's parameter prefix."""
+        return self.info.name
+
+
+def find_units(model: nn.Module, granularity: str = "sublayer") -> tuple[Unit, ...]:
+    """Divide all parameters of a model into units.
+
+    A sublayer unit is the attention or the MLP of one block with the norm that feeds it (and the
+    norm on its own output, where there is one). Modules outside the block stack (embeddings,
+    final norm, head) are units of their own. A tied head belongs to the embedding.
+
+    Args:
+        model: The model; it is run once on two tokens, without gradients, to see in which order
+            a block calls its parts. Nothing of it changes.
+        granularity: ``sublayer`` or ``block``.
+
+    Returns:
+        Units in the order of the model's parameters. Every parameter is in exactly one.
+
+    Raises:
+        UnitsError: No unique block stack, or blocks whose parts cannot be told apart.
+    """
+    if granularity not in GRANULARITIES:
+        raise UnitsError(
+            f"granularity {granularity!r} is unknown; choose one of {', '.join(GRANULARITIES)}."
+        )
+    model = unwrap(model)
+    stack_name, stack = _block_stack(model)
+    if granularity == "block":
+        sublayers = None
+    else:
+        sublayers = _trace_sublayers(model, stack, canonical_name(stack_name))
+    return _assemble(model, canonical_name(stack_name), sublayers)
+
+
+def model_shape(model: nn.Module) -> dict[str, int | list[int]]:
+    """The sizes on which the cost of training depends.
+
+    Returns:
+        ``n_blocks``, ``hidden_size``, ``vocab_size``, ``n_heads``, ``query_size`` and ``kv_size``
+        (queries, and keys or values, of one token), ``ffn_size`` (inner width of an MLP), ``tied``
+        (1: the head is the embedding) and ``n_parameters``. Of a mixture of experts also
+        ``n_experts``, ``n_experts_per_token`` and ``expert_parameters`` (of the routed experts,
+        block by block).
+    """
+    model = unwrap(model)
+    config = _text_config(model)
+    n_heads = config.num_attention_heads
+    head_size = getattr(config, "head_dim", None) or config.hidden_size // n_heads
+    n_kv_heads = getattr(config, "num_key_value_heads", None) or n_heads
+    # Families name it differently; four times the width is what those without a name mean.
+    widths = (getattr(config, name, None) for name in ("intermediate_size", "ffn_dim", "n_inner"))
+    return {
+        "n_blocks": config.num_hidden_layers,
+        "hidden_size": config.hidden_size,
+        "vocab_size": config.vocab_size,
+        "n_heads": n_heads,
+        "query_size": n_heads * head_size,
+        "kv_size": n_kv_heads * head_size,
+        "ffn_size": next((w for w in widths if isinstance(w, int)), 4 * config.hidden_size),
+        "tied": int(_is_tied(model)),
+        "n_parameters": sum(p.numel() for p in model.parameters()),
+        **_expert_shape(model, config),
+    }
+
+
+def _is_tied(model: nn.Module) -> bool:
+    embedding = model.get_input_embeddings() if hasattr(model, "get_input_embeddings") else None
+    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    return embedding is not None and head is not None and embedding.weight is head.weight
+
+
+def _expert_shape(model: nn.Module, config) -> dict[str, int | list[int]]:
+    """Sizes of a mixture of experts; nothing for any other model."""
+    names = ("num_experts", "num_local_experts", "n_routed_experts")
+    counts = (getattr(config, name, None) for name in names)
+    n_experts = next((count for count in counts if isinstance(count, int)), 0)
+    per_token = getattr(config, "num_experts_per_tok", None)
+    if not n_experts or not per_token:
+        return {}
+    depth = len(canonical_name(_block_stack(model)[0]).split("."))
+    sizes = [0] * config.num_hidden_layers
+    for name, parameter in model.named_parameters():
+        parts = canonical_name(name).split(".")
+        if "experts" in parts[depth:] and parts[depth].isdigit():
+            sizes[int(parts[depth])] += parameter.numel()
+    return {
+        "n_experts": n_experts,
+        "n_experts_per_token": per_token,
+        "expert_parameters": sizes,
+    }
+
+
+def _text_config(model: nn.Module):
+    config = getattr(model, "config", None)
+    if config is None or not hasattr(config, "get_text_config"):
+        raise UnitsError(
+            f"{type(model).__name__} has no Transformers configuration, so the number of its "
+            "blocks is unknown. Pass a Transformers causal language model."
+        )
+    return config.get_text_config()
+
+
+def block_stack(model: nn.Module) -> tuple[str, nn.ModuleList]:
+    """Name and list of the model's blocks: the one list as long as ``num_hidden_layers``.
+
+    Raises:
+        UnitsError: There is no such list, or more than one.
+    """
+    return _block_stack(unwrap(model))
+
+
+def decoder_of(model: nn.Module) -> nn.Module:
+    """The module that owns the blocks: from token embeddings to what enters the head.
+
+    It is not always what Transformers calls ``base_model``: OPT's head is fed by a part of that.
+
+    Raises:
+        UnitsError: As ``block_stack``.
+    """
+    plain = plain_model(model)
+    return plain.get_submodule(block_stack(plain)[0].rpartition(".")[0])
+
+
+def _block_stack(model: nn.Module) -> tuple[str, nn.ModuleList]:
+    n_blocks = getattr(_text_config(model), "num_hidden_layers", None)
+    found: dict[str, nn.ModuleList] = {}
+    for name, module in model.named_modules():
+        # A list inside a block (experts, say) may happen to be as long as the stack.
+        nested = any(name.startswith(outer + ".") for outer in found)
+        if isinstance(module, nn.ModuleList) and len(module) == n_blocks and not nested:
+            found[name] = module
+    if len(found) != 1:
+        listed = ", ".join(found) if found else "none"
+        raise UnitsError(
+            f"{type(model).__name__}: expected one list of {n_blocks} blocks "
+            f"(config.num_hidden_layers), found {listed}. Layer plans need a decoder with one "
+            "unique block stack."
+        )
+    return next(iter(found.items()))
+
+
+def _is_norm(module: nn.Module) -> bool:
+    return "norm" in type(module).__name__.lower()
+
+
+def _mixes_tokens(name: str, module: nn.Module) -> bool:
+    described = f"{type(module).__name__} {name}".lower()
+    return any(word in described for word in _MIXER_WORDS)
+
+
+@dataclass
+class _Call:
+    """One call of a direct child of a block, as the trace saw it."""
+
+    name: str
+    module: nn.Module
+    given: object
+    returned: object = None
+
+
+def _trace_sublayers(
+    model: nn.Module, stack: nn.ModuleList, stack_name: str
+) -> dict[str, tuple[str, str, int]]:
+    """Child path (``<stack>.3.ln_1``) -> (unit name, kind, block)."""
+    calls: list[list[_Call]] = [[] for _ in stack]
+    handles = []
+
+    def before(block, name):
+        def hook(module, args, kwargs):
+            given = args[0] if args else next(iter(kwargs.values()), None)
+            calls[block].append(_Call(name, module, given))
+
+        return hook
+
+    def after(block):
+        def hook(module, args, kwargs, output):
+            call = next(c for c in reversed(calls[block]) if c.module is module)
+            call.returned = output[0] if isinstance(output, tuple) else output
+
+        return hook
+
+    for index, block in enumerate(stack):
+        for name, child in block.named_children():
+            if next(child.parameters(), None) is not None:
+                handles.append(
+                    child.register_forward_pre_hook(before(index, name), with_kwargs=True)
+                )
+                handles.append(child.register_forward_hook(after(index), with_kwargs=True))
+    device = next(model.parameters()).device
+    try:
+        with evaluation_mode(model), torch.no_grad():
+            model(input_ids=torch.tensor([[0, 1]], device=device), use_cache=False)
+    finally:
+        for handle in handles:
+            handle.remove()
+
+    homes = {}
+    for index, block_calls in enumerate(calls):
+        prefix = f"{stack_name}.{index}"
+        homes |= _group_calls(block_calls, prefix, index)
+        # A child that a two-token pass does not reach goes with the block's last sublayer.
+        last = list(homes.values())[-1]
+        for name, child in stack[index].named_children():
+            if next(child.parameters(), None) is not None:
+                homes.setdefault(f"{prefix}.{name}", last)
+    return homes
+
+
+def _group_calls(calls: list[_Call], prefix: str, block: int) -> dict[str, tuple[str, str, int]]:
+    groups: list[tuple[str, list[str], list[str]]] = []  # kind, sublayers, norms
+    waiting: list[str] = []
+    previous: _Call | None = None
+    for call in calls:
+        if _is_norm(call.module):
+            # A norm on a sublayer's own output is part of it; any other feeds the next one.
+            if previous is not None and call.given is previous.returned:
+                groups[-1][2].append(call.name)
+            else:
+                waiting.append(call.name)
+            continue
+        kind = "attention" if _mixes_tokens(call.name, call.module) else "mlp"
+        if not groups or groups[-1][0] != kind:
+            groups.append((kind, [], []))
+        if call.name not in groups[-1][1]:
+            groups[-1][1].append(call.name)
+        groups[-1][2].extend(waiting)
+        waiting, previous = [], call
+    if not groups:
+        raise UnitsError(
+            f"{prefix}: its parts are not called one by one, so attention and MLP cannot be told "
+            "apart. Use granularity='block'."
+        )
+    groups[-1][2].extend(waiting)
+    homes = {}
+    for kind, names, norms in groups:
+        unit = f"{prefix}.{'+'.join(names)}"
+        homes |= {f"{prefix}.{child}": (unit, kind, block) for child in (*norms, *names)}
+    return homes
+
+
+def _assemble(
+    model: nn.Module, stack_name: str, sublayers: dict[str, tuple[str, str, int]] | None
+) -> tuple[Unit, ...]:
+    depth = len(stack_name.split("."))
+    adapter_prefix = getattr(getattr(model, "base_model", None), "prefix", None)
+    embeddings = {id(p) for p in _embedding_parameters(model)}
+    homes: dict[str, tuple[str, int | None]] = {}
+    parameters: dict[str, tuple[dict, dict]] = {}
+    members: dict[str, dict[str, None]] = {}  # ordered sets
+    for raw_name, parameter in model.named_parameters():
+        name = canonical_name(raw_name)
+        parts = name.split(".")
+        if parts[:depth] == stack_name.split("."):
+            block = int(parts[depth])
+            child = ".".join(parts[: depth + 2])
+            if sublayers is None:
+                unit, kind = ".".join(parts[: depth + 1]), "block"
+            else:
+                # A parameter that hangs on the block itself goes with the block's last sublayer.
+                last = [home for home in sublayers.values() if home[2] == block][-1]
+                unit, kind, _ = sublayers.get(child, last)
+        else:
+            unit, block = _outer_unit(parts), None
+            child = unit
+            kind = "embedding" if id(parameter) in embeddings else _outer_kind(unit)
+        homes.setdefault(unit, (kind, block))
+        is_adapter = "modules_to_save" in parts or (
+            isinstance(adapter_prefix, str) and any(p.startswith(adapter_prefix) for p in parts)
+        )
+        parameters.setdefault(unit, ({}, {}))[is_adapter][name] = parameter
+        members.setdefault(unit, {})[child] = None
+    return tuple(
+        Unit(
+            UnitInfo(
+                unit,
+                kind,
+                block,
+                sum(p.numel() for p in parameters[unit][0].values()),
+                tuple(members[unit]),
+            ),
+            *parameters[unit],
+        )
+        for unit, (kind, block) in homes.items()
+    )
+
+
+def _outer_unit(parts: list[str]) -> str:
+    """Name of the module that holds a parameter outside the stack, adapters left out."""
+    kept = []
+    for part in parts[:-1]:
+        if part == "modules_to_save" or part.startswith("lora_"):
+            break
+        kept.append(part)
+    return ".".join(kept) or parts[0]
+
+
+def _outer_kind(unit: str) -> str:
+    last = unit.split(".")[-1].lower()
+    if "norm" in last or last.startswith("ln"):
+        return "norm"
+    return "head" if "head" in last or "embed_out" in last or "output" in last else "embedding"
+
+
+def _embedding_parameters(model: nn.Module) -> list[nn.Parameter]:
+    embedding = model.get_input_embeddings() if hasattr(model, "get_input_embeddings") else None
+    return list(embedding.parameters()) if embedding is not None else []

@@ -1,0 +1,1 @@
+"""Freezing, protecting and watching inside the Hugging Face Trainer."""

@@ -1,0 +1,432 @@
+"""The Trainer adapter: measure, freeze and verify inside an ordinary training script.
+
+Comes in: a plan, or probes to make one from. Goes out: a Trainer whose optimizer touches nothing
+but the plan's units. There is no algorithm inside.
+
+When it acts. The Trainer builds its optimizer after a checkpoint has been loaded and before the
+model is wrapped, but fires no event there and hands no callback its trainer. So the callback
+finds its trainer once, when the Trainer has been built (``on_init_end``), and wraps that
+instance's ``create_optimizer``: first the ordinary optimizer over everything trainable, then the
+freeze. The parameter groups are those of a plain Trainer, so a checkpoint loads with or without
+gradloc and with any other plan; Adam holds state for trained parameters only, since it makes
+state when a gradient first arrives.
+"""
+
+import logging
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from transformers import Trainer, TrainerCallback
+from transformers.trainer_callback import ExportableState
+
+from gradloc.config.recipe import MeasureConfig
+from gradloc.data.probes import ProbeSet, load_probes
+from gradloc.errors import GradlocError, PlanMismatchError
+from gradloc.localization.plan import LayerPlan, as_plan
+from gradloc.localization.policies import DEFAULT_POLICY
+from gradloc.localization.probe_profile import reference_texts
+from gradloc.localization.profile import GradientProfile
+from gradloc.models import load_tokenizer
+from gradloc.models.label_loss import score_labels_only
+from gradloc.models.mixed_precision import compute_in_bfloat16
+from gradloc.models.prefix_cache import CacheConfig, PrefixCache
+from gradloc.training.freezing import (
+    FrozenLayers,
+    check_trains_something,
+    freeze_layers,
+    scale_learning_rates,
+)
+from gradloc.training.methods.input_shield import InputShieldCallback
+from gradloc.training.methods.pull_back import PullBackCallback
+from gradloc.training.methods.reference_kl import ReferenceKLCallback
+from gradloc.training.protection import Localization
+from gradloc.training.trainer_hooks import (
+    around_create_optimizer,
+    saved_checkpoint,
+    trainer_under_construction,
+)
+from gradloc.utils.io import PLAN_FILE
+
+logger = logging.getLogger(__name__)
+
+# That of TrainingArguments where nothing is said.
+_TRAINERS_RATE = 5e-5
+
+
+class GradLocCallback(TrainerCallback, ExportableState):
+    """Train only the units of a plan, in any ``Trainer`` or TRL trainer.
+
+    Give it in ``callbacks=[...]``, or call ``gradloc.attach(trainer, plan)`` afterwards. The
+    plan is kept in every checkpoint; a resumed run uses it and refuses another. At the end of
+    training every frozen tensor is proven to be bit for bit what it was.
+
+    Args:
+        plan: A plan, the path of its file, or ``None`` (only from ``from_probes``).
+        cache: Keep the hidden states that enter the lowest trained block in this folder (or as
+            a ``CacheConfig`` says), and let later epochs begin there. The figures stay the same,
+            bit for bit where batches are as wide as a multiple of 8. A corpus that is seen once
+            is not stored.
+        label_loss: Compute head and loss at labelled positions only, in chunks. ``None``: where
+            the trainer uses the model's own loss and that can be done; ``False``: never.
+        bfloat16: Parts to compute in bfloat16 while the rest keeps its precision: ``prefix`` (all
+            below the lowest trained block), ``suffix``, ``head``. The plan has to leave a prefix
+            where one is named.
+
+    Attributes:
+        plan: The plan in force, ``None`` until it has been measured.
+        profile: The profile it was selected from, if measured here.
+        trainable_fraction: Parameters that train / all parameters of the model, 0-1.
+        n_verified: Frozen tensors proven unchanged at the end of training.
+        prefix_cache: The cache while training runs, with ``n_hits``, ``n_misses``, ``n_bytes``.
+        shield: The callback that shields the steps, once training has begun; ``None``: none does.
+        reference_kl: The callback that holds the model to what it knew; ``None``: none does.
+        pull_back: The callback that leaves a part of the change at the end; ``None``: all stays.
+    """
+
+    def __init__(
+        self,
+        plan: LayerPlan | str | Path | dict | None = None,
+        *,
+        cache: CacheConfig | str | Path | dict | None = None,
+        label_loss: bool | None = None,
+        bfloat16: Sequence[str] = (),
+    ):
+        if isinstance(bfloat16, str):
+            raise GradlocError(f"bfloat16={bfloat16!r}: give a list of parts, [{bfloat16!r}].")
+        # A dictionary comes from a checkpoint: the Trainer rebuilds callbacks from their state.
+        self.plan = LayerPlan.from_dict(plan) if isinstance(plan, dict) else plan and as_plan(plan)
+        cache = CacheConfig(str(cache)) if isinstance(cache, (str, Path)) else cache
+        self.cache = CacheConfig(**cache) if isinstance(cache, dict) else cache
+        self.label_loss, self.bfloat16 = label_loss, tuple(bfloat16)
+        self.prefix_cache: PrefixCache | None = None
+        self.profile: GradientProfile | None = None
+        self.trainable_fraction = float("nan")
+        self.n_verified = 0
+        self.shield: InputShieldCallback | None = None
+        self.reference_kl: ReferenceKLCallback | None = None
+        self.pull_back: PullBackCallback | None = None
+        self._localization: Localization | None = None
+        self._frozen: FrozenLayers | None = None
+        self._hooks: list = []
+
+    @classmethod
+    def from_probes(
+        cls,
+        probes: ProbeSet | str | Path,
+        *,
+        reference: str | Path | list[str] | None = None,
+        policy: str = DEFAULT_POLICY,
+        shield: float | None = None,
+        kl: float | None = None,
+        keep: float | None = None,
+        momentum: float | None = None,
+        measure: MeasureConfig | None = None,
+        seed: int = 0,
+        cache: CacheConfig | str | Path | None = None,
+        label_loss: bool | None = None,
+        bfloat16: Sequence[str] = (),
+        **options: object,
+    ) -> "GradLocCallback":
+        """Measure on probes when training starts, then select, freeze and protect.
+
+        The published method is ``policy="rgn_above_mean"``: it chooses layers, and no more.
+
+        Args:
+            probes: Probe file or set. Probes whose ``split`` is ``evaluation`` and ``invariant``
+                ones are left out.
+            reference: Text whose behaviour is to be kept: JSONL with ``text``, a ``.txt`` file
+                (passages between blank lines) or a list of texts. ``None``: the general passages
+                that ship with gradloc.
+            policy: A key of ``gradloc.localization.policies.POLICIES``.
+            shield: How strongly each step is held back where the reference text, the facts that
+                ship with gradloc and the rows to train on have their inputs
+                (``InputShieldCallback``); 0: not at all. ``None``: 1 with the default policy, 0
+                with any other. Shielded steps are shorter and want a higher learning rate. A
+                resumed training makes the shield anew, from the weights that it goes on from.
+            kl: Weight of the KL to the base model on the passages on facts that ship with gradloc
+                (``ReferenceKLCallback``), at every fourth step; 0: none. ``None``: 1 with the
+                default policy, 0 with any other.
+            keep: Share of each weight matrix's change that stays when training ends
+                (``PullBackCallback``); norm weights and biases return altogether. 1: all of the
+                change stays, theirs too. ``None``: 0.75 with the default policy, 1 with any other.
+                The smaller, the higher the learning rate wants to be.
+            momentum: Adam's first beta. ``None``: 0 with the default policy in place of the
+                usual 0.9; else what the training arguments say.
+            measure: Granularity, counts and lengths.
+            seed: Which probes and texts are drawn.
+            cache: As for ``GradLocCallback``.
+            label_loss: As for ``GradLocCallback``.
+            bfloat16: As for ``GradLocCallback``.
+            **options: Options of the policy.
+
+        Raises:
+            GradlocError: The files cannot be read, or ``shield``, ``kl``, ``keep`` or
+                ``momentum`` is out of range.
+        """
+        callback = cls(None, cache=cache, label_loss=label_loss, bfloat16=bfloat16)
+        probe_set = probes if isinstance(probes, ProbeSet) else load_probes(probes)
+        texts = list(reference) if isinstance(reference, (list, tuple)) else None
+        callback._localization = Localization(
+            probe_set,
+            texts if texts is not None else reference_texts(reference),
+            policy,
+            options,
+            measure or MeasureConfig(),
+            shield=shield,
+            kl=kl,
+            keep=keep,
+            momentum=momentum,
+            seed=seed,
+        )
+        return callback
+
+    def state(self) -> dict:
+        """What the Trainer keeps of this callback in ``trainer_state.json``."""
+        arguments = {
+            "plan": self.plan and self.plan.to_dict(),
+            "cache": self.cache and asdict(self.cache),
+            "label_loss": self.label_loss,
+            "bfloat16": list(self.bfloat16),
+        }
+        return {"args": arguments, "attributes": {}}
+
+    def restore(self) -> None:
+        """Give the model back its ``requires_grad`` flags; call it when training is done with."""
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = []
+        if self.shield is not None:
+            self.shield.remove()
+        self.prefix_cache = None  # its hooks are among those removed
+        if self._frozen is not None:
+            self._frozen.restore()
+            self._frozen = None
+
+    def on_init_end(self, args, state, control, **kwargs):
+        """Find the trainer that is being built and get hold of its optimizer's making."""
+        _freeze_with_optimizer(trainer_under_construction(), self)
+
+    def on_train_begin(self, args, state, control, model=None, **kwargs):
+        """Check that the freeze took place, and spare the frozen depth of the backward pass."""
+        if self._frozen is None:
+            raise GradlocError(
+                "GradLocCallback was added to a Trainer that already existed, so nothing was "
+                "frozen. Pass it in callbacks=[...], or call gradloc.attach(trainer, callback)."
+            )
+        self._frozen.note_shards()
+        if self.prefix_cache is not None:
+            # What is seen once is not worth storing. A stream has no length, so the Trainer takes
+            # as many epochs as a number can count.
+            self.prefix_cache.keep_training_rows = 1 < state.num_train_epochs < sys.maxsize
+        # The Trainer fails at its first save if a resumed state lacks a stateful callback.
+        state.stateful_callbacks.setdefault(type(self).__name__, self.state())
+        if args.activation_checkpointing and not _reentrant(args):
+            # Checkpointing makes the embeddings' output require gradients, which would carry the
+            # backward pass through every frozen block. Only the reentrant form needs that.
+            inputs = model.get_input_embeddings().weight
+            if not inputs.requires_grad and hasattr(model, "disable_input_require_grads"):
+                model.disable_input_require_grads()
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        """Let the processes see what the others have stored."""
+        if self.prefix_cache is not None:
+            self.prefix_cache.refresh()
+
+    def on_save(self, args, state, control, **kwargs):
+        """Put the plan beside the weights of each checkpoint, where people look for it."""
+        if self.prefix_cache is not None:
+            self.prefix_cache.refresh()
+        folder = saved_checkpoint(args, state)
+        if state.is_world_process_zero and folder.is_dir():
+            self.plan.save(folder / PLAN_FILE)
+
+    def on_train_end(self, args, state, control, **kwargs):
+        """Prove that what was frozen is unchanged."""
+        self.n_verified = self._frozen.verify()
+        if self.prefix_cache is not None:
+            self.prefix_cache.refresh()
+
+    def _freeze(self, trainer: Trainer) -> None:
+        """Decide on the plan and apply it; the optimizer exists, the model is not wrapped yet."""
+        saved = _plan_in_checkpoint(trainer)
+        if self.plan is None:
+            self.plan = saved or self._measure(trainer)
+        elif saved is not None and saved.scale != self.plan.scale:
+            raise PlanMismatchError(
+                f"the checkpoint was trained with another plan ({saved.policy or 'by hand'}, "
+                f"{len(saved.trained)} units) than the one given ({self.plan.policy or 'by hand'}, "
+                f"{len(self.plan.trained)} units). Resume with the plan in the checkpoint's "
+                f"{PLAN_FILE}, or start anew without resume_from_checkpoint."
+            )
+        check_trains_something(self.plan)
+        self._frozen = freeze_layers(trainer.model, self.plan)
+        if self._frozen.learning_rate_scales:
+            self._hooks = scale_learning_rates(trainer.optimizer, self._frozen.learning_rate_scales)
+        self._protect(trainer)
+        self._save_work(trainer)
+        n_parameters = sum(p.numel() for p in trainer.model.parameters())
+        self.trainable_fraction = self._frozen.n_trainable / n_parameters
+        logger.info(
+            "gradloc trains %d of %d units, %.1f %% of the parameters (%s%s%s%s)",
+            len(self.plan.trained),
+            len(self.plan.scale),
+            100 * self.trainable_fraction,
+            self.plan.policy or "plan by hand",
+            "" if self.shield is None else ", steps shielded",
+            "" if self.reference_kl is None else ", held to known facts",
+            "" if self.pull_back is None else f", {self.pull_back.keep:.0%} of the change kept",
+        )
+
+    def _save_work(self, trainer: Trainer) -> None:
+        """Leave out what no step needs: logits without a label, blocks that never change."""
+        # Another loss than the model's own may read the logits of every position.
+        own_loss = (
+            type(trainer).compute_loss is Trainer.compute_loss
+            and trainer.compute_loss_func is None
+            and trainer.label_smoother is None
+        )
+        if trainer.args.n_gpu > 1:
+            self._check_replicas()
+            own_loss = False
+        if self.label_loss or (self.label_loss is None and own_loss):
+            try:
+                self._hooks.append(score_labels_only(trainer.model))
+            except GradlocError as error:
+                if self.label_loss:
+                    raise
+                logger.info("%s It computes its own loss at all positions.", error)
+        if self.cache is not None:
+            rank = trainer.accelerator.process_index
+            self.prefix_cache = PrefixCache(
+                trainer.model, self._frozen.lowest_block, self.cache, rank
+            )
+            self._hooks.append(self.prefix_cache)
+        if self.bfloat16:
+            self._hooks.append(
+                compute_in_bfloat16(trainer.model, self.bfloat16, self._frozen.lowest_block)
+            )
+
+    def _check_replicas(self) -> None:
+        """Refuse hooks on the model where the Trainer copies it to several GPUs at each step."""
+        asked = {"cache": self.cache, "bfloat16": self.bfloat16, "label_loss": self.label_loss}
+        for name, value in asked.items():
+            if value:
+                raise GradlocError(
+                    f"GradLocCallback({name}=...) does not work where one process trains on "
+                    "several GPUs (nn.DataParallel). Start one for each (torchrun --nproc-per-node "
+                    "gpu train.py), show one alone (CUDA_VISIBLE_DEVICES=0), or leave it out."
+                )
+
+    def _protect(self, trainer: Trainer) -> None:
+        """Protect what is known from the training of what trains, if that was asked for."""
+        for earlier in (self.shield, self.reference_kl, self.pull_back):  # of an earlier train()
+            if earlier is not None:
+                trainer.remove_callback(earlier)
+        self.shield = self.reference_kl = self.pull_back = None
+        if self._localization is None:
+            return
+        optimizer = getattr(
+            trainer.optimizer, "optimizer", trainer.optimizer
+        )  # at a second train()
+        self._localization.set_momentum(trainer.model, optimizer)
+        if self._localization.strength and trainer.args.learning_rate == _TRAINERS_RATE:
+            logger.warning(
+                "learning_rate is %g, the Trainer's default. Shielded steps want twenty to forty "
+                "times the rate of full training, or next to nothing is learned.",
+                _TRAINERS_RATE,
+            )
+        for callback in self._localization.protect(
+            trainer.model,
+            _tokenizer(trainer),
+            trainer.train_dataset,
+            trainer.callback_handler.callbacks,
+        ):
+            trainer.add_callback(callback)
+            if isinstance(callback, InputShieldCallback):
+                self.shield = callback
+            elif isinstance(callback, ReferenceKLCallback):
+                self.reference_kl = callback
+            else:
+                self.pull_back = callback
+
+    def _measure(self, trainer: Trainer) -> LayerPlan:
+        """Measure on the first process and give every other the same plan."""
+        if self._localization is None:
+            raise GradlocError(
+                "GradLocCallback needs a plan: GradLocCallback('plan.json') or "
+                "GradLocCallback.from_probes('probes.jsonl')."
+            )
+        if any(hasattr(parameter, "to_local") for parameter in trainer.model.parameters()):
+            raise GradlocError(
+                "The model was sharded when it was loaded, and gradients are measured on whole "
+                "ones. Measure first (gradloc measure, gradloc select) and give the plan: "
+                "GradLocCallback('plan.json')."
+            )
+        from accelerate.utils import broadcast_object_list
+
+        plans: list = [None]
+        if trainer.accelerator.is_main_process:
+            self.profile, plan = self._localization.choose(trainer.model, _tokenizer(trainer))
+            plans = [plan]
+        return broadcast_object_list(plans)[0]
+
+
+def attach(trainer: Trainer, plan: LayerPlan | str | Path | GradLocCallback) -> GradLocCallback:
+    """Let an existing trainer train only the units of a plan.
+
+    Args:
+        trainer: A trainer that has not begun to train.
+        plan: A plan, the path of its file, or a ``GradLocCallback``.
+
+    Returns:
+        The callback, now among the trainer's.
+    """
+    callback = plan if isinstance(plan, GradLocCallback) else GradLocCallback(plan)
+    trainer.add_callback(callback)
+    trainer.state.stateful_callbacks.setdefault(type(callback).__name__, callback.state())
+    _freeze_with_optimizer(trainer, callback)
+    return callback
+
+
+def _freeze_with_optimizer(trainer: Trainer, given: GradLocCallback) -> None:
+    """Freeze as soon as this trainer has built its optimizer; once a trainer."""
+    if trainer.is_deepspeed_enabled:
+        raise GradlocError(
+            "GradLocCallback does not work with DeepSpeed yet: ZeRO moves frozen weights by weight "
+            "decay. Freeze with gradloc.freeze_layers(model, plan) before the Trainer is built, "
+            "so that only trained parameters reach the engine."
+        )
+
+    def current() -> GradLocCallback:
+        # Looked up anew: on resume the Trainer may have put a new instance in place of the first.
+        return next(c for c in trainer.callback_handler.callbacks if isinstance(c, GradLocCallback))
+
+    def before() -> None:
+        # A plan is part of a callback's state, probes and texts are not.
+        current()._localization = current()._localization or given._localization
+        current().restore()  # a second train() starts from the flags of the first
+
+    around_create_optimizer(trainer, before, lambda: current()._freeze(trainer))
+
+
+def _plan_in_checkpoint(trainer: Trainer) -> LayerPlan | None:
+    """The plan of the checkpoint that is being resumed, if it has one."""
+    if trainer.state.global_step == 0:
+        return None
+    saved = trainer.state.stateful_callbacks.get(GradLocCallback.__name__)
+    saved = saved[-1] if isinstance(saved, list) else saved
+    plan = (saved or {}).get("args", {}).get("plan")
+    return LayerPlan.from_dict(plan, "the checkpoint's trainer_state.json") if plan else None
+
+
+def _tokenizer(trainer: Trainer):
+    tokenizer = trainer.processing_class
+    if tokenizer is not None:
+        return getattr(tokenizer, "tokenizer", tokenizer)
+    return load_tokenizer(trainer.model.config._name_or_path)
+
+
+def _reentrant(args) -> bool:
+    return bool((args.activation_checkpointing_kwargs or {}).get("use_reentrant", False))

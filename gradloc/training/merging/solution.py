@@ -1,0 +1,99 @@
+"""The value that solving for a merge gives, and its file.
+
+Comes in: the chosen plan with what was predicted and measured. Goes out: ``MergeSolution``, which
+``merge.json`` holds. It computes nothing.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gradloc.errors import GradlocError
+from gradloc.localization.plan import LayerPlan
+from gradloc.utils.io import read_json, to_jsonable, write_json
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class MergeSolution:
+    """How much of each unit's change to keep, and what that was seen to do.
+
+    The measures are dictionaries by point: ``base``, ``tuned``, ``merged`` (the solution) and
+    ``uniform`` (one scale for all units that keeps as much uptake: the control).
+
+    Args:
+        plan: Unit -> scale, 0-1; policy ``merge_solve``. Its scores are the shares of the
+            uptake that the units hold, which add up to 1.
+        keep: Share of the uptake that was asked for, 0-1.
+        target: Share that the scales were solved for, where the loss is a sum over units;
+            above ``keep`` where it is not.
+        kept: Share that was measured, of the loss difference of the probes measured on.
+        kept_low: Lower end of its 95 % bootstrap interval over entities; ``None`` where there is
+            one entity only. That the target was chosen on these probes is not in it.
+        kept_high: Upper end.
+        uniform_scale: The control's scale.
+        probe_loss_nats: Span loss of localisation probes that were not solved on, nats per
+            token; lower is better.
+        reference_loss_nats: Loss on reference texts that were not solved on; lower is better.
+        reference_kl_nats: KL(base || point) there, nats per token; lower is better. ``predicted``
+            is the quadratic form at the solution.
+        gain_error: (sum of the units' gains - true loss difference) / true loss difference of
+            the probes solved on: how far the quadrature along the path is off.
+        shrinkage: Weight of the diagonal in the cost, 0-1; near 1, the reference texts told
+            little of how units disturb together.
+        counts: Numbers of probes and reference texts that were solved on, and measured on.
+        warnings: What a reader should know before using the plan.
+    """
+
+    plan: LayerPlan
+    keep: float
+    target: float
+    kept: float
+    kept_low: float | None
+    kept_high: float | None
+    uniform_scale: float
+    probe_loss_nats: dict[str, float]
+    reference_loss_nats: dict[str, float]
+    reference_kl_nats: dict[str, float]
+    gain_error: float
+    shrinkage: float
+    counts: dict[str, int] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict:
+        """The solution as plain JSON values."""
+        return to_jsonable(
+            {"format": FORMAT, "kind": "merge", **vars(self), "plan": self.plan.to_dict()}
+        )
+
+    @classmethod
+    def from_dict(cls, data: dict, source: object = "solution") -> "MergeSolution":
+        """Build a solution from ``to_dict``'s values.
+
+        Raises:
+            GradlocError: Another kind of file, an unknown format or unknown keys.
+        """
+        if not isinstance(data, dict) or data.get("kind") != "merge":
+            raise GradlocError(f"{source}: not a merge solution of gradloc ('kind' is not merge).")
+        data = {key: value for key, value in data.items() if key != "kind"}
+        if (found := data.pop("format", FORMAT)) != FORMAT:
+            raise GradlocError(f"{source}: merge format {found}, this version reads {FORMAT}.")
+        try:
+            data["plan"] = LayerPlan.from_dict(data["plan"], source)
+            data["warnings"] = tuple(data["warnings"])
+            return cls(**data)
+        except (KeyError, TypeError) as error:
+            raise GradlocError(f"{source}: not a merge solution of gradloc: {error}") from error
+
+    def save(self, path: str | Path) -> Path:
+        """Write ``merge.json``."""
+        return write_json(path, self.to_dict())
+
+    @classmethod
+    def load(cls, path: str | Path) -> "MergeSolution":
+        """Read ``merge.json``.
+
+        Raises:
+            GradlocError: The file is missing, not JSON, or no solution.
+        """
+        return cls.from_dict(read_json(path, "merge solution"), path)

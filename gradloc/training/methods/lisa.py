@@ -1,0 +1,88 @@
+"""LISA: a few random blocks train at a time.
+
+Comes in: a Trainer's events. Goes out: a model in which, for some steps, only random blocks (and
+what lies outside the blocks) train. It never trains what was frozen before.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from transformers import TrainerCallback
+
+from gradloc.errors import MethodError
+from gradloc.training.methods.base import Method, Setting
+from gradloc.training.methods.block_switch import BlockSwitch
+
+
+class LisaCallback(BlockSwitch):
+    """LISA: in each period train a few random blocks, and what lies outside the blocks.
+
+    Args:
+        n_blocks: Blocks awake at a time.
+        period: Optimizer steps between two draws.
+        ends: Keep embeddings, head and final norm awake, as far as the plan trains them; else
+            they rest throughout.
+        seed: Seed of the draws; ``None``: that of the training.
+
+    Raises:
+        MethodError: When training starts: no more blocks train than are to be awake, so that none
+            would ever rest.
+
+    Example:
+        >>> callbacks = [GradLocCallback(plan), LisaCallback(n_blocks=2)]   # doctest: +SKIP
+
+    References: Pan et al. 2024, arXiv:2403.17919, algorithm 1. The paper writes a draw for each
+        block on its own, with probability n_blocks / number of blocks; here, as in implementations
+        of it, exactly ``n_blocks`` are drawn.
+    """
+
+    def __init__(
+        self, n_blocks: int = 2, period: int = 20, *, ends: bool = True, seed: int | None = None
+    ):
+        super().__init__("lisa", period, seed, outside="awake" if ends else "rest", fresh=False)
+        self.n_blocks = n_blocks
+
+    def choose(self, turn: int, n_groups: int, seed: int) -> list[int]:
+        """Random blocks; no draw depends on those before it."""
+        drawn = np.random.default_rng([seed, turn]).choice(n_groups, self.n_blocks, replace=False)
+        return drawn.tolist()
+
+    def check_groups(self, n_groups: int) -> None:
+        """Refuse a model in which no block would ever rest."""
+        if n_groups <= self.n_blocks:
+            raise MethodError(
+                f"lisa: {n_groups} blocks train under this plan and n_blocks is {self.n_blocks}, "
+                "so no block would ever rest. Lower n_blocks, or take a plan that trains more "
+                "blocks."
+            )
+
+
+@dataclass(frozen=True)
+class Lisa(Method):
+    """LISA in a recipe; see ``LisaCallback``.
+
+    Args:
+        n_blocks: Blocks awake at a time.
+        period: Optimizer steps between two draws.
+        ends: Keep what lies outside the blocks awake, as far as the plan trains it.
+    """
+
+    n_blocks: int = 2
+    period: int = 20
+    ends: bool = True
+
+    def check(self) -> None:
+        """Refuse options that cannot work.
+
+        Raises:
+            MethodError: ``n_blocks`` or ``period`` is below 1.
+        """
+        if self.n_blocks < 1 or self.period < 1:
+            raise MethodError(
+                f"lisa: n_blocks is {self.n_blocks} and period {self.period}; both must be 1 or "
+                "more."
+            )
+
+    def callbacks(self, setting: Setting) -> list[TrainerCallback]:
+        """The one callback."""
+        return [LisaCallback(self.n_blocks, self.period, ends=self.ends)]

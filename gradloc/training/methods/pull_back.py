@@ -1,0 +1,183 @@
+"""Keep a part of what training changed: go far, then come back part of the way.
+
+Comes in: a model in training. Goes out: the same model between where it started and where it
+arrived. It changes no step.
+
+Why: near its end a training that went far gains little with each further part of the way, while
+what it disturbs grows with the square. Half of a long way has more of the gain, and less of the
+disturbance, than the whole of a shorter one. Norm weights and biases, which no shield covers,
+take up the manner of the text while they train with the rest; they are put back altogether.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import TrainerCallback
+
+from gradloc.errors import MethodError
+from gradloc.models.units import find_units
+from gradloc.models.wrappers import canonical_name, reshard, unwrap
+from gradloc.training.methods.base import Method, Setting
+from gradloc.training.trainer_hooks import resumed_checkpoint, saved_checkpoint
+
+START_FILE = "pull_back_start.safetensors"
+
+
+class PullBackCallback(TrainerCallback):
+    """Leave a part of each trained weight's change when training ends.
+
+        W <- W_start + keep (W_end - W_start)
+
+    Weights with one dimension (norms, biases) have ``keep_vectors`` in place of ``keep``. The
+    starting weights are held while training runs, and ride with each checkpoint, whose own
+    weights are those of the way out; only what is saved after the end has been pulled back. It
+    works under DDP and FSDP2. The learning rate wants to be higher than without.
+
+    Args:
+        keep: Share of the change that stays, above 0 and up to 1.
+        keep_vectors: The same of weights with one dimension, 0-1.
+
+    Raises:
+        MethodError: A share is out of range, a checkpoint holds no starting weights, adapters
+            train, or DeepSpeed does.
+
+    Example:
+        >>> Trainer(model, callbacks=[   # doctest: +SKIP
+        ...     GradLocCallback(plan), PullBackCallback(0.5)])
+
+    References:
+        Wortsman et al. 2022 (WiSE-FT), arXiv:2109.01903, section 3: the same line between two
+        models, for robustness. That norm weights return to the start is ours.
+    """
+
+    def __init__(self, keep: float = 0.5, *, keep_vectors: float = 0.0):
+        check_shares(keep, keep_vectors)
+        self.keep, self.keep_vectors = keep, keep_vectors
+        self._start: dict[str, Tensor] = {}
+
+    def on_train_begin(self, args, state, control, model=None, **kwargs):
+        """Note where the trained weights start, or read it from the checkpoint."""
+        model = unwrap(model)
+        # FSDP's first version makes every weight a part of one long vector.
+        flat = any(type(part).__name__ == "FullyShardedDataParallel" for part in model.modules())
+        if getattr(args, "deepspeed", None) or flat:
+            raise MethodError(
+                "pull_back: DeepSpeed and the first version of FSDP keep weights in parts of their "
+                "own. Train on one device, with DDP or with FSDP2."
+            )
+        adapters = {name for unit in find_units(model) for name in unit.adapters}
+        weights = {name: p for name, p in self._weights(model).items() if p.requires_grad}
+        if adapters & set(weights):
+            raise MethodError(
+                "pull_back: adapters train, and their product is no straight line from the "
+                "start. Scale them when they are merged, or train the model's own weights."
+            )
+        if state.global_step == 0:
+            self._start = {name: p.detach().clone() for name, p in weights.items()}
+            return
+        path = resumed_checkpoint(args, state) / START_FILE
+        try:
+            saved = load_file(path)
+            self._start = {name: _like(saved[name], p) for name, p in weights.items()}
+        except (OSError, SafetensorError, KeyError) as error:
+            raise MethodError(
+                f"{path} cannot be read, or lacks a weight that trains: it holds the weights that "
+                "training started from. Start anew, or resume without pull_back "
+                "(GradLocCallback.from_probes(..., keep=1))."
+            ) from error
+
+    def on_save(self, args, state, control, **kwargs):
+        """Put the starting weights beside each checkpoint's own."""
+        # Gathered on every process: where weights are sharded, all have to take part.
+        whole = {
+            name: start.full_tensor() if hasattr(start, "full_tensor") else start
+            for name, start in self._start.items()
+        }
+        folder = saved_checkpoint(args, state)
+        if state.is_world_process_zero and folder.is_dir():
+            save_file({name: start.cpu() for name, start in whole.items()}, folder / START_FILE)
+
+    def on_train_end(self, args, state, control, model=None, **kwargs):
+        """Go back part of the way."""
+        pull_back(self._weights(model), self._start, self.keep, self.keep_vectors)
+        self._start = {}
+
+    @staticmethod
+    def _weights(model: nn.Module) -> dict[str, nn.Parameter]:
+        """All weights by name, looked up anew each time, since FSDP2 puts others in place.
+
+        What trained may not be told by its flag at the end: blocks that take turns rest then.
+        """
+        model = unwrap(model)
+        reshard(model)
+        return {canonical_name(name): weight for name, weight in model.named_parameters()}
+
+
+@torch.no_grad()
+def pull_back(
+    weights: Mapping[str, Tensor],
+    start: Mapping[str, Tensor],
+    keep: float,
+    keep_vectors: float = 0.0,
+) -> None:
+    """Leave a part of each weight's change, in place and computed in float32.
+
+    Args:
+        weights: Name -> weight, as training left it.
+        start: Name -> the same before training; weights without one stay as they are.
+        keep: Share of the change that stays.
+        keep_vectors: The same of weights with one dimension.
+    """
+    for name, before in start.items():
+        weight = weights[name]
+        share = keep_vectors if weight.dim() == 1 else keep
+        change = weight.float() - before.float()
+        weight.copy_((before.float() + share * change).to(weight.dtype))
+
+
+def check_shares(keep: float, keep_vectors: float) -> None:
+    """Refuse shares out of range.
+
+    Raises:
+        MethodError: One is.
+    """
+    if not 0 < keep <= 1:
+        raise MethodError(f"pull_back: keep must be above 0 and at most 1; found {keep!r}.")
+    if not 0 <= keep_vectors <= 1:
+        raise MethodError(f"pull_back: keep_vectors must lie in [0, 1]; found {keep_vectors!r}.")
+
+
+def _like(saved: Tensor, weight: nn.Parameter) -> Tensor:
+    """A whole tensor on the weight's device, and in parts where the weight is."""
+    saved = saved.to(weight.device, weight.dtype)
+    if not hasattr(weight, "to_local"):
+        return saved
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(saved, weight.device_mesh, weight.placements)
+
+
+@dataclass(frozen=True)
+class PullBack(Method):
+    """Keep a part of what training changed.
+
+    Args:
+        keep: Share of each weight's change that stays. Smaller shares want a higher learning
+            rate.
+        keep_vectors: The same of norm weights and biases.
+    """
+
+    keep: float = 0.5
+    keep_vectors: float = 0.0
+
+    def check(self) -> None:
+        """Refuse shares out of range."""
+        check_shares(self.keep, self.keep_vectors)
+
+    def callbacks(self, setting: Setting) -> list[PullBackCallback]:
+        """The callback that goes back part of the way at the end."""
+        return [PullBackCallback(self.keep, keep_vectors=self.keep_vectors)]

@@ -1,0 +1,289 @@
+"""Stay near the base model's behaviour: a KL penalty on reference text.
+
+Comes in: what the base model predicts on reference texts, recorded before training, or the texts
+to record it on. Goes out: a callback that adds the gradient of ``weight`` x KL(base || model) at
+each step. No copy of the base model is kept while training.
+"""
+
+import functools
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from gradloc.errors import MethodError
+from gradloc.localization.cost import HELD_LENGTH
+from gradloc.models.wrappers import evaluation_mode, unwrap
+from gradloc.training.methods.base import Method, Setting
+from gradloc.training.methods.base_targets import (
+    BaseTargets,
+    base_targets,
+    parts_within_memory,
+    position_logits,
+)
+from gradloc.training.methods.coarse_kl import coarse_kl
+from gradloc.training.methods.extra_loss import ExtraLoss, add_to_gradients, are_sharded
+from gradloc.training.methods.kept_texts import (
+    Source,
+    check_texts,
+    describe_texts,
+    encoded_rows,
+    fact_texts,
+    kept_rows,
+)
+from gradloc.training.methods.stored import digest_of, load_or_compute
+from gradloc.training.trainer_hooks import resumed_checkpoint, saved_checkpoint
+
+TARGETS_FILE = "reference_kl.safetensors"
+
+
+class ReferenceKLCallback(ExtraLoss):
+    """Train on loss + ``weight`` x KL(base || model), in nats per token of reference text.
+
+    The model runs without dropout, as the base did, so the penalty and its gradient are zero (but
+    for rounding) until the weights move. Texts are taken in an order that depends on ``seed`` and
+    the step alone: each is seen once before any is seen again, and a resumed training equals an
+    uninterrupted one. Under DDP and FSDP2 each process takes other texts.
+
+    Args:
+        targets: What the base model predicts, from ``base_targets``; or use ``from_texts``.
+        weight: Factor of the penalty.
+        batch_size: Texts a step, on each process.
+        every: Only at every n-th step, n times as strong.
+        seed: Seed of the order.
+
+    Raises:
+        MethodError: An option is out of range, or DeepSpeed trains.
+
+    Example:
+        >>> penalty = ReferenceKLCallback.from_texts(old_texts)   # doctest: +SKIP
+        >>> Trainer(model, processing_class=tokenizer,   # doctest: +SKIP
+        ...         callbacks=[GradLocCallback(plan), penalty])
+
+    References:
+        Li and Hoiem 2016, arXiv:1606.09282 section 3 (distillation from the model before
+        training keeps what it did). Theirs is on the new data, with a temperature; this is on
+        reference text, without.
+    """
+
+    log_key = "reference_kl_nats"
+    takes_shards = True
+
+    def __init__(
+        self,
+        targets: BaseTargets | None,
+        *,
+        weight: float = 1.0,
+        batch_size: int = 8,
+        every: int = 1,
+        seed: int = 0,
+    ):
+        super().__init__(weight, every)
+        if batch_size < 1:
+            raise MethodError(f"reference_kl: batch_size must be 1 or more; found {batch_size!r}.")
+        self.targets, self.batch_size, self.seed = targets, batch_size, seed
+        self._request: _Request | None = None
+
+    @classmethod
+    def from_texts(
+        cls,
+        texts: Sequence[str] | None = None,
+        *,
+        weight: float = 1.0,
+        batch_size: int = 8,
+        every: int = 1,
+        top_k: int = 64,
+        max_length: int = 128,
+        n_texts: int = 256,
+        seed: int = 0,
+        tokenizer=None,
+    ) -> "ReferenceKLCallback":
+        """Hold the model to what it predicts on texts when training starts.
+
+        The predictions ride with each checkpoint, since a resumed training starts from weights
+        that have moved.
+
+        Args:
+            texts: Text whose behaviour is to be kept. ``None``: the passages on people, places,
+                companies and works that ship with gradloc.
+            weight: As above.
+            batch_size: As above.
+            every: As above.
+            top_k: Tokens kept of each position's distribution; the rest counts as one event. 0:
+                all.
+            max_length: Tokens of a text that count.
+            n_texts: How many texts at most.
+            seed: Which of them, where there are more, and their order.
+            tokenizer: ``None``: the Trainer's ``processing_class``.
+
+        Raises:
+            MethodError: An option is out of range, or there is no text.
+        """
+        if isinstance(texts, str) or (texts is not None and not len(texts)):
+            raise MethodError("ReferenceKLCallback.from_texts takes a list of texts.")
+        check_texts("reference_kl", "reference", n_texts)
+        if texts is None:
+            drawn = fact_texts(n_texts, seed)
+        else:
+            drawn = random.Random(seed).sample(list(texts), min(n_texts, len(texts)))
+        callback = cls(None, weight=weight, batch_size=batch_size, every=every, seed=seed)
+        callback._request = _Request(drawn, top_k, max_length, tokenizer)
+        return callback
+
+    def on_train_begin(self, args, state, control, model=None, processing_class=None, **kwargs):
+        """Note what trains, and record or read the predictions that were asked for."""
+        super().on_train_begin(args, state, control, model=model)
+        if self._request is None:
+            return
+        if state.global_step == 0:
+            self.targets = self._request.record(unwrap(model), processing_class)
+            return
+        path = resumed_checkpoint(args, state) / TARGETS_FILE
+        try:
+            self.targets = BaseTargets.from_tensors(load_file(path))
+        except (OSError, SafetensorError, KeyError) as error:
+            raise MethodError(
+                f"{path} cannot be read: it holds what the base model predicted. Start anew, or "
+                "resume without ReferenceKLCallback (GradLocCallback.from_probes(..., kl=0))."
+            ) from error
+
+    def on_save(self, args, state, control, **kwargs):
+        """Put predictions that were recorded here beside each checkpoint's weights."""
+        folder = saved_checkpoint(args, state)
+        if self._request is not None and state.is_world_process_zero and folder.is_dir():
+            save_file(self.targets.to_tensors(), folder / TARGETS_FILE)
+
+    def add_gradients(
+        self,
+        model: nn.Module,
+        parameters: dict[str, nn.Parameter],
+        turn: int,
+        factor: float,
+        args,
+    ) -> Tensor:
+        """Add the gradient on this turn's texts; see ``ExtraLoss.add_gradients``."""
+        rows = self.targets.rows
+        size = min(self.batch_size, len(rows))
+        first = (turn * args.world_size + args.process_index) * size
+        indices = shuffled(len(rows), first, size, self.seed)
+        trained = list(parameters.values())
+        n_positions = sum(len(rows[index]) - 1 for index in indices)
+        total = torch.zeros((), device=trained[0].device)
+        sharded = are_sharded(parameters)
+        # Processes that share weights have to pass through the model equally often.
+        parts = [indices] if sharded else parts_within_memory(model, rows, indices, len(indices))
+        with evaluation_mode(model), torch.enable_grad():
+            for part in parts:
+                logits = position_logits(model, [rows[index] for index in part])
+                kl = coarse_kl(logits, self.targets.of_rows(part)) / n_positions
+                if sharded:  # FSDP2 averages and divides gradients as they arrive
+                    (kl * factor).backward()
+                else:  # DDP would take an arrival for that of the Trainer's own loss
+                    extras = torch.autograd.grad(kl * factor, trained, allow_unused=True)
+                    add_to_gradients(trained, extras)
+                total += kl.detach()
+        return total
+
+
+def shuffled(n: int, first: int, count: int, seed: int) -> list[int]:
+    """Entries ``first`` to ``first + count`` of one random order of ``range(n)`` after another.
+
+    Example:
+        >>> sorted(shuffled(4, 0, 4, seed=0)) == sorted(shuffled(4, 4, 4, seed=0)) == [0, 1, 2, 3]
+        True
+    """
+    return [_order(n, place // n, seed)[place % n] for place in range(first, first + count)]
+
+
+@functools.lru_cache(maxsize=8)
+def _order(n: int, epoch: int, seed: int) -> list[int]:
+    return random.Random(f"{seed} {epoch}").sample(range(n), n)
+
+
+@dataclass(frozen=True)
+class _Request:
+    """What ``from_texts`` was asked to record."""
+
+    texts: list[str]
+    top_k: int
+    max_length: int
+    tokenizer: Any = None
+
+    def record(self, model: nn.Module, processing_class) -> BaseTargets:
+        """What the model predicts on the texts now."""
+        tokenizer = self.tokenizer or getattr(processing_class, "tokenizer", processing_class)
+        if tokenizer is None:
+            raise MethodError(
+                "ReferenceKLCallback.from_texts needs a tokenizer: its own or the Trainer's "
+                "processing_class."
+            )
+        rows = encoded_rows(tokenizer, self.texts, self.max_length)
+        return base_targets(model, rows, top_k=self.top_k)
+
+
+@dataclass(frozen=True)
+class ReferenceKL(Method):
+    """KL penalty on reference texts, or on texts that the base model writes.
+
+    Args:
+        weight: Factor of the penalty, in nats per token as the loss is.
+        batch_size: Texts a step.
+        source: ``reference``: the setting's reference texts; ``facts``: passages on people and
+            places that ship with gradloc; ``generated``: texts sampled once from the base model;
+            ``continued``: what it makes of a few words of the new documents.
+        n_texts: How many texts at most.
+        top_k: Tokens kept of each position's distribution; the rest counts as one event. 0: all.
+        every: Only at every n-th step, n times as strong.
+    """
+
+    weight: float = 1.0
+    batch_size: int = 8
+    source: Source = "reference"
+    n_texts: int = 256
+    top_k: int = 64
+    every: int = 1
+
+    def check(self) -> None:
+        """Refuse options out of range."""
+        check_texts("reference_kl", self.source, self.n_texts)
+        for name, least in {"batch_size": 1, "top_k": 0, "every": 1}.items():
+            if getattr(self, name) < least:
+                raise MethodError(
+                    f"reference_kl: {name} must be {least} or more; found {getattr(self, name)!r}."
+                )
+        if not self.weight > 0:
+            raise MethodError(f"reference_kl: weight must be above 0; found {self.weight!r}.")
+
+    def held_tokens(self, max_length: int) -> float:
+        """Tokens that a step passes through the model for this, on average, for the cost model."""
+        length = min(HELD_LENGTH, max_length) if self.source == "facts" else max_length
+        return self.batch_size * length / self.every
+
+    def prepare(self, setting: Setting) -> None:
+        """Record what the base model predicts, in the setting's folder."""
+        request = describe_texts(setting, self.source, self.n_texts) | {"top_k": self.top_k}
+
+        def compute() -> dict[str, Tensor]:
+            rows = kept_rows(setting, self.source, self.n_texts)
+            return base_targets(setting.model, rows, top_k=self.top_k).to_tensors()
+
+        digest = digest_of(setting.model, request)
+        load_or_compute(setting.work_dir / TARGETS_FILE, digest, compute)
+
+    def callbacks(self, setting: Setting) -> list[ReferenceKLCallback]:
+        """The penalty, on what ``prepare`` recorded."""
+        targets = BaseTargets.from_tensors(load_file(setting.work_dir / TARGETS_FILE))
+        return [
+            ReferenceKLCallback(
+                targets,
+                weight=self.weight,
+                batch_size=self.batch_size,
+                every=self.every,
+                seed=setting.arguments.seed,
+            )
+        ]
