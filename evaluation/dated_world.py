@@ -37,7 +37,12 @@ from transformers import (
     TrainingArguments,
 )
 
-from gradloc import GradLocCallback, InputShieldCallback, PullBackCallback, ReferenceKLCallback
+from gradloc import (
+    GradLocCallback,
+    InputProjectionCallback,
+    InterpolationCallback,
+    ReferenceKLCallback,
+)
 from gradloc.config.recipe import CorpusConfig, MeasureConfig
 from gradloc.data.batches import collate, pad_token_id, training_rows
 from gradloc.data.corpora import read_corpus
@@ -50,7 +55,7 @@ from gradloc.data.corpora.invented import (
 )
 from gradloc.data.probes import Probe, ProbeSet
 from gradloc.evaluation.matched_uptake import Point, forgetting_ratio
-from gradloc.evaluation.metrics import Estimate, estimate, figure
+from gradloc.evaluation.metrics import BootstrapEstimate, estimate, figure
 from gradloc.evaluation.scoring import score_probes, score_texts
 from gradloc.experiments.analysis.localization import analyse_localization
 from gradloc.experiments.analysis.localization_tables import answer
@@ -72,7 +77,7 @@ PART_RATES = (5e-4, 1e-3, 2e-3)
 
 @dataclass(frozen=True)
 class Protected:
-    """A policy whose steps are shielded, without momentum, and a part of the change kept.
+    """A policy whose steps are projected, without momentum, and a part of the change kept.
 
     Args:
         policy: What chooses the layers.
@@ -91,7 +96,7 @@ PROTECTED = {
     "protected_no_kl": Protected("interference_ratio", 0.0, (5e-3, 1e-2, 3e-2)),
     "protected_all": Protected("all", 1.0, (1e-3, 2e-3, 5e-3)),
 }
-PROTECTION = {"momentum": 0.0, "keep": 0.75, "kl_every": 4}
+PROTECTION = {"momentum": 0.0, "interpolation": 0.75, "kl_every": 4}
 N_RANDOM = 3
 
 
@@ -286,13 +291,13 @@ def callbacks_of(
     Args:
         name: The arm.
         plan: Its plan.
-        others: Old texts to shield and to hold the model to.
+        others: Old texts to projection and to hold the model to.
         update: The texts trained on.
     """
     callbacks: list[TrainerCallback] = [GradLocCallback(plan)]
     if name in PROTECTED:
-        callbacks.append(InputShieldCallback.from_texts(others, update, facts=False))
-        callbacks.append(PullBackCallback(PROTECTION["keep"]))
+        callbacks.append(InputProjectionCallback.from_texts(others, update, facts=False))
+        callbacks.append(InterpolationCallback(PROTECTION["interpolation"]))
         if PROTECTED[name].kl:
             penalty = ReferenceKLCallback.from_texts(
                 others, weight=PROTECTED[name].kl, every=PROTECTION["kl_every"]
@@ -339,7 +344,7 @@ def judged(world: World, model: nn.Module, tokenizer: Any) -> dict[str, list[Pro
 
 def points(
     base: Scores, arms: dict[str, Scores], groups: dict[str, list[Probe]], n_texts: int
-) -> dict[str, dict[str, Estimate]]:
+) -> dict[str, dict[str, BootstrapEstimate]]:
     """Uptake and both kinds of forgetting of every arm, resampled together."""
     asked = [*groups["new"], *groups["updated"]]
 
@@ -437,7 +442,7 @@ def rates_of(name: str) -> tuple[float, ...]:
     return FULL_RATES if name == "all" else PART_RATES
 
 
-def _arm(name: str, found: dict[str, dict[str, Estimate]], scores: Scores) -> dict:
+def _arm(name: str, found: dict[str, dict[str, BootstrapEstimate]], scores: Scores) -> dict:
     """An arm's figures: uptake, forgetting, and their ratio to full training at equal uptake."""
     line = [arm for arm in found if arm.startswith("all ")]
     own = found[name]

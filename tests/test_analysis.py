@@ -11,7 +11,7 @@ from test_report_browser import browser, show  # noqa: F401  (a fixture)
 from gradloc.cli.analyze import analyze, find_record
 from gradloc.errors import GradlocError
 from gradloc.evaluation.metrics.acquisition import fit_decay, mean_retainability
-from gradloc.evaluation.results import ArmResult, EvalResult, Figure
+from gradloc.evaluation.results import ArmResult, EvalResult, MetricValue
 from gradloc.experiments.analysis import analyse_acquisition, analyse_stages
 from gradloc.experiments.analysis.page import save_pictures, write_page
 from gradloc.training.acquisition import RECORD_FILE, AcquisitionRecord
@@ -377,7 +377,7 @@ def make_results(n=5, **more):
     for arm, losses in NLL.items():
         right = [loss < 2.5 for loss in losses[:n]]
         items[arm] = {"nll": losses[:n], "exact": right, **more}
-    figure = Figure(0.0, None, None, 1, "nats", False)
+    figure = MetricValue(0.0, None, None, 1, "nats", False)
     arms = {arm: ArmResult(arm, {}, {}, {"x": figure}) for arm in ARMS}
     return EvalResult("s", "base", {}, arms, {}, items=items)
 

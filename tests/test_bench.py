@@ -28,7 +28,7 @@ from gradloc.models import load_model
 SIZES = dict(k=1, batch_size=2, sequence_length=8, rotations=2, steps=2, memory_repeats=0)
 ARMS = [
     "full", "full_bf16", "top1", "top1_cached", "top1_cached_bf16", "top1_cached_bf16_frozen",
-    "middle1", "middle1_cached", "scattered1", "bottom1", "plan", "plan_cached", "plan_shielded",
+    "middle1", "middle1_cached", "scattered1", "bottom1", "plan", "plan_cached", "plan_projected",
     "lora_r16", "masking", "callback_overhead",
 ]  # fmt: skip
 
@@ -270,7 +270,7 @@ def test_a_process_that_fails_is_an_error_with_its_reason(folder, tmp_path):
         ({"arms": ["topp1"]}, "unknown arm 'topp1'. Did you mean 'top1'?"),
         ({"arms": ["top2"]}, "unknown arm 'top2'. Did you mean 'top1'?"),
         ({"arms": ["ten_mlps"]}, "the model has 4 blocks, and ten MLPs in two groups need 12"),
-        ({"arms": ["ten_mlps_shielded"]}, "the model has 4 blocks, and ten MLPs in two groups"),
+        ({"arms": ["ten_mlps_projected"]}, "the model has 4 blocks, and ten MLPs in two groups"),
         ({"arms": ["plan"]}, "no --plan was given"),
         ({"k": 4}, "no room for 4 trained ones beside frozen ones. Choose --k 3 or less"),
         ({"sequence_length": 65}, "takes 64 at most"),

@@ -27,13 +27,17 @@ from gradloc.errors import (
     PlanMismatchError,
     SelectionError,
 )
-from gradloc.localization.cost import DEFAULT_HELD_TOKENS
+from gradloc.localization.cost import DEFAULT_KL_TOKENS
 from gradloc.models.units import find_units
 from gradloc.training import protection
 from gradloc.training.methods.base_targets import base_targets
-from gradloc.training.methods.input_moments import input_shields, linear_modules, mean_moments
-from gradloc.training.methods.input_shield import InputShieldCallback
-from gradloc.training.methods.pull_back import START_FILE, PullBackCallback
+from gradloc.training.methods.input_covariance import (
+    input_projections,
+    linear_modules,
+    mean_covariance,
+)
+from gradloc.training.methods.input_projection import InputProjectionCallback
+from gradloc.training.methods.interpolation import START_FILE, InterpolationCallback
 from gradloc.training.methods.reference_kl import ReferenceKL, ReferenceKLCallback
 
 CHOSEN = ("model.layers.1.mlp", "model.layers.2.self_attn")
@@ -292,7 +296,7 @@ sys.path.insert(0, {tests!r})
 from test_callback import *
 
 folder, sharded = Path({folder!r}), {sharded}
-trainer = trainer_anywhere(folder, {shielded}, sharded, ddp_backend="gloo",
+trainer = trainer_anywhere(folder, {projected}, sharded, ddp_backend="gloo",
                            per_device_train_batch_size=2, **{settings})
 before = parameters_in(trainer.model)
 trainer.train()
@@ -320,7 +324,7 @@ torch.distributed.destroy_process_group()
 """
 
 
-def trainer_anywhere(folder, shielded, sharded=False, **changes):
+def trainer_anywhere(folder, projected, sharded=False, **changes):
     # The evaluation at the end leaves some of FSDP's modules with whole parameters.
     args = arguments(
         folder / "out", save_strategy="no", eval_strategy="epoch", optim="adamw_torch", **changes
@@ -343,7 +347,7 @@ def trainer_anywhere(folder, shielded, sharded=False, **changes):
         eval_dataset=Rows(8),
         processing_class=tiny_tokenizer(),
         callbacks=[GradLocCallback.from_probes(files[0], reference=files[1]), held]
-        if shielded
+        if projected
         else [GradLocCallback(plan)],
     )
 
@@ -378,9 +382,9 @@ FSDP2 = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("shielded", [False, True])
+@pytest.mark.parametrize("projected", [False, True])
 @pytest.mark.parametrize(("sharded", "settings"), [(False, DDP), (True, FSDP2)])
-def test_two_processes_train_as_one(tmp_path, shielded, sharded, settings):
+def test_two_processes_train_as_one(tmp_path, projected, sharded, settings):
     """DDP without find_unused_parameters and FSDP2, equal to one process on the same batches."""
     folder, single_folder = tmp_path / "two", tmp_path / "one"
     for each in (folder, single_folder):
@@ -391,13 +395,13 @@ def test_two_processes_train_as_one(tmp_path, shielded, sharded, settings):
         TWO_PROCESSES.format(
             tests=str(Path(__file__).parent),
             folder=str(folder),
-            shielded=shielded,
+            projected=projected,
             sharded=sharded,
             settings=settings,
         )
     )
     run_on_two_processes(script)
-    single = trainer_anywhere(single_folder, shielded)
+    single = trainer_anywhere(single_folder, projected)
     single.train()
     together = torch.load(folder / "weights.pt")
     for name, parameter in single.model.named_parameters():
@@ -501,7 +505,7 @@ def test_from_probes_measures_selects_and_freezes(tmp_path):
     assert resumed.profile is None
 
 
-def shielding_trainer(folder, callback, *more, model=None, **changes):
+def projecting_trainer(folder, callback, *more, model=None, **changes):
     probes, reference = write_probes(folder)
     return Trainer(
         model=model or build_model("llama_tied").train(),
@@ -516,12 +520,12 @@ def callbacks_of(trainer, kind):
     return [c for c in trainer.callback_handler.callbacks if isinstance(c, kind)]
 
 
-def test_by_default_steps_are_shielded_and_held_to_facts_and_a_part_is_kept(tmp_path):
+def test_by_default_steps_are_projected_and_held_to_facts_and_a_part_is_kept(tmp_path):
     """The same weights as with the plan, and with protection that is made here, by hand."""
-    trainer = shielding_trainer(tmp_path, None)
+    trainer = projecting_trainer(tmp_path, None)
     trainer.train()
     (callback,) = callbacks_of(trainer, GradLocCallback)
-    assert callback.shield is not None and callback.pull_back.keep == 0.75
+    assert callback.projection is not None and callback.interpolate_to_start.interpolation == 0.75
     assert callback.reference_kl.value > 0
 
     base = build_model("llama_tied")
@@ -540,22 +544,24 @@ def test_by_default_steps_are_shielded_and_held_to_facts_and_a_part_is_kept(tmp_
         [tiny_tokenizer()(text)["input_ids"][:length] for text in facts],
         [row["input_ids"].tolist() for row in Rows()],
     ]
-    shields = input_shields(mean_moments(base, groups, names, 0))
+    projections = input_projections(mean_covariance(base, groups, names, 0))
     rows = [tuple(row) for row in groups[1]]
     held = ReferenceKLCallback(
         base_targets(base, random.Random(0).sample(rows, len(rows))), weight=1.0, every=4
     )
-    plan, shield = GradLocCallback(callback.plan), InputShieldCallback(shields)
-    by_hand = shielding_trainer(tmp_path, plan, shield, held, adam_beta1=0.0)
+    plan, projection = GradLocCallback(callback.plan), InputProjectionCallback(projections)
+    by_hand = projecting_trainer(tmp_path, plan, projection, held, adam_beta1=0.0)
     by_hand.train()
     with torch.no_grad():
         for end, start in zip(by_hand.model.parameters(), base.parameters(), strict=True):
             end.copy_(start if end.dim() == 1 else start + 0.75 * (end - start))
     for name, value in by_hand.model.state_dict().items():
         torch.testing.assert_close(trainer.model.state_dict()[name], value, rtol=1e-4, atol=1e-5)
-    for more in ([held], [shield]):  # the other one left out
+    for more in ([held], [projection]):  # the other one left out
         plan = GradLocCallback(callback.plan)
-        without = shielding_trainer(tmp_path, plan, PullBackCallback(0.75), *more, adam_beta1=0.0)
+        without = projecting_trainer(
+            tmp_path, plan, InterpolationCallback(0.75), *more, adam_beta1=0.0
+        )
         without.train()
         assert not torch.allclose(
             trainer.model.state_dict()[names[0]], without.model.state_dict()[names[0]], atol=1e-4
@@ -575,7 +581,7 @@ def test_by_default_steps_are_shielded_and_held_to_facts_and_a_part_is_kept(tmp_
 def test_the_default_policy_goes_without_momentum(tmp_path, options, arguments, beta):
     probes, reference = write_probes(tmp_path)
     callback = GradLocCallback.from_probes(probes, reference=reference, **options)
-    trainer = shielding_trainer(tmp_path, callback, max_steps=1, **arguments)
+    trainer = projecting_trainer(tmp_path, callback, max_steps=1, **arguments)
     trainer.train()
     trainer.train()
     assert {group["betas"] for group in trainer.optimizer.param_groups} == {(beta, 0.999)}
@@ -585,7 +591,7 @@ def test_adapters_keep_their_momentum(tmp_path):
     adapters = get_peft_model(
         build_model("llama_tied"), LoraConfig(r=2, target_modules=["up_proj", "down_proj"])
     )
-    trainer = shielding_trainer(tmp_path, None, model=adapters, max_steps=1)
+    trainer = projecting_trainer(tmp_path, None, model=adapters, max_steps=1)
     trainer.train()
     assert {group["betas"][0] for group in trainer.optimizer.param_groups} == {0.9}
 
@@ -596,24 +602,24 @@ def test_momentum_is_refused_out_of_range_and_where_the_optimizer_has_none(tmp_p
         GradLocCallback.from_probes(probes, reference=reference, momentum=1.0)
     asked = GradLocCallback.from_probes(probes, reference=reference, momentum=0.0)
     with pytest.raises(MethodError, match="Adam and AdamW; found SGD"):
-        shielding_trainer(tmp_path, asked, max_steps=1, optim="sgd").train()
-    shielding_trainer(tmp_path, None, max_steps=1, optim="sgd").train()
+        projecting_trainer(tmp_path, asked, max_steps=1, optim="sgd").train()
+    projecting_trainer(tmp_path, None, max_steps=1, optim="sgd").train()
 
 
 @pytest.mark.parametrize("restore_states", [False, True])
-def test_a_resumed_training_is_shielded_again(tmp_path, restore_states):
-    shielding_trainer(tmp_path, None).train()
-    trainer = shielding_trainer(
+def test_a_resumed_training_is_projected_again(tmp_path, restore_states):
+    projecting_trainer(tmp_path, None).train()
+    trainer = projecting_trainer(
         tmp_path, None, restore_callback_states_from_checkpoint=restore_states
     )
     trainer.train(resume_from_checkpoint=str(tmp_path / "out" / "checkpoint-2"))
-    shields = callbacks_of(trainer, InputShieldCallback)
-    assert len(shields) == 1 and shields[0].shields
+    projections = callbacks_of(trainer, InputProjectionCallback)
+    assert len(projections) == 1 and projections[0].projections
     start = load_file(tmp_path / "out" / "checkpoint-2" / START_FILE)
     base = dict(build_model("llama_tied").named_parameters())
     assert start and all(torch.equal(value, base[name]) for name, value in start.items())
     trainer.train()
-    for kind in (InputShieldCallback, ReferenceKLCallback, PullBackCallback):
+    for kind in (InputProjectionCallback, ReferenceKLCallback, InterpolationCallback):
         assert len(callbacks_of(trainer, kind)) == 1, "a second train() protects once"
 
 
@@ -633,10 +639,10 @@ def test_what_cannot_be_measured_or_chosen_is_refused_before_any_training(tmp_pa
 
 
 @pytest.mark.parametrize(("rate", "warned"), [(5e-5, True), (4e-3, False)])
-def test_the_trainers_own_rate_is_too_low_for_shielded_steps(tmp_path, caplog, rate, warned):
+def test_the_trainers_own_rate_is_too_low_for_projected_steps(tmp_path, caplog, rate, warned):
     probes, reference = write_probes(tmp_path)
     callback = GradLocCallback.from_probes(probes, reference=reference, kl=0)
-    shielding_trainer(tmp_path, callback, max_steps=1, learning_rate=rate).train()
+    projecting_trainer(tmp_path, callback, max_steps=1, learning_rate=rate).train()
     assert ("twenty to forty times" in caplog.text) is warned
 
 
@@ -645,16 +651,16 @@ def test_protection_is_left_out_where_it_is_not_wanted_or_cannot_act(tmp_path, c
 
     def train(model=None, **options):
         callback = GradLocCallback.from_probes(probes, reference=reference, **options)
-        shielding_trainer(tmp_path, callback, model=model, max_steps=1).train()
-        found = callback.shield, callback.reference_kl, callback.pull_back
+        projecting_trainer(tmp_path, callback, model=model, max_steps=1).train()
+        found = callback.projection, callback.reference_kl, callback.interpolate_to_start
         return tuple(each is not None for each in found)
 
     assert train() == (True, True, True)
     assert train(policy="top_rgn_k", k=2) == (False, False, False)
-    assert train(shield=0) == (False, True, True)
+    assert train(projection=0) == (False, True, True)
     assert train(kl=0) == (True, False, True)
-    assert train(keep=1) == (True, True, False)
-    options = {"policy": "top_rgn_k", "k": 2, "shield": 0.5, "kl": 0.5, "keep": 0.9}
+    assert train(interpolation=1) == (True, True, False)
+    options = {"policy": "top_rgn_k", "k": 2, "projection": 0.5, "kl": 0.5, "interpolation": 0.9}
     assert train(**options) == (True, True, True)
 
     def adapters():
@@ -663,11 +669,11 @@ def test_protection_is_left_out_where_it_is_not_wanted_or_cannot_act(tmp_path, c
 
     assert train(adapters()) == (False, False, False)
     assert train(adapters(), kl=1.0) == (False, True, False)
-    assert "trains without a shield" in caplog.text
+    assert "trains without a projection" in caplog.text
     with pytest.raises(MethodError, match="linear layer"):
-        train(adapters(), shield=1.0)
+        train(adapters(), projection=1.0)
     with pytest.raises(MethodError, match="adapters train"):
-        train(adapters(), keep=0.5)
+        train(adapters(), interpolation=0.5)
 
     def norms_alone():
         model = build_model("llama_tied").train()
@@ -678,17 +684,17 @@ def test_protection_is_left_out_where_it_is_not_wanted_or_cannot_act(tmp_path, c
     # Norms return altogether, so nothing would be left.
     assert train(norms_alone())[2] is False
     with pytest.raises(MethodError, match="nothing but norms and biases trains"):
-        train(norms_alone(), keep=0.5)
+        train(norms_alone(), interpolation=0.5)
     with pytest.raises(MethodError, match="0 or more"):
-        GradLocCallback.from_probes(probes, reference=reference, shield=-1)
+        GradLocCallback.from_probes(probes, reference=reference, projection=-1)
     with pytest.raises(MethodError, match="kl: its weight must be 0 or more"):
         GradLocCallback.from_probes(probes, reference=reference, kl=-1)
-    with pytest.raises(MethodError, match="keep"):
-        GradLocCallback.from_probes(probes, reference=reference, keep=0)
+    with pytest.raises(MethodError, match="interpolation"):
+        GradLocCallback.from_probes(probes, reference=reference, interpolation=0)
 
 
-def test_steps_are_shielded_once_after_a_training_that_was_broken_off(tmp_path):
-    """The optimizer outlives it, and with it the hooks of the shield."""
+def test_steps_are_projected_once_after_a_training_that_was_broken_off(tmp_path):
+    """The optimizer outlives it, and with it the hooks of the projection."""
 
     class Interrupt(TrainerCallback):
         n_hooks = 0
@@ -699,7 +705,7 @@ def test_steps_are_shielded_once_after_a_training_that_was_broken_off(tmp_path):
                 raise KeyboardInterrupt
             assert len(optimizer.optimizer._optimizer_step_post_hooks) == self.n_hooks
 
-    trainer = shielding_trainer(tmp_path, None, Interrupt(), max_steps=2)
+    trainer = projecting_trainer(tmp_path, None, Interrupt(), max_steps=2)
     with pytest.raises(KeyboardInterrupt):
         trainer.train()
     trainer.train()
@@ -709,16 +715,25 @@ def test_protection_that_is_given_takes_the_place_of_the_default_one(tmp_path):
     probes, reference = write_probes(tmp_path)
 
     def train(**options):
-        shield = InputShieldCallback.from_texts(["an old fact is here .", "the new currency"])
-        own = [shield, ReferenceKLCallback.from_texts(["an old fact"]), PullBackCallback(0.9)]
+        projection = InputProjectionCallback.from_texts(
+            ["an old fact is here .", "the new currency"]
+        )
+        own = [
+            projection,
+            ReferenceKLCallback.from_texts(["an old fact"]),
+            InterpolationCallback(0.9),
+        ]
         callback = GradLocCallback.from_probes(probes, reference=reference, **options)
-        trainer = shielding_trainer(tmp_path, callback, *own, max_steps=1)
+        trainer = projecting_trainer(tmp_path, callback, *own, max_steps=1)
         trainer.train()
         return callback, callbacks_of(trainer, tuple(type(each) for each in own)), own
 
     callback, found, own = train()
-    assert callback.shield is callback.reference_kl is callback.pull_back is None and found == own
-    for option in ("shield", "kl", "keep"):
+    assert (
+        callback.projection is callback.reference_kl is callback.interpolate_to_start is None
+        and found == own
+    )
+    for option in ("projection", "kl", "interpolation"):
         with pytest.raises(MethodError, match=f"{option}=..."):
             train(**{option: 0.5})
 
@@ -726,11 +741,13 @@ def test_protection_that_is_given_takes_the_place_of_the_default_one(tmp_path):
 def test_with_a_cache_the_model_is_held_to_facts_all_the_same(tmp_path):
     """The passages pass through the same blocks as the rows that train."""
     probes, reference = write_probes(tmp_path)
-    options = dict(reference=reference, policy="last_third_mlp", shield=1.0, kl=1.0, keep=0.75)
+    options = dict(
+        reference=reference, policy="last_third_mlp", projection=1.0, kl=1.0, interpolation=0.75
+    )
 
     def train(cache=None, **changes):
         callback = GradLocCallback.from_probes(probes, cache=cache, **options | changes)
-        trainer = shielding_trainer(tmp_path, callback, max_steps=12)
+        trainer = projecting_trainer(tmp_path, callback, max_steps=12)
         trainer.train()
         return callback, trainer.model.state_dict()
 
@@ -745,18 +762,18 @@ def test_with_a_cache_the_model_is_held_to_facts_all_the_same(tmp_path):
 @pytest.mark.parametrize(
     ("without", "parts"),
     [
-        ({"shield": 0}, ("optimizer_ratio", "memory_ratio")),
+        ({"projection": 0}, ("optimizer_ratio", "memory_ratio")),
         ({"kl": 0}, ("forward_ratio", "backward_ratio")),
     ],
-    ids=["shield", "kl"],
+    ids=["projection", "kl"],
 )
 def test_a_plan_that_is_protected_is_predicted_to_cost_that(tmp_path, without, parts):
-    """A budget that forgot the shield or the old text would be overrun by every step."""
+    """A budget that forgot the projection or the old text would be overrun by every step."""
     probes, reference = write_probes(tmp_path)
     predicted = []
     for options in ({}, without):
         callback = GradLocCallback.from_probes(probes, reference=reference, **options)
-        shielding_trainer(tmp_path, callback, max_steps=1).train()
+        projecting_trainer(tmp_path, callback, max_steps=1).train()
         predicted.append(callback.plan.predicted)
     for part in parts:
         assert predicted[0][part] > predicted[1][part], part
@@ -765,4 +782,4 @@ def test_a_plan_that_is_protected_is_predicted_to_cost_that(tmp_path, without, p
 def test_the_old_text_that_is_predicted_is_that_which_passes():
     """The cost model cannot import what trains; its counts must not drift from it."""
     default = ReferenceKL(source="facts", every=protection._KL_EVERY)
-    assert default.held_tokens(max_length=128) == DEFAULT_HELD_TOKENS
+    assert default.kl_tokens(max_length=128) == DEFAULT_KL_TOKENS

@@ -78,9 +78,9 @@ def test_a_local_folder_is_not_taken_for_a_hub_id(tmp_path, monkeypatch):
 
 
 def test_methods_are_named_with_their_options(tmp_path):
-    methods = {"input_shield": {}, "replay": {"ratio": 0.5, "source": "reference"}}
+    methods = {"input_projection": {}, "replay": {"ratio": 0.5, "source": "reference"}}
     body = make_card(tmp_path, training=TRAINING | {"methods": methods}).text
-    assert "| Method `input_shield` | as it comes |" in body
+    assert "| Method `input_projection` | as it comes |" in body
     assert "| Method `replay` | ratio: 0.5, source: reference |" in body
 
 

@@ -12,7 +12,7 @@ from transformers.pytorch_utils import Conv1D
 
 from gradloc.errors import GradlocError
 from gradloc.localization.cost import (
-    DEFAULT_HELD_TOKENS,
+    DEFAULT_KL_TOKENS,
     Machine,
     StepSetting,
     added_by,
@@ -22,7 +22,11 @@ from gradloc.localization.cost import (
 )
 from gradloc.models.unit_info import UnitInfo
 from gradloc.models.units import find_units, model_shape
-from gradloc.training.methods.input_moments import input_moments, input_shields, linear_modules
+from gradloc.training.methods.input_covariance import (
+    input_covariance,
+    input_projections,
+    linear_modules,
+)
 
 D, F, KV, N_BLOCKS, VOCAB = 576, 1536, 192, 30, 49_152
 SHAPE = {
@@ -164,11 +168,11 @@ def test_kept_activations_equal_the_tensors_that_autograd_saves(kind, tolerance,
 
 @pytest.mark.parametrize("kind", ["llama_tied", "gpt2", "neox", "qwen"])
 @pytest.mark.parametrize("granularity", ["sublayer", "block"])
-def test_shields_are_as_large_as_those_of_the_models_own_layers(kind, granularity):
+def test_projections_are_as_large_as_those_of_the_models_own_layers(kind, granularity):
     model, _, shape = build(CONFIGS[kind])
     units = find_units(model, granularity)
     machine = Machine(1.0, math.inf, math.inf, math.inf)  # seconds are multiply-adds
-    setting = StepSetting(shielded=True, machine=machine)
+    setting = StepSetting(projected=True, machine=machine)
     work = step_work(tuple(unit.info for unit in units), shape, setting)
     modules = linear_modules(model)
     for index, unit in enumerate(units):
@@ -180,35 +184,39 @@ def test_shields_are_as_large_as_those_of_the_models_own_layers(kind, granularit
         # A unit's norms and biases are few beside its weights, but in a model as small as this.
         near = {"rel": 0.1}
         names = [name for name in unit.parameters if name in modules and unit.info.in_stack]
-        shields = input_shields(input_moments(model.eval(), [range(8)], names)) if names else {}
-        held = 4 * sum(shield.numel() for shield in {id(s): s for s in shields.values()}.values())
-        assert work.shields[index] == pytest.approx(held, **near)
+        projections = (
+            input_projections(input_covariance(model.eval(), [range(8)], names)) if names else {}
+        )
+        held = 4 * sum(
+            projection.numel() for projection in {id(s): s for s in projections.values()}.values()
+        )
+        assert work.projections[index] == pytest.approx(held, **near)
         products = 2 * sum(n_in**2 * n_out for n_in, n_out in sizes)
-        assert work.shield[index] == pytest.approx(products, **near)
+        assert work.projection[index] == pytest.approx(products, **near)
         copied = 4 * sum(n_in * n_out for n_in, n_out in sizes)
         assert work.copied[index] == pytest.approx(copied, **near)
         assert work.start[index] == 4 * sum(p.numel() for p in unit.parameters.values())
     plain = step_work(tuple(unit.info for unit in units), shape, StepSetting())
-    for name in ("shield", "shields", "copied", "start"):
+    for name in ("projection", "projections", "copied", "start"):
         assert not getattr(plain, name).any(), name
 
 
-def test_a_shield_costs_time_and_memory_of_what_it_shields_alone():
+def test_a_projection_costs_time_and_memory_of_what_it_projections_alone():
     def cost(chosen, **setting):
         return predict_cost(UNITS, chosen, SHAPE, StepSetting(label_loss=True, **setting))
 
     mlps = scales(DEFAULT_MLPS, kinds=("mlp",))
-    plain, shielded = cost(mlps), cost(mlps, shielded=True)
+    plain, projected = cost(mlps), cost(mlps, projected=True)
     for name in ("time_ratio", "memory_ratio", "ideal_time_ratio", "optimizer_ratio"):
-        assert shielded[name] > plain[name], name
-    assert shielded["forward_ratio"] == plain["forward_ratio"]
-    # Twice the tokens, half the share: the shield's work is of the step, not of the tokens.
+        assert projected[name] > plain[name], name
+    assert projected["forward_ratio"] == plain["forward_ratio"]
+    # Twice the tokens, half the share: the projection's work is of the step, not of the tokens.
     more = {"batch_size": 16}
-    added = shielded["time_ratio"] - plain["time_ratio"]
-    added_then = cost(mlps, shielded=True, **more)["time_ratio"] - cost(mlps, **more)["time_ratio"]
+    added = projected["time_ratio"] - plain["time_ratio"]
+    added_then = cost(mlps, projected=True, **more)["time_ratio"] - cost(mlps, **more)["time_ratio"]
     assert 0.4 * added < added_then < 0.65 * added
     nothing = {unit.name: float(unit.kind == "norm") for unit in UNITS}
-    assert cost(nothing, shielded=True) == cost(nothing)
+    assert cost(nothing, projected=True) == cost(nothing)
 
 
 def test_old_text_passes_through_the_whole_model_whatever_is_cached():
@@ -220,20 +228,20 @@ def test_old_text_passes_through_the_whole_model_whatever_is_cached():
     held = N_BLOCKS * (a + s_held) + 2 * h + 4 * (a + 2.5 * s_held) + 4 * a
     setting = {"cached": True, "label_loss": True, "labelled_fraction": 0.5}
     for tokens in (98.0, 512.0):
-        found = predict(TOP, **setting, held_tokens=tokens)["ideal_time_ratio"]
+        found = predict(TOP, **setting, kl_tokens=tokens)["ideal_time_ratio"]
         closed = (own + held * tokens / (8 * 128)) / full
         assert found == pytest.approx(closed, abs=1e-4)
     # Whole logits are kept for it where the labels' loss needs none.
-    without, with_it = (predict(TOP, **setting, held_tokens=n) for n in (0.0, 98.0))
+    without, with_it = (predict(TOP, **setting, kl_tokens=n) for n in (0.0, 98.0))
     assert with_it["memory_ratio"] > without["memory_ratio"]
     assert with_it["optimizer_ratio"] == without["optimizer_ratio"]
 
 
 def test_a_protected_step_takes_what_was_measured():
     """The quickstart's default arm on two cores: .83 of full training, .98 with old text."""
-    setting = {"sequence_length": 48, "label_loss": True, "shielded": True}
-    for held_tokens, measured in ((0.0, 0.83), (DEFAULT_HELD_TOKENS, 0.98)):
-        found = predict(DEFAULT_MLPS, kinds=("mlp",), **setting, held_tokens=held_tokens)
+    setting = {"sequence_length": 48, "label_loss": True, "projected": True}
+    for kl_tokens, measured in ((0.0, 0.83), (DEFAULT_KL_TOKENS, 0.98)):
+        found = predict(DEFAULT_MLPS, kinds=("mlp",), **setting, kl_tokens=kl_tokens)
         assert found["time_ratio"] == pytest.approx(measured, abs=0.06)
 
 

@@ -7,12 +7,12 @@ from gradloc.evaluation.matched_uptake import (
     interpolate_forgetting,
     uptake_share,
 )
-from gradloc.evaluation.metrics import Estimate
+from gradloc.evaluation.metrics import BootstrapEstimate
 
 
 def sure(value, n=10, spread=0.0):
     """An estimate whose replicates scatter evenly by +-spread around its value."""
-    return Estimate(value, value + spread * np.linspace(-1, 1, 401), n, 5)
+    return BootstrapEstimate(value, value + spread * np.linspace(-1, 1, 401), n, 5)
 
 
 def point(uptake, forgetting, spread=0.0):

@@ -1,15 +1,15 @@
 import pytest
 
 from gradloc.errors import GradlocError
-from gradloc.evaluation.results import ArmResult, EvalResult, Figure
-from gradloc.evaluation.thresholds import parse_gate, require_baseline
+from gradloc.evaluation.results import ArmResult, EvalResult, MetricValue
+from gradloc.evaluation.thresholds import parse_threshold, require_baseline
 
 
 def result(**losses):
     arms = {
         name: ArmResult(
             checkpoint=name,
-            uptake={"new_nll": Figure(2.0, 1.5, 2.5, 9, "nats", True)},
+            uptake={"new_nll": MetricValue(2.0, 1.5, 2.5, 9, "nats", True)},
             forgetting={"known_facts": figure},
             scores={},
         )
@@ -19,7 +19,7 @@ def result(**losses):
 
 
 def loss(value, low=None, high=None, note=""):
-    return Figure(value, low, high, 9, "fraction", False, note)
+    return MetricValue(value, low, high, 9, "fraction", False, note)
 
 
 @pytest.mark.parametrize(
@@ -35,17 +35,19 @@ def loss(value, low=None, high=None, note=""):
     ],
 )
 def test_conditions_catch_what_they_say(condition, caught):
-    found = parse_gate(condition).caught(result(a=loss(0.02, 0, 0.04), b=loss(0.08, 0.01, 0.2)))
+    found = parse_threshold(condition).caught(
+        result(a=loss(0.02, 0, 0.04), b=loss(0.08, 0.01, 0.2))
+    )
     assert [line.split(":")[0] for line in found] == caught
 
 
 def test_the_line_says_what_was_found():
-    (line,) = parse_gate("forgetting.known_facts > 0.05").caught(result(a=loss(0.08)))
+    (line,) = parse_threshold("forgetting.known_facts > 0.05").caught(result(a=loss(0.08)))
     assert line == "a: forgetting.known_facts is 0.08 fraction, which is > 0.05"
 
 
 def test_a_missing_number_is_caught():
-    gate = parse_gate("forgetting.known_facts > 0.05")
+    gate = parse_threshold("forgetting.known_facts > 0.05")
     (line,) = gate.caught(result(a=loss(None, note="nothing was known")))
     assert "has no number (nothing was known)" in line
 
@@ -62,17 +64,17 @@ def test_a_missing_number_is_caught():
 )
 def test_conditions_that_cannot_be(condition, message):
     with pytest.raises(GradlocError, match="--fail-if") as caught:
-        parse_gate(condition)
+        parse_threshold(condition)
     assert message in str(caught.value)
 
 
 def test_only_scores_can_be_judged_without_a_baseline():
-    require_baseline([parse_gate("scores.known_facts < 0.9")])
+    require_baseline([parse_threshold("scores.known_facts < 0.9")])
     for kind in ("uptake", "forgetting", "versus_full"):
         with pytest.raises(GradlocError, match=f"without --baseline there is no {kind}"):
-            require_baseline([parse_gate(f"{kind}.x > 0")])
+            require_baseline([parse_threshold(f"{kind}.x > 0")])
 
 
 def test_unknown_metrics_name_the_nearest():
     with pytest.raises(GradlocError, match="Did you mean 'forgetting.known_facts'"):
-        parse_gate("forgetting.knwn_facts > 0").caught(result(a=loss(0.1)))
+        parse_threshold("forgetting.knwn_facts > 0").caught(result(a=loss(0.1)))

@@ -561,8 +561,8 @@ def test_arms_of_the_dated_world_are_protected_as_they_say(dated_world):
         options = {"n_steps": 8, "rate": 1e-2, "batch": 2, "seed": 0, "callbacks": callbacks}
         dated_world.train(model, tokenizer, texts, **options)
         ends[name] = {n: (p.detach() - start[n]).norm() for n, p in model.named_parameters()}
-    plain, shielded, held = ends.values()
-    for name, change in shielded.items():
+    plain, projected, held = ends.values()
+    for name, change in projected.items():
         if "norm" in name:
             assert change == 0 < plain[name]
         else:

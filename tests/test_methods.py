@@ -161,7 +161,7 @@ def test_a_streamed_corpus_refuses_methods_that_change_its_rows(prepared, recipe
 
 
 def test_training_time_counts_what_methods_do_before_and_after(prepared, recipe_file, tmp_path):
-    """A shield, or texts that the model writes first, are part of what a method costs."""
+    """A projection, or texts that the model writes first, are part of what a method costs."""
 
     class Slow(Method):
         def callbacks(self, setting):
@@ -189,13 +189,13 @@ def test_training_time_counts_what_methods_do_before_and_after(prepared, recipe_
 
 
 def test_a_method_sees_the_new_texts_of_a_stream(prepared, recipe_file, tmp_path):
-    """It is read ahead; without new texts the default shield could not be made."""
-    methods = "arms.plain.methods={input_shield: {source: new}}"
+    """It is read ahead; without new texts the default projection could not be made."""
+    methods = "arms.plain.methods={input_projection: {source: new}}"
     recipe = load_recipe(recipe_file, ["corpus.streaming=true", methods])
     _, probes, plan = prepared
     folder = train(recipe, plan, arm="plain", out_dir=tmp_path / "x", probes=probes)
     log = read_json(folder / "training.json", "training log")
-    assert log["methods"] == {"input_shield": {"source": "new"}} and log["n_steps"]
+    assert log["methods"] == {"input_projection": {"source": "new"}} and log["n_steps"]
 
 
 def test_a_methods_loss_is_a_mean_over_micro_batches(prepared, recipe_file, tmp_path):
@@ -223,7 +223,10 @@ def test_the_curve_ends_where_the_saved_model_is(prepared, recipe_file, tmp_path
     """What is put in place at the end of training is what its last point tells of."""
     _, probes, plan = prepared
     last = {}
-    for name, methods in {"far": "{}", "back": "{pull_back: {keep: 0.001}}"}.items():
+    for name, methods in {
+        "far": "{}",
+        "back": "{interpolate_to_start: {interpolation: 0.001}}",
+    }.items():
         recipe = load_recipe(
             recipe_file, [f"arms.plain.methods={methods}", "evaluation.n_curve_points=2"]
         )

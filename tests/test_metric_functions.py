@@ -264,7 +264,7 @@ def test_released_selection_by_hand():
         updates.select_released(steps, [3], [0])
 
 
-def test_old_and_new_are_told_apart():
+def test_old_and_new_are_distinguishable():
     found = updates.match_old_and_new("the city of Nusantara", ["Jakarta"], ["Nusantara"])
     assert found == (0.0, 0.0, 0.0, pytest.approx(2 * (1 / 3) / (1 / 3 + 1)))
     assert updates.match_old_and_new("Jakarta", "Jakarta", "Nusantara")[:2] == (1.0, 1.0)

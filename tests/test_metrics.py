@@ -5,12 +5,12 @@ from scipy import stats
 from gradloc.evaluation.metrics import (
     PROBE_METRICS,
     bootstrap_replicates,
+    derive_seed,
     estimate,
     figure,
     interval,
     intervals,
     item_mean,
-    stream,
 )
 
 # ---- items ------------------------------------------------------------------------------------
@@ -141,7 +141,7 @@ def test_differences_are_paired():
 def test_streams_differ_between_sets_and_repeat_between_runs():
     values, names = np.arange(9.0)[None], range(9)
     first, again, other = (
-        bootstrap_replicates(values, names, n_bootstrap=20, seed=stream(0, name))
+        bootstrap_replicates(values, names, n_bootstrap=20, seed=derive_seed(0, name))
         for name in ("probes", "probes", "texts")
     )
     np.testing.assert_array_equal(first, again)

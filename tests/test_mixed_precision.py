@@ -50,7 +50,7 @@ def test_each_part_alone_is_in_bfloat16(parts):
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_parts_are_told_apart_where_the_base_model_is_not_called(part):
+def test_parts_are_distinguishable_where_the_base_model_is_not_called(part):
     model = frozen(build_opt())
     seen = {}
     blocks = model.model.decoder.layers

@@ -235,7 +235,7 @@ def test_label_is_short(name, label):
     assert describe(name) == label
 
 
-def test_loading_is_quiet_and_leaves_progress_bars_as_they_were(saved, capfd):
+def test_loading_is_background_and_leaves_progress_bars_as_they_were(saved, capfd):
     transformers_logging.enable_progress_bar()
     load_model(saved)
     assert transformers_logging.is_progress_bar_enabled()

@@ -223,10 +223,10 @@ def test_a_recipe_trains_parts_in_bfloat16_where_its_arms_have_them(recipe_file)
 
 
 def test_a_plans_predicted_cost_counts_what_its_arms_methods_add(recipe_file):
-    """Old text passes forward and backward; a shield works on the step."""
+    """Old text passes forward and backward; a projection works on the step."""
     arms = {
         "plain": {},
-        "shielded": {"input_shield": {}},
+        "projected": {"input_projection": {}},
         "held": {"reference_kl": {"source": "facts", "every": 2}},
         "held_seldom": {"reference_kl": {"source": "facts", "every": 4}},
     }
@@ -237,8 +237,8 @@ def test_a_plans_predicted_cost_counts_what_its_arms_methods_add(recipe_file):
     recipe = load_recipe(recipe_file, [*overrides, "training.max_steps=1"])
     run(recipe)
     cost = {name: LayerPlan.load(arm_dir(recipe, name) / "plan.json").predicted for name in arms}
-    assert cost["shielded"]["optimizer_ratio"] > cost["plain"]["optimizer_ratio"]
-    assert cost["shielded"]["forward_ratio"] == cost["plain"]["forward_ratio"]
+    assert cost["projected"]["optimizer_ratio"] > cost["plain"]["optimizer_ratio"]
+    assert cost["projected"]["forward_ratio"] == cost["plain"]["forward_ratio"]
     added = [cost[n]["forward_ratio"] - cost["plain"]["forward_ratio"] for n in arms]
     assert added[2] == pytest.approx(2 * added[3], rel=0.01) and added[3] > 0
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from gradloc.errors import RunError
-from gradloc.evaluation.results import ArmResult, EvalResult, Figure
+from gradloc.evaluation.results import ArmResult, EvalResult, MetricValue
 from gradloc.localization.plan import LayerPlan
 from gradloc.localization.profile import GradientProfile
 from gradloc.models.unit_info import UnitInfo
@@ -46,8 +46,8 @@ arms:
 
 def figure(value, half=0.1, unit="nats", better=True, n=96, note=""):
     if value is None:
-        return Figure(None, None, None, n, unit, better, note or "not measured")
-    return Figure(value, value - half, value + half, n, unit, better, note)
+        return MetricValue(None, None, None, n, unit, better, note or "not measured")
+    return MetricValue(value, value - half, value + half, n, unit, better, note)
 
 
 def arm(uptake, general, known, *, policy, lr, seconds, memory, fraction, versus=None, seed=0):
@@ -292,7 +292,7 @@ def test_an_interval_that_includes_one_settles_nothing():
 
 
 def test_an_interval_without_upper_end_settles_nothing():
-    ratio = Figure(0.4, 0.1, None, 64, "ratio", False)
+    ratio = MetricValue(0.4, 0.1, None, 64, "ratio", False)
     verdict = verdict_of(versus_full={"forgetting_ratio_general_text": ratio})
     assert verdict.tone == "unclear" and "0.100 to ∞" in verdict.text
 
@@ -400,12 +400,14 @@ def test_an_arm_says_by_which_methods_it_was_trained():
     results = make_results()
     arms = dict(results.arms)
     arms["interference_ratio"] = replace(
-        arms["interference_ratio"], methods={"input_shield": {}, "replay": {"ratio": 0.5}}
+        arms["interference_ratio"], methods={"input_projection": {}, "replay": {"ratio": 0.5}}
     )
-    shielded = replace(results, arms=arms)
-    _, rows = headline(shielded, arm_styles(shielded, None), None, None)
+    projected = replace(results, arms=arms)
+    _, rows = headline(projected, arm_styles(projected, None), None, None)
     said = {row.arm: row.how for row in rows}
-    assert said["interference_ratio"] == "interference_ratio + input_shield + replay · lr 2.5e-4"
+    assert (
+        said["interference_ratio"] == "interference_ratio + input_projection + replay · lr 2.5e-4"
+    )
     assert said["full_low"] == "all · lr 3e-5"
 
 

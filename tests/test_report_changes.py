@@ -8,7 +8,7 @@ import pytest
 from test_report import Page, figure, make_results
 
 from gradloc.errors import GradlocError, RunError
-from gradloc.evaluation.results import ArmResult, EvalResult, Figure
+from gradloc.evaluation.results import ArmResult, EvalResult, MetricValue
 from gradloc.report import write_report
 from gradloc.report.changes import MAX_ROWS, change_panels, main_losses
 from gradloc.report.forest import axes, state
@@ -275,8 +275,8 @@ def test_perplexities_apart_by_orders_of_magnitude_share_a_logarithmic_axis():
 
 
 def test_a_ratio_without_upper_bound_leaves_room_for_the_values():
-    lost = {"fuar": Figure(1.1, 0.4, None, 99, "ratio", False)}
-    other = {"fuar": Figure(1.6, 0.7, 61.4, 99, "ratio", False)}
+    lost = {"fuar": MetricValue(1.1, 0.4, None, 99, "ratio", False)}
+    other = {"fuar": MetricValue(1.6, 0.7, 61.4, 99, "ratio", False)}
     results = rich_results({"a": ArmResult("m", {}, lost, {}), "b": ArmResult("m", {}, other, {})})
     _, (ratio,) = axes_of(results, "lost")
     first, second = ratio.lines[0].marks
@@ -300,12 +300,12 @@ def test_a_ratio_without_upper_bound_leaves_room_for_the_values():
     ],
 )
 def test_a_change_is_clear_where_its_interval_excludes_zero(low, high, higher, found):
-    assert state(Figure(0.2, low, high, 9, "nats", higher), is_change=True) == found
-    assert state(Figure(0.2, low, high, 9, "nats", higher), is_change=False) == "plain"
+    assert state(MetricValue(0.2, low, high, 9, "nats", higher), is_change=True) == found
+    assert state(MetricValue(0.2, low, high, 9, "nats", higher), is_change=False) == "plain"
 
 
 def test_a_missing_figure_is_a_dash_with_its_reason():
-    lost = {"fuar": Figure(None, None, None, 0, "ratio", False, "nothing was gained")}
+    lost = {"fuar": MetricValue(None, None, None, 0, "ratio", False, "nothing was gained")}
     results = rich_results({"one": ArmResult("m", {}, lost, {}), "two": rich_arm()})
     views = {view.key: view for view in panel_views(results, arm_styles(results, "one"), "one")}
     ratio = next(axis for axis in views["lost"].axes if axis.unit == "ratio")

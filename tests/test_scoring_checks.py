@@ -2,7 +2,7 @@ import pytest
 
 from gradloc.data.probes import Probe
 from gradloc.errors import ProbeError
-from gradloc.evaluation.scoring.checks import told_apart
+from gradloc.evaluation.scoring.checks import distinguishable
 
 PROBES = (
     Probe("good", "invariant", "Grass is", ("green",), candidates=("green", "red")),
@@ -13,9 +13,9 @@ PROBES = (
 )
 
 
-def test_answers_that_cannot_be_told_apart_are_refused_together(character_tokenizer):
+def test_answers_that_cannot_be_distinguishable_are_refused_together(character_tokenizer):
     with pytest.raises(ProbeError) as caught:
-        told_apart(character_tokenizer, PROBES)
+        distinguishable(character_tokenizer, PROBES)
     text = str(caught.value)
     for part in (
         "probe 'twice': 'red' and 'red' are the same tokens",
@@ -30,6 +30,6 @@ def test_answers_that_cannot_be_told_apart_are_refused_together(character_tokeni
 
 
 def test_they_can_be_left_out_or_kept(character_tokenizer):
-    left = told_apart(character_tokenizer, PROBES, "leave_out")
+    left = distinguishable(character_tokenizer, PROBES, "leave_out")
     assert [probe.id for probe in left] == ["good"]
-    assert told_apart(character_tokenizer, PROBES, "keep") == PROBES
+    assert distinguishable(character_tokenizer, PROBES, "keep") == PROBES

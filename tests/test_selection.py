@@ -232,14 +232,14 @@ SETTINGS = {
     "plain": StepSetting(sequence_length=16, batch_size=2),
     "cached": StepSetting(sequence_length=16, batch_size=2, cached=True, label_loss=True),
     "much memory": StepSetting(sequence_length=128, batch_size=8),
-    "shielded": StepSetting(sequence_length=16, batch_size=2, shielded=True, label_loss=True),
-    "shielded and held": StepSetting(
+    "projected": StepSetting(sequence_length=16, batch_size=2, projected=True, label_loss=True),
+    "projected and held": StepSetting(
         sequence_length=128,
         batch_size=2,
         cached=True,
         label_loss=True,
-        shielded=True,
-        held_tokens=98.0,
+        projected=True,
+        kl_tokens=98.0,
     ),
 }
 

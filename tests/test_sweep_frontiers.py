@@ -8,7 +8,7 @@ from sweep_records import AXIS, CONSTANTS, RATES, UPTAKES, make_record
 
 from gradloc.errors import GradlocError
 from gradloc.evaluation.matched_uptake import Point, interpolate_forgetting
-from gradloc.evaluation.metrics import Estimate
+from gradloc.evaluation.metrics import BootstrapEstimate
 from gradloc.experiments.sweep.curves import make_curve, mean_forgetting, uptake_within
 from gradloc.experiments.sweep.frontiers import find_frontier, frontier_figures
 from gradloc.experiments.sweep.quantities import at_uptake
@@ -112,7 +112,7 @@ def test_mean_forgetting_is_the_area_over_its_width():
 
 
 def sure(value):
-    return Estimate(value, np.full(3, value), 9, 9)
+    return BootstrapEstimate(value, np.full(3, value), 9, 9)
 
 
 def test_a_curve_ends_at_its_rate_of_largest_uptake():
@@ -184,7 +184,7 @@ def test_arms_and_rates_are_paired():
 def test_half_the_forgetting_is_found_in_about_95_of_100_sweeps():
     """Coverage: the true ratio is .5, and an arm like the line is told apart about as promised."""
     share, n_sweeps = 0.75, 100
-    covered = told_apart = 0
+    covered = distinguishable = 0
     for draw in range(n_sweeps):
         arms = ("full", "half", "alike")
         UPTAKES["alike"], CONSTANTS["alike"] = UPTAKES["full"], CONSTANTS["full"]
@@ -204,9 +204,9 @@ def test_half_the_forgetting_is_found_in_about_95_of_100_sweeps():
         ratio = at_uptake(curves["half"], line, share, "nats/token", "full").ratio
         covered += ratio.low <= 0.5 <= ratio.high
         alike = at_uptake(curves["alike"], line, share, "nats/token", "full").difference
-        told_apart += not alike.low <= 0 <= alike.high
+        distinguishable += not alike.low <= 0 <= alike.high
     assert 0.9 <= covered / n_sweeps <= 1.0
-    assert told_apart / n_sweeps <= 0.1
+    assert distinguishable / n_sweeps <= 0.1
 
 
 # Quantities, from noiseless sweeps with known curves

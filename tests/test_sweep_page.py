@@ -12,7 +12,7 @@ from test_report_browser import count, rgb, show, style_of
 
 from gradloc.errors import GradlocError
 from gradloc.experiments.sweep.frontiers import find_frontier
-from gradloc.experiments.sweep.looks import N_STRONG, arm_looks, is_quiet, strong_arms
+from gradloc.experiments.sweep.looks import N_STRONG, arm_looks, is_background, strong_arms
 from gradloc.experiments.sweep.page import render, write_frontier
 from gradloc.experiments.sweep.page_tables import (
     cell_rows,
@@ -118,7 +118,7 @@ def test_line_controls_and_strong_arms_have_their_looks(frontier):
     looks = arm_looks(frontier)
     assert next(iter(looks)) == "full" and looks["full"].is_reference
     assert looks["full"].color == "var(--reference)"
-    assert [name for name, look in looks.items() if is_quiet(look)] == ["chance"]
+    assert [name for name, look in looks.items() if is_background(look)] == ["chance"]
     strong = [looks[name] for name in strong_arms(frontier)]
     assert len({look.color for look in strong}) == len({look.shape for look in strong}) == 3
 
@@ -134,16 +134,16 @@ def test_only_the_arms_with_the_lowest_ratios_get_a_color(monkeypatch):
     )
     assert strong_arms(found) == names[2:]
     looks = arm_looks(found)
-    assert [name for name in names if is_quiet(looks[name])] == names[:2]
+    assert [name for name in names if is_background(looks[name])] == names[:2]
 
 
 def test_a_control_with_a_method_is_no_control(monkeypatch):
     monkeypatch.setitem(POLICIES, "half", "random_k")
     plain = make_record(arms=("full", "half"), noise=0.0, seeds=(0,), losses=LOSSES)
-    assert is_quiet(arm_looks(find_frontier(plain, n_bootstrap=N))["half"])
+    assert is_background(arm_looks(find_frontier(plain, n_bootstrap=N))["half"])
     cells = tuple(replace(cell, methods={"replay": {"ratio": 0.5}}) for cell in plain.cells)
     found = find_frontier(replace(plain, cells=cells), n_bootstrap=N)
-    assert not is_quiet(arm_looks(found)["half"])
+    assert not is_background(arm_looks(found)["half"])
 
 
 # Pictures

@@ -310,12 +310,12 @@ def _frontier_tables(name: str) -> str:
     return "\n\n".join(parts)
 
 
-def stored_shields() -> str:
-    """Every run of the stored look at the shield: uptake, and forgetting / the line's there."""
+def stored_projections() -> str:
+    """Every run of the stored look at the projection: uptake, and forgetting / the line's there."""
     from gradloc.experiments.sweep.frontiers import find_frontier
     from gradloc.report.formatting import learning_rate, metric_label, number
 
-    frontier = find_frontier(STORED / "frontier-shields.json")
+    frontier = find_frontier(STORED / "frontier-projections.json")
     (corpus,) = frontier.corpora.values()
     losses = list(corpus.arms[frontier.line].forgetting)
     head = ("arm", "learning rate", "uptake, nats", *(metric_label(loss) for loss in losses))
@@ -473,7 +473,7 @@ GENERATORS: dict[str, Callable[[], str]] = {
         stored_results,
         stored_frontier,
         stored_edits,
-        stored_shields,
+        stored_projections,
         stored_stream,
         training_arguments,
         errors,

@@ -22,7 +22,7 @@ QUICK_ROTATIONS = 3
     help="Arms to compare, with commas between; `full` is always there. Names: full, full_bf16, "
     "top4, middle4, scattered4, bottom4 (whole blocks, as many as --k says), top4_cached, "
     "top4_cached_bf16, top4_cached_bf16_frozen (prefix and head alone), middle4_cached, ten_mlps, "
-    "ten_mlps_shielded, plan, plan_cached, plan_shielded (these with --plan), lora_r16, masking, "
+    "ten_mlps_projected, plan, plan_cached, plan_projected (these with --plan), lora_r16, masking, "
     "lisa (with ms-swift), badam (with badam), callback_overhead. Default: all that can "
     "run but middle4_cached and callback_overhead, and those in bfloat16 where the "
     "processor has no instructions for it.",

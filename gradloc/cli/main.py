@@ -346,9 +346,9 @@ def evaluate(
     refuse_overwrite(out, force, "scores of single items are kept and reused")
     from gradloc.cli.terminal import result_table
     from gradloc.evaluation.evaluate import evaluate as evaluate_checkpoints
-    from gradloc.evaluation.thresholds import parse_gate, require_baseline
+    from gradloc.evaluation.thresholds import parse_threshold, require_baseline
 
-    gates = [parse_gate(condition) for condition in conditions]
+    gates = [parse_threshold(condition) for condition in conditions]
     if baseline is None:
         require_baseline(gates)
     result = evaluate_checkpoints(

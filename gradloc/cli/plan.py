@@ -58,14 +58,14 @@ _TYPES = click.Choice(["float32", "bfloat16", "float16"])
     help="Positions with a label, of all; the rest is padding and prompts.",
 )
 @click.option(
-    "--shielded",
+    "--projected",
     is_flag=True,
-    help="Steps are shielded and the start is held.",
+    help="Steps are projected and the start is held.",
 )
 @click.option(
     "--protected",
     is_flag=True,
-    help="As from_probes trains by default: --shielded, and every fourth step holds the model to "
+    help="As from_probes trains by default: --projected, and every fourth step holds the model to "
     "its base on eight short passages.",
 )
 @click.option(
@@ -95,7 +95,7 @@ def plan(
       gradloc plan profile.json --memory-budget 0.3 --calibrate
       gradloc plan smollm2-135m-instruct --policy top_k -o k=6
     """
-    from gradloc.localization.cost import DEFAULT_HELD_TOKENS, StepSetting, calibrate
+    from gradloc.localization.cost import DEFAULT_KL_TOKENS, StepSetting, calibrate
     from gradloc.localization.plan import LayerPlan
     from gradloc.localization.planning.candidates import plan_candidates
     from gradloc.localization.planning.table import planning_tables
@@ -108,7 +108,7 @@ def plan(
     given = LayerPlan.load(plan_path) if plan_path is not None else None
     profile, policy = _read(source, policy, limits, given)
     if step.pop("protected"):
-        step |= {"shielded": True, "held_tokens": DEFAULT_HELD_TOKENS}
+        step |= {"projected": True, "kl_tokens": DEFAULT_KL_TOKENS}
     setting = StepSetting(**step, label_loss=not own_loss)
     if measure_rates:
         rates = calibrate(profile.shape, n_tokens=setting.n_tokens, dtype=setting.dtype)

@@ -11,7 +11,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from gradloc.evaluation.results import ArmResult, EvalResult, Figure
+from gradloc.evaluation.results import ArmResult, EvalResult, MetricValue
 from gradloc.localization.plan import LayerPlan
 from gradloc.localization.profile import GradientProfile
 from gradloc.models.unit_info import UnitInfo
@@ -124,7 +124,7 @@ def _caption(result: EvalResult, columns: list[tuple[str, str]]) -> list[str]:
     return lines
 
 
-def figure_text(figure: Figure | None) -> str:
+def figure_text(figure: MetricValue | None) -> str:
     """A figure as ``value [low, high]``, or a dash."""
     if figure is None or figure.value is None:
         return "–"
@@ -157,7 +157,7 @@ def _headline(result: EvalResult) -> list[tuple[str, str]]:
     return [("scores", name) for name in names[:7]]
 
 
-def _figure(figure: Figure | None) -> Text:
+def _figure(figure: MetricValue | None) -> Text:
     head, _, tail = figure_text(figure).partition(" [")
     return Text.assemble((head, "bold"), (f"\n[{tail}" if tail else "", "dim"))
 

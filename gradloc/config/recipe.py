@@ -276,7 +276,7 @@ class Recipe:
         injection: Facts to inject into ordinary text; off unless it asks for some.
         arms: Name -> arm. The first is the main one: its plan is ``plan.json`` and its weights
             are ``checkpoint/``. Arms with policy ``all`` and no method are the line to compare
-            with. None given: one, ``protected``, layers by interference ratio, steps shielded and
+            with. None given: one, ``protected``, layers by interference ratio, steps projected and
             held to known facts, no momentum, three quarters of the change kept.
         environment: Written by gradloc into the recipe of a run: versions of Python and the
             libraries, git revision. Two recipes that differ in it alone are equal.
@@ -298,9 +298,9 @@ class Recipe:
         default_factory=lambda: {
             "protected": ArmConfig(
                 methods={
-                    "input_shield": {},
+                    "input_projection": {},
                     "reference_kl": {"source": "facts", "every": 4},
-                    "pull_back": {"keep": 0.75},
+                    "interpolate_to_start": {"interpolation": 0.75},
                 },
                 training={"adam_beta1": 0.0},
             )

@@ -1,7 +1,7 @@
 """The metrics of a suite: which items, read how, for every checkpoint at once.
 
 Comes in: ``CheckpointScores`` of all systems (the baseline and the arms) on the same items. Goes
-out: ``Measure``, one for each named metric. It compares no arms (``gradloc.evaluation.compare``
+out: ``Metric``, one for each named metric. It compares no arms (``gradloc.evaluation.compare``
 does).
 """
 
@@ -18,14 +18,14 @@ from gradloc.data.probes import DEPTHS, Probe
 from gradloc.errors import GradlocError
 from gradloc.evaluation.metrics import (
     PROBE_METRICS,
-    Estimate,
+    BootstrapEstimate,
     ProbeMetric,
+    derive_seed,
     estimate,
     figure,
-    stream,
 )
 from gradloc.evaluation.metrics.editing import case_weights
-from gradloc.evaluation.results import Figure
+from gradloc.evaluation.results import MetricValue
 from gradloc.utils.io import read_json, write_json
 
 LEARNED_GROUPS = ("new", "updated")
@@ -92,7 +92,7 @@ class CheckpointScores:
 
 
 @dataclass(frozen=True)
-class Measure:
+class Metric:
     """One metric of all systems.
 
     Args:
@@ -106,21 +106,21 @@ class Measure:
     kind: str
     unit: str
     higher_is_better: bool
-    estimates: dict[str, Estimate]
+    estimates: dict[str, BootstrapEstimate]
     note: str = ""
 
-    def score(self, system: str) -> Figure:
+    def score(self, system: str) -> MetricValue:
         """The system's own value."""
         return figure(self.estimates[system], self.unit, self.higher_is_better, self.note)
 
-    def change(self, arm: str) -> Estimate:
+    def change(self, arm: str) -> BootstrapEstimate:
         """Gain over the baseline for uptake, loss for forgetting."""
         before, after = self.estimates[BASELINE], self.estimates[arm]
         rising = after.minus(before)
         falling = before.minus(after)
         return rising if (self.kind == "uptake") == self.higher_is_better else falling
 
-    def change_figure(self, arm: str) -> Figure:
+    def change_figure(self, arm: str) -> MetricValue:
         """The change as a figure."""
         return figure(self.change(arm), self.unit, self.kind == "uptake", self.note)
 
@@ -175,10 +175,10 @@ def probe_measures(
     probes: Sequence[Probe],
     systems: Mapping[str, CheckpointScores],
     settings: dict,
-) -> dict[str, Measure]:
+) -> dict[str, Metric]:
     """Every metric of every group; those that apply to none of its probes are left out."""
     columns = {name: _with_answers(scores, probes) for name, scores in systems.items()}
-    found: dict[str, Measure] = {}
+    found: dict[str, Metric] = {}
     for group in groups:
         for name in group.metrics:
             metric = PROBE_METRICS[name]
@@ -208,7 +208,7 @@ def item_values(
 
 def general_text_measures(
     systems: Mapping[str, CheckpointScores], settings: dict
-) -> dict[str, Measure]:
+) -> dict[str, Metric]:
     """Nats per token and bits per byte of general text, over all domains and in each."""
     first = next(iter(systems.values()))
     sets = {"general_text": list(first.texts)}
@@ -231,10 +231,10 @@ def general_text_measures(
                 range(len(sizes)),
                 weights=sizes,
                 n_bootstrap=settings["n_bootstrap"],
-                seed=stream(settings["seed"], set_name),
+                seed=derive_seed(settings["seed"], set_name),
             )
             pairs = dict(zip(systems, estimates, strict=True))
-            found[set_name + suffix] = Measure("forgetting", unit, False, pairs)
+            found[set_name + suffix] = Metric("forgetting", unit, False, pairs)
     return found
 
 
@@ -282,7 +282,7 @@ def _measure(
     probes: Sequence[Probe],
     systems: list[str],
     settings: dict,
-) -> Measure | None:
+) -> Metric | None:
     # NaN in every system: the metric does not apply to the probe. NaN in one: it diverged.
     applies = ~np.isnan(values).all(axis=0)
     if not applies.any():
@@ -293,7 +293,7 @@ def _measure(
         [(p.entity, "") if p.entity else ("", p.id) for p in chosen],
         weights=_weights(metric, chosen),
         n_bootstrap=settings["n_bootstrap"],
-        seed=stream(settings["seed"], group.name),
+        seed=derive_seed(settings["seed"], group.name),
     )
     if metric.perplexity:
         estimates = tuple(
@@ -301,7 +301,7 @@ def _measure(
             for found in estimates
         )
     is_loss = metric.retention or all(probe.group == "invariant" for probe in chosen)
-    return Measure(
+    return Metric(
         "forgetting" if is_loss else "uptake",
         metric.unit,
         metric.higher_is_better,

@@ -16,7 +16,7 @@ from gradloc.errors import GradlocError
 from gradloc.evaluation.aggregate import (
     BASELINE,
     CheckpointScores,
-    Measure,
+    Metric,
     general_text_measures,
     probe_groups,
     probe_measures,
@@ -25,7 +25,7 @@ from gradloc.evaluation.harness_measures import harness_measures
 from gradloc.evaluation.matched_uptake import Point, forgetting_ratio, uptake_share
 from gradloc.evaluation.metrics import interval
 from gradloc.evaluation.metrics.fuar import fuar
-from gradloc.evaluation.results import ArmResult, EvalResult, Figure
+from gradloc.evaluation.results import ArmResult, EvalResult, MetricValue
 from gradloc.evaluation.suites import Suite, is_known_fact
 from gradloc.models.checkpoints import series_and_step
 from gradloc.utils.environment import current_environment
@@ -107,7 +107,7 @@ def summarize(
     measures = _measures(suite, systems)
     results = {}
     for name in arms:
-        changes: dict[str, dict[str, Figure]] = {"uptake": {}, "forgetting": {}}
+        changes: dict[str, dict[str, MetricValue]] = {"uptake": {}, "forgetting": {}}
         if baseline is not None:
             for key, measure in measures.items():
                 changes[measure.kind][key] = measure.change_figure(name)
@@ -136,7 +136,7 @@ def summarize(
     )
 
 
-def _measures(suite: Suite, systems: Mapping[str, CheckpointScores]) -> dict[str, Measure]:
+def _measures(suite: Suite, systems: Mapping[str, CheckpointScores]) -> dict[str, Metric]:
     settings = {"n_bootstrap": suite.n_bootstrap, "seed": suite.seed}
     screened = suite.n_invariant_candidates is not None
     groups = probe_groups(suite.probes, suite.metrics_of, screened)
@@ -148,8 +148,8 @@ def _measures(suite: Suite, systems: Mapping[str, CheckpointScores]) -> dict[str
 
 
 def _versus_full(
-    measures: Mapping[str, Measure], arm: str, reference_arms: Sequence[str]
-) -> dict[str, Figure]:
+    measures: Mapping[str, Metric], arm: str, reference_arms: Sequence[str]
+) -> dict[str, MetricValue]:
     uptakes = [key for key, measure in measures.items() if measure.kind == "uptake"]
     likelihoods = [key for key in uptakes if key.endswith("_nll")]
     axis = UPTAKE_AXIS if UPTAKE_AXIS in uptakes else next(iter(likelihoods), None)
@@ -166,7 +166,7 @@ def _versus_full(
     return found
 
 
-def forgetting_per_gain(measures: Mapping[str, Measure], arm: str) -> Figure | None:
+def forgetting_per_gain(measures: Mapping[str, Metric], arm: str) -> MetricValue | None:
     """FUAR of one stage: known facts lost for each new or updated fact gained.
 
     From what models write where the suite has that (``exact_match``, as in CKL), else from
@@ -196,12 +196,12 @@ def forgetting_per_gain(measures: Mapping[str, Measure], arm: str) -> Figure | N
     how = "what the model writes" if metric == "exact_match" else "greedy decoding, token for token"
     note = f"counted by {how}"
     if value is None:
-        return Figure(None, None, None, n, "ratio", False, f"{note}; nothing was gained")
+        return MetricValue(None, None, None, n, "ratio", False, f"{note}; nothing was gained")
     low, high = interval([np.inf if x is None else x for x in replicates])
-    return Figure(value, low, high, n, "ratio", False, note)
+    return MetricValue(value, low, high, n, "ratio", False, note)
 
 
-def _pooled(measures: Mapping[str, Measure], group: str, metric: str) -> Measure | None:
+def _pooled(measures: Mapping[str, Metric], group: str, metric: str) -> Metric | None:
     """A metric over all depths of a group, which at a single depth is that depth's."""
     at_depths = [measures.get(f"{group}_{depth}_{metric}") for depth in DEPTHS]
     return measures.get(f"{group}_{metric}") or next(filter(None, at_depths), None)

@@ -26,7 +26,7 @@ from gradloc.evaluation.requests import READINGS
 from gradloc.evaluation.results import EvalResult
 from gradloc.evaluation.score_log import ScoreLog
 from gradloc.evaluation.scoring import score_texts
-from gradloc.evaluation.scoring.checks import told_apart
+from gradloc.evaluation.scoring.checks import distinguishable
 from gradloc.evaluation.suites import Suite, load_suite, recipe_suite
 from gradloc.models import describe, fingerprint, load_model, load_tokenizer, same_tokenizer
 from gradloc.models.checkpoints import saved_checkpoints
@@ -96,7 +96,7 @@ def evaluate(
     suite = suite if isinstance(suite, Suite) else load_suite(suite)
     arms = _named(checkpoint)
     tokenizers = _tokenizers([*([] if baseline is None else [baseline]), *arms.values()])
-    suite = replace(suite, probes=told_apart(tokenizers[0], suite.probes, suite.ambiguous))
+    suite = replace(suite, probes=distinguishable(tokenizers[0], suite.probes, suite.ambiguous))
     ask = functools.partial(
         _score,
         dtype=dtype,

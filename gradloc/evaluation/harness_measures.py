@@ -1,6 +1,6 @@
 """Measures of lm-evaluation-harness's tasks, beside those of a suite.
 
-Comes in: ``CheckpointScores`` of all systems. Goes out: ``Measure``, one for each metric of each
+Comes in: ``CheckpointScores`` of all systems. Goes out: ``Metric``, one for each metric of each
 task, under ``lm_eval_<task>_<metric>``. It runs no task (``gradloc.evaluation.lm_eval`` does).
 """
 
@@ -9,14 +9,14 @@ from collections.abc import Mapping
 import numpy as np
 
 from gradloc.errors import GradlocError
-from gradloc.evaluation.aggregate import CheckpointScores, Measure
+from gradloc.evaluation.aggregate import CheckpointScores, Metric
 from gradloc.evaluation.lm_eval.scores import TaskMetric, TaskScores
-from gradloc.evaluation.metrics import Estimate, estimate, stream
+from gradloc.evaluation.metrics import BootstrapEstimate, derive_seed, estimate
 
 _FROM_ERRORS = "interval from the harness's standard errors, not paired"
 
 
-def harness_measures(systems: Mapping[str, CheckpointScores], settings: dict) -> dict[str, Measure]:
+def harness_measures(systems: Mapping[str, CheckpointScores], settings: dict) -> dict[str, Metric]:
     """Every metric that states its direction, as what must not be lost.
 
     Where the harness gives a value for each document, intervals are those of a paired bootstrap
@@ -29,7 +29,7 @@ def harness_measures(systems: Mapping[str, CheckpointScores], settings: dict) ->
         name: {task: TaskScores.from_dict(data) for task, data in scores.tasks.items()}
         for name, scores in systems.items()
     }
-    found: dict[str, Measure] = {}
+    found: dict[str, Metric] = {}
     for task, first in next(iter(tasks.values())).items():
         own = {name: scores.get(task) for name, scores in tasks.items()}
         for name, scores in own.items():
@@ -46,14 +46,14 @@ def harness_measures(systems: Mapping[str, CheckpointScores], settings: dict) ->
             key = f"lm_eval_{task}_{metric}"
             estimates, note = _estimates(columns, first, key, settings)
             pairs = dict(zip(systems, estimates, strict=True))
-            found[key] = Measure("forgetting", shape.unit, shape.higher_is_better, pairs, note)
+            found[key] = Metric("forgetting", shape.unit, shape.higher_is_better, pairs, note)
     return found
 
 
 def _estimates(
     columns: Mapping[str, TaskMetric], task: TaskScores, key: str, settings: dict
-) -> tuple[tuple[Estimate, ...], str]:
-    seed, n_bootstrap = stream(settings["seed"], key), settings["n_bootstrap"]
+) -> tuple[tuple[BootstrapEstimate, ...], str]:
+    seed, n_bootstrap = derive_seed(settings["seed"], key), settings["n_bootstrap"]
     if all(column.values is not None for column in columns.values()):
         rows = [
             [np.nan if value is None else value for value in column.values]
@@ -72,6 +72,6 @@ def _estimates(
     # Draws of its own for each system: what the systems share is not known here.
     draws = np.random.default_rng(seed).normal(size=(len(columns), n_bootstrap))
     return tuple(
-        Estimate(column.value, column.value + (column.stderr or 0) * row, task.n, task.n)
+        BootstrapEstimate(column.value, column.value + (column.stderr or 0) * row, task.n, task.n)
         for column, row in zip(columns.values(), draws, strict=True)
     ), _FROM_ERRORS

@@ -13,15 +13,15 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from gradloc.evaluation.metrics import Estimate, figure, interval
-from gradloc.evaluation.results import Figure
+from gradloc.evaluation.metrics import BootstrapEstimate, figure, interval
+from gradloc.evaluation.results import MetricValue
 
 
 class Point(NamedTuple):
     """A model in the uptake-forgetting picture, measured against the base at (0, 0)."""
 
-    uptake: Estimate
-    forgetting: Estimate
+    uptake: BootstrapEstimate
+    forgetting: BootstrapEstimate
 
 
 def interpolate_forgetting(uptakes: ArrayLike, forgettings: ArrayLike, at: ArrayLike) -> np.ndarray:
@@ -79,7 +79,7 @@ def line_through_base(
     return np.take_along_axis(x, order, axis=0), np.take_along_axis(y, order, axis=0)
 
 
-def uptake_share(arm: Estimate, references: Sequence[Estimate]) -> Figure:
+def uptake_share(arm: BootstrapEstimate, references: Sequence[BootstrapEstimate]) -> MetricValue:
     """The arm's uptake / that of the reference that takes up most.
 
     Which reference that is, is decided once, from all items: the interval is that of a ratio of
@@ -96,7 +96,7 @@ def uptake_share(arm: Estimate, references: Sequence[Estimate]) -> Figure:
     return _ratio_figure(arm, best, higher_is_better=True)
 
 
-def forgetting_ratio(arm: Point, line: Sequence[Point]) -> Figure:
+def forgetting_ratio(arm: Point, line: Sequence[Point]) -> MetricValue:
     """The arm's forgetting / that of full training at the same uptake; below 1 is better.
 
     Compared at equal uptake because whatever trains less also forgets less. There is a value
@@ -116,7 +116,8 @@ def forgetting_ratio(arm: Point, line: Sequence[Point]) -> Figure:
 
     Example:
         >>> def point(uptake, forgetting):
-        ...     return Point(*(Estimate(x, np.full(9, x), 10, 10) for x in (uptake, forgetting)))
+        ...     return Point(*(BootstrapEstimate(x, np.full(9, x), 10, 10) for x in (uptake,
+        forgetting)))
         >>> forgetting_ratio(point(3.0, 0.125), [point(2.0, 0.25), point(4.0, 0.75)]).value
         0.25
     """
@@ -151,7 +152,7 @@ def forgetting_ratio(arm: Point, line: Sequence[Point]) -> Figure:
     uptakes = np.stack([point.uptake.replicates for point in line])
     forgettings = np.stack([point.forgetting.replicates for point in line])
     ends = np.maximum(uptakes.max(axis=0), 0)
-    reference = Estimate(
+    reference = BootstrapEstimate(
         value,
         interpolate_forgetting(uptakes, forgettings, np.clip(arm.uptake.replicates, 0, ends)),
         n,
@@ -171,7 +172,9 @@ def forgetting_ratio(arm: Point, line: Sequence[Point]) -> Figure:
     return _ratio_figure(arm.forgetting, reference, higher_is_better=False, note="; ".join(notes))
 
 
-def _ratio_figure(top: Estimate, bottom: Estimate, higher_is_better: bool, note="") -> Figure:
+def _ratio_figure(
+    top: BootstrapEstimate, bottom: BootstrapEstimate, higher_is_better: bool, note=""
+) -> MetricValue:
     positive = bottom.replicates > 0
     with np.errstate(divide="ignore", invalid="ignore"):
         replicates = np.where(
@@ -185,8 +188,8 @@ def _ratio_figure(top: Estimate, bottom: Estimate, higher_is_better: bool, note=
     return figure(ratio, "ratio", higher_is_better, note)
 
 
-def _undefined(n: int, higher_is_better: bool, note: str) -> Figure:
-    return Figure(None, None, None, n, "ratio", higher_is_better, note)
+def _undefined(n: int, higher_is_better: bool, note: str) -> MetricValue:
+    return MetricValue(None, None, None, n, "ratio", higher_is_better, note)
 
 
 def _ends(low: float | None, high: float | None) -> str:

@@ -1,6 +1,6 @@
 """What an evaluation found, as values.
 
-Comes in: nothing but numbers. Goes out: ``Figure``, ``ArmResult`` and ``EvalResult``, which
+Comes in: nothing but numbers. Goes out: ``MetricValue``, ``ArmResult`` and ``EvalResult``, which
 ``results.json`` holds. It computes nothing.
 
 ``uptake`` and ``forgetting`` are differences from the baseline; ``scores`` are the checkpoint's
@@ -18,7 +18,7 @@ FORMAT = 1
 
 
 @dataclass(frozen=True)
-class Figure:
+class MetricValue:
     """One number with what is needed to judge it.
 
     Args:
@@ -71,10 +71,10 @@ class ArmResult:
     """
 
     checkpoint: str
-    uptake: dict[str, Figure]
-    forgetting: dict[str, Figure]
-    scores: dict[str, Figure]
-    versus_full: dict[str, Figure] = field(default_factory=dict)
+    uptake: dict[str, MetricValue]
+    forgetting: dict[str, MetricValue]
+    scores: dict[str, MetricValue]
+    versus_full: dict[str, MetricValue] = field(default_factory=dict)
     policy: str = ""
     methods: dict[str, dict[str, Any]] = field(default_factory=dict)
     learning_rate: float | None = None
@@ -110,7 +110,7 @@ class EvalResult:
 
     suite: str
     baseline: str
-    baseline_scores: dict[str, Figure]
+    baseline_scores: dict[str, MetricValue]
     arms: dict[str, ArmResult]
     counts: dict[str, int]
     items: dict[str, Any] = field(default_factory=dict)
@@ -149,5 +149,5 @@ class EvalResult:
         return cls(**data)
 
 
-def _figures(data: dict[str, dict]) -> dict[str, Figure]:
-    return {name: Figure(**figure) for name, figure in data.items()}
+def _figures(data: dict[str, dict]) -> dict[str, MetricValue]:
+    return {name: MetricValue(**figure) for name, figure in data.items()}

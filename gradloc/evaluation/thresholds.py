@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from gradloc.config.schema import did_you_mean
 from gradloc.errors import GradlocError
-from gradloc.evaluation.results import EvalResult, Figure
+from gradloc.evaluation.results import EvalResult, MetricValue
 
 KINDS = ("uptake", "forgetting", "scores", "versus_full")
 PARTS = ("value", "low", "high")
@@ -23,7 +23,7 @@ _FORM = 'write it like "forgetting.known_facts > 0.05" or "uptake.new_paraphrase
 
 
 @dataclass(frozen=True)
-class Gate:
+class Threshold:
     """One condition.
 
     Args:
@@ -60,7 +60,7 @@ class Gate:
             if self.metric in figures and (line := self._judge(name, figures[self.metric]))
         ]
 
-    def _judge(self, arm: str, figure: Figure) -> str:
+    def _judge(self, arm: str, figure: MetricValue) -> str:
         found = getattr(figure, self.part)
         name = f"{arm}: {self.kind}.{self.metric}" + (
             "" if self.part == "value" else f".{self.part}"
@@ -73,14 +73,14 @@ class Gate:
         return ""
 
 
-def parse_gate(text: str) -> Gate:
+def parse_threshold(text: str) -> Threshold:
     """Read a condition.
 
     Raises:
         GradlocError: It is not of the form ``kind.metric[.low|.high] > number``.
 
     Example:
-        >>> parse_gate("forgetting.known_facts.low > 0.05").part
+        >>> parse_threshold("forgetting.known_facts.low > 0.05").part
         'low'
     """
     match = _CONDITION.fullmatch(text)
@@ -98,10 +98,10 @@ def parse_gate(text: str) -> Gate:
         raise GradlocError(
             f"--fail-if {text!r}: {match['limit']!r} is no number; {_FORM}."
         ) from None
-    return Gate(text, kind, match["metric"], part, match["sign"], limit)
+    return Threshold(text, kind, match["metric"], part, match["sign"], limit)
 
 
-def require_baseline(gates: Iterable[Gate]) -> None:
+def require_baseline(gates: Iterable[Threshold]) -> None:
     """Refuse, before anything is scored, conditions on what only a comparison gives.
 
     Raises:

@@ -231,14 +231,14 @@ def arm_step_setting(arm: ArmConfig, max_length: int):
     """What the arm's methods do to the cost of a step."""
     from gradloc.localization.policies import step_setting
     from gradloc.training.methods import build_methods
-    from gradloc.training.methods.input_shield import InputShield
+    from gradloc.training.methods.input_projection import InputProjection
     from gradloc.training.methods.reference_kl import ReferenceKL
 
     methods = build_methods(arm.methods)
     return step_setting(
-        shielded=any(isinstance(method, InputShield) for method in methods),
-        held_tokens=sum(
-            method.held_tokens(max_length) for method in methods if isinstance(method, ReferenceKL)
+        projected=any(isinstance(method, InputProjection) for method in methods),
+        kl_tokens=sum(
+            method.kl_tokens(max_length) for method in methods if isinstance(method, ReferenceKL)
         ),
     )
 

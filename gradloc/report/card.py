@@ -13,7 +13,7 @@ import yaml
 from huggingface_hub import EvalResult as HubResult
 from huggingface_hub import ModelCard, ModelCardData
 
-from gradloc.evaluation.results import ArmResult, Figure
+from gradloc.evaluation.results import ArmResult, MetricValue
 from gradloc.localization.plan import LayerPlan
 from gradloc.report.formatting import (
     MISSING,
@@ -224,11 +224,11 @@ def _results(result: ArmResult) -> str:
     )
 
 
-def _change(figure: Figure, difference: bool = True) -> tuple[str, str, str]:
+def _change(figure: MetricValue, difference: bool = True) -> tuple[str, str, str]:
     return _value(figure, difference), interval(figure) or figure.note, f"{figure.n:,}"
 
 
-def _value(figure: Figure | None, difference: bool) -> str:
+def _value(figure: MetricValue | None, difference: bool) -> str:
     if figure is None or figure.value is None:
         return MISSING
     return f"{by_unit(figure.value, figure.unit)} {unit_name(figure.unit, difference=difference)}"

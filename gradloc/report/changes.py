@@ -7,7 +7,7 @@ axis are given by ``gradloc.report.forest``. Sets of items come first, their kin
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from gradloc.evaluation.results import EvalResult, Figure
+from gradloc.evaluation.results import EvalResult, MetricValue
 from gradloc.report.metric_names import (
     DEPTHS,
     FACTS,
@@ -46,7 +46,7 @@ class Row:
     label: str
     unit: str
     higher_is_better: bool
-    figures: Mapping[str, Figure]
+    figures: Mapping[str, MetricValue]
 
 
 @dataclass(frozen=True)
@@ -242,7 +242,7 @@ def _kinds(parent: str, keys: list[str], figures: dict) -> Kinds:
     return Kinds(parent, set_label(parent), len(own), tuple(rows))
 
 
-def _row(key: str, label: str, figures: dict[str, dict[str, Figure]]) -> Row:
+def _row(key: str, label: str, figures: dict[str, dict[str, MetricValue]]) -> Row:
     own = {arm: metrics[key] for arm, metrics in figures.items() if key in metrics}
     first = next(iter(own.values()))
     return Row(key, label, first.unit, first.higher_is_better, own)

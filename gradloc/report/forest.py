@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from gradloc.evaluation.results import Figure
+from gradloc.evaluation.results import MetricValue
 from gradloc.report.changes import Row
 from gradloc.report.formatting import MINUS, MISSING, by_unit, interval, number, unit_name
 from gradloc.report.pictures import is_finite
@@ -100,7 +100,7 @@ def axes(
     return [_axis(own[0].unit, own, styles, arms, verb) for own in by_unit.values()]
 
 
-def state(figure: Figure | None, is_change: bool) -> str:
+def state(figure: MetricValue | None, is_change: bool) -> str:
     """What may be said of a change: its interval lies on one side of zero, or it does not.
 
     Returns:
@@ -164,7 +164,7 @@ def _heading(unit: str, verb: str) -> str:
 
 
 def _mark(
-    figure: Figure | None,
+    figure: MetricValue | None,
     style: ArmStyle,
     place: Callable[[float], float],
     factor: float,

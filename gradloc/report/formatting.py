@@ -6,7 +6,7 @@ minus sign and thousands separators. It knows nothing of HTML.
 
 import math
 
-from gradloc.evaluation.results import Figure
+from gradloc.evaluation.results import MetricValue
 from gradloc.report.metric_names import metric_label as metric_label  # part of this module too
 
 MINUS = "\N{MINUS SIGN}"
@@ -78,7 +78,7 @@ def by_unit(value: float | None, unit: str) -> str:
     return number(100 * value) if unit == "fraction" else number(value)
 
 
-def interval(figure: Figure, *, brackets: bool = False) -> str:
+def interval(figure: MetricValue, *, brackets: bool = False) -> str:
     """Write the 95 % interval of a figure; empty where it has none.
 
     An end that the evaluation left out, because it is not bounded, becomes ∞.

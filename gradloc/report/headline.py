@@ -7,7 +7,7 @@ nothing: the template does.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from gradloc.evaluation.results import ArmResult, EvalResult, Figure
+from gradloc.evaluation.results import ArmResult, EvalResult, MetricValue
 from gradloc.report.changes import change_panels, main_losses
 from gradloc.report.formatting import (
     MISSING,
@@ -46,7 +46,7 @@ class Column:
     label: str
     unit: str
     higher_is_better: bool | None
-    get: Callable[[ArmResult], Figure | None]
+    get: Callable[[ArmResult], MetricValue | None]
 
     @property
     def arrow(self) -> str:
@@ -206,10 +206,10 @@ def _column(results: EvalResult, group: str, label: str, get: Callable) -> Colum
     return Column(group, label, figure.unit, figure.higher_is_better, get)
 
 
-def _plain(name: str, unit: str, better: bool | None) -> Callable[[ArmResult], Figure | None]:
-    def get(arm: ArmResult) -> Figure | None:
+def _plain(name: str, unit: str, better: bool | None) -> Callable[[ArmResult], MetricValue | None]:
+    def get(arm: ArmResult) -> MetricValue | None:
         value = getattr(arm, name)
-        return None if value is None else Figure(value, None, None, 1, unit, bool(better))
+        return None if value is None else MetricValue(value, None, None, 1, unit, bool(better))
 
     return get
 
@@ -222,7 +222,7 @@ def column_unit(column: Column) -> str:
     return unit_name(column.unit, difference=difference)
 
 
-def _cell(column: Column, figure: Figure | None) -> Cell:
+def _cell(column: Column, figure: MetricValue | None) -> Cell:
     if figure is None or figure.value is None:
         return Cell(MISSING, hint=figure.note if figure else "")
     # A share reads best as a percentage, whichever unit the evaluation gave it.

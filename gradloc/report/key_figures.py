@@ -6,7 +6,7 @@ nothing: the template does.
 
 from dataclasses import replace
 
-from gradloc.evaluation.results import ArmResult, Figure
+from gradloc.evaluation.results import ArmResult, MetricValue
 from gradloc.models.unit_info import UnitInfo
 from gradloc.report import formatting
 from gradloc.report.run_folder import Run
@@ -93,7 +93,7 @@ def _changes(arm: ArmResult, uptake: str | None) -> list[dict[str, str]]:
     return found
 
 
-def _percent_interval(share: Figure) -> str:
+def _percent_interval(share: MetricValue) -> str:
     text = formatting.interval(replace(share, unit="fraction"))
     return f"{text}{formatting.THIN}%" if text else ""
 

@@ -7,7 +7,7 @@ stand in ``gradloc.report.curves``.
 
 import altair as alt
 
-from gradloc.evaluation.results import ArmResult, EvalResult, Figure
+from gradloc.evaluation.results import ArmResult, EvalResult, MetricValue
 from gradloc.report.formatting import by_unit, interval, metric_label, unit_name
 from gradloc.report.pictures import Picture, fill_spec, is_finite
 from gradloc.report.series import checkpoint_series
@@ -38,7 +38,7 @@ def _picture(
     kind: str,
     key: str,
 ) -> Picture | None:
-    points: dict[str, list[tuple[int, Figure]]] = {}
+    points: dict[str, list[tuple[int, MetricValue]]] = {}
     for run, names in series.items():
         arms = [results.arms[name] for name in names]
         found = [(arm.step, _figure(arm, kind, key)) for arm in arms if arm.step is not None]
@@ -74,7 +74,7 @@ def _picture(
 
 
 def _chart(
-    points: dict[str, list[tuple[int, Figure]]],
+    points: dict[str, list[tuple[int, MetricValue]]],
     looks: dict[str, ArmStyle],
     y_title: str,
     is_change: bool,
@@ -124,7 +124,7 @@ def _chart(
     return alt.layer(*layers).properties(height=220)
 
 
-def _table(points: dict[str, list[tuple[int, Figure]]]) -> tuple[tuple[str, ...], ...]:
+def _table(points: dict[str, list[tuple[int, MetricValue]]]) -> tuple[tuple[str, ...], ...]:
     rows = []
     for step in sorted({step for own in points.values() for step, _ in own}):
         cells = [f"{step:,}"]
@@ -135,12 +135,12 @@ def _table(points: dict[str, list[tuple[int, Figure]]]) -> tuple[tuple[str, ...]
     return tuple(rows)
 
 
-def _figure(arm: ArmResult, kind: str, key: str) -> Figure | None:
+def _figure(arm: ArmResult, kind: str, key: str) -> MetricValue | None:
     figure = getattr(arm, kind).get(key)
     return figure if figure is not None and is_finite(figure.value) else None
 
 
-def _text(figure: Figure) -> str:
+def _text(figure: MetricValue) -> str:
     return by_unit(figure.value, figure.unit)
 
 

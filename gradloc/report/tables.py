@@ -7,7 +7,7 @@ the template does.
 import re
 from typing import Any
 
-from gradloc.evaluation.results import ArmResult, EvalResult, Figure
+from gradloc.evaluation.results import ArmResult, EvalResult, MetricValue
 from gradloc.report.changes import parent_set, set_order, sets_of, tasks_of
 from gradloc.report.formatting import (
     MISSING,
@@ -117,7 +117,7 @@ def _metric_row(key: str, results: EvalResult, arm: ArmResult) -> tuple[str, ...
     )
 
 
-def _versus_row(key: str, figure: Figure) -> tuple[str, ...]:
+def _versus_row(key: str, figure: MetricValue) -> tuple[str, ...]:
     label = metric_label(key.removeprefix(RATIO))
     what = f"forgetting, {label}" if key.startswith(RATIO) else label
     return (
@@ -131,7 +131,7 @@ def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _direction(figure: Figure) -> str:
+def _direction(figure: MetricValue) -> str:
     return "↑ higher is better" if figure.higher_is_better else "↓ lower is better"
 
 

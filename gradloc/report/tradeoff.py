@@ -8,7 +8,7 @@ from typing import Any
 
 import altair as alt
 
-from gradloc.evaluation.results import EvalResult, Figure
+from gradloc.evaluation.results import EvalResult, MetricValue
 from gradloc.report.formatting import by_unit, interval, metric_label, number, unit_name
 from gradloc.report.labels import place_labels
 from gradloc.report.pictures import Picture, arm_color, arm_shape, fill_spec
@@ -159,7 +159,7 @@ def _cell(figure: Any) -> tuple[str, str]:
     return by_unit(figure.value, figure.unit), interval(figure)
 
 
-def _ends(axis: str, figure: Figure) -> dict[str, float]:
+def _ends(axis: str, figure: MetricValue) -> dict[str, float]:
     """Value and interval as a picture takes them: percent for fractions."""
     factor = 100 if figure.unit == "fraction" else 1
     low = figure.value if figure.low is None else figure.low

@@ -6,7 +6,7 @@ bad one and one that settles nothing are said equally plainly.
 
 from dataclasses import dataclass
 
-from gradloc.evaluation.results import ArmResult, EvalResult, Figure
+from gradloc.evaluation.results import ArmResult, EvalResult, MetricValue
 from gradloc.report.changes import losses
 from gradloc.report.formatting import by_unit, interval, metric_label, number, percent, unit_name
 from gradloc.report.metric_names import split_key
@@ -153,7 +153,7 @@ def _forgetting_clause(results: EvalResult, arm: ArmResult) -> tuple[str, str]:
     return clause, "unclear" if tone == "good" and not kept else tone
 
 
-def _ratio_clause(ratio: Figure, where: str) -> tuple[str, str]:
+def _ratio_clause(ratio: MetricValue, where: str) -> tuple[str, str]:
     if ratio.value <= 0:
         amount = f"forgot nothing{where} at equal uptake (ratio {number(ratio.value)})"
     else:
@@ -173,7 +173,7 @@ def _ratio_clause(ratio: Figure, where: str) -> tuple[str, str]:
 
 
 def _beyond_clause(
-    results: EvalResult, arm: ArmResult, metric: str, ratio: Figure
+    results: EvalResult, arm: ArmResult, metric: str, ratio: MetricValue
 ) -> tuple[str, str]:
     """Where there is no ratio; an arm that learned more than full training is set beside it."""
     no_ratio = f"but has no ratio of forgetting to full training: {ratio.note or 'not computed'}"
@@ -218,7 +218,7 @@ def _absolute_clause(results: EvalResult, arm: ArmResult) -> tuple[str, str]:
     return clause, "unclear" if lost.intersection([*usual, *others]) else "good"
 
 
-def _size(figure: Figure) -> str:
+def _size(figure: MetricValue) -> str:
     """Value, unit and interval in running text."""
     shown = f" (95 % interval {interval(figure)})" if interval(figure) else ""
     unit = unit_name(figure.unit, difference=True)

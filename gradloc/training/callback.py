@@ -38,8 +38,8 @@ from gradloc.training.freezing import (
     freeze_layers,
     scale_learning_rates,
 )
-from gradloc.training.methods.input_shield import InputShieldCallback
-from gradloc.training.methods.pull_back import PullBackCallback
+from gradloc.training.methods.input_projection import InputProjectionCallback
+from gradloc.training.methods.interpolation import InterpolationCallback
 from gradloc.training.methods.reference_kl import ReferenceKLCallback
 from gradloc.training.protection import Localization
 from gradloc.training.trainer_hooks import (
@@ -80,9 +80,10 @@ class GradLocCallback(TrainerCallback, ExportableState):
         trainable_fraction: Parameters that train / all parameters of the model, 0-1.
         n_verified: Frozen tensors proven unchanged at the end of training.
         prefix_cache: The cache while training runs, with ``n_hits``, ``n_misses``, ``n_bytes``.
-        shield: The callback that shields the steps, once training has begun; ``None``: none does.
-        reference_kl: The callback that holds the model to what it knew; ``None``: none does.
-        pull_back: The callback that leaves a part of the change at the end; ``None``: all stays.
+        projection: The callback that projects the steps, once training has begun; ``None``: none
+        does. reference_kl: The callback that holds the model to what it knew; ``None``: none does.
+        interpolate_to_start: The callback that leaves a part of the change at the end; ``None``:
+        all stays.
     """
 
     def __init__(
@@ -104,9 +105,9 @@ class GradLocCallback(TrainerCallback, ExportableState):
         self.profile: GradientProfile | None = None
         self.trainable_fraction = float("nan")
         self.n_verified = 0
-        self.shield: InputShieldCallback | None = None
+        self.projection: InputProjectionCallback | None = None
         self.reference_kl: ReferenceKLCallback | None = None
-        self.pull_back: PullBackCallback | None = None
+        self.interpolate_to_start: InterpolationCallback | None = None
         self._localization: Localization | None = None
         self._frozen: FrozenLayers | None = None
         self._hooks: list = []
@@ -118,9 +119,9 @@ class GradLocCallback(TrainerCallback, ExportableState):
         *,
         reference: str | Path | list[str] | None = None,
         policy: str = DEFAULT_POLICY,
-        shield: float | None = None,
+        projection: float | None = None,
         kl: float | None = None,
-        keep: float | None = None,
+        interpolation: float | None = None,
         momentum: float | None = None,
         measure: MeasureConfig | None = None,
         seed: int = 0,
@@ -140,16 +141,17 @@ class GradLocCallback(TrainerCallback, ExportableState):
                 (passages between blank lines) or a list of texts. ``None``: the general passages
                 that ship with gradloc.
             policy: A key of ``gradloc.localization.policies.POLICIES``.
-            shield: How strongly each step is held back where the reference text, the facts that
+            projection: How strongly each step is held back where the reference text, the facts that
                 ship with gradloc and the rows to train on have their inputs
-                (``InputShieldCallback``); 0: not at all. ``None``: 1 with the default policy, 0
-                with any other. Shielded steps are shorter and want a higher learning rate. A
-                resumed training makes the shield anew, from the weights that it goes on from.
+                (``InputProjectionCallback``); 0: not at all. ``None``: 1 with the default policy, 0
+                with any other. Projected steps are shorter and want a higher learning rate. A
+                resumed training makes the projection anew, from the weights that it goes on from.
             kl: Weight of the KL to the base model on the passages on facts that ship with gradloc
                 (``ReferenceKLCallback``), at every fourth step; 0: none. ``None``: 1 with the
                 default policy, 0 with any other.
-            keep: Share of each weight matrix's change that stays when training ends
-                (``PullBackCallback``); norm weights and biases return altogether. 1: all of the
+            interpolation: Share of each weight matrix's change that stays when training ends
+                (``InterpolationCallback``); norm weights and biases return altogether. 1: all of
+                the
                 change stays, theirs too. ``None``: 0.75 with the default policy, 1 with any other.
                 The smaller, the higher the learning rate wants to be.
             momentum: Adam's first beta. ``None``: 0 with the default policy in place of the
@@ -162,7 +164,7 @@ class GradLocCallback(TrainerCallback, ExportableState):
             **options: Options of the policy.
 
         Raises:
-            GradlocError: The files cannot be read, or ``shield``, ``kl``, ``keep`` or
+            GradlocError: The files cannot be read, or ``projection``, ``kl``, ``interpolation`` or
                 ``momentum`` is out of range.
         """
         callback = cls(None, cache=cache, label_loss=label_loss, bfloat16=bfloat16)
@@ -174,9 +176,9 @@ class GradLocCallback(TrainerCallback, ExportableState):
             policy,
             options,
             measure or MeasureConfig(),
-            shield=shield,
+            projection=projection,
             kl=kl,
-            keep=keep,
+            interpolation=interpolation,
             momentum=momentum,
             seed=seed,
         )
@@ -197,8 +199,8 @@ class GradLocCallback(TrainerCallback, ExportableState):
         for hook in self._hooks:
             hook.remove()
         self._hooks = []
-        if self.shield is not None:
-            self.shield.remove()
+        if self.projection is not None:
+            self.projection.remove()
         self.prefix_cache = None  # its hooks are among those removed
         if self._frozen is not None:
             self._frozen.restore()
@@ -274,9 +276,11 @@ class GradLocCallback(TrainerCallback, ExportableState):
             len(self.plan.scale),
             100 * self.trainable_fraction,
             self.plan.policy or "plan by hand",
-            "" if self.shield is None else ", steps shielded",
+            "" if self.projection is None else ", steps projected",
             "" if self.reference_kl is None else ", held to known facts",
-            "" if self.pull_back is None else f", {self.pull_back.keep:.0%} of the change kept",
+            ""
+            if self.interpolate_to_start is None
+            else f", {self.interpolate_to_start.interpolation:.0%} of the change kept",
         )
 
     def _save_work(self, trainer: Trainer) -> None:
@@ -321,10 +325,14 @@ class GradLocCallback(TrainerCallback, ExportableState):
 
     def _protect(self, trainer: Trainer) -> None:
         """Protect what is known from the training of what trains, if that was asked for."""
-        for earlier in (self.shield, self.reference_kl, self.pull_back):  # of an earlier train()
+        for earlier in (
+            self.projection,
+            self.reference_kl,
+            self.interpolate_to_start,
+        ):  # of an earlier train()
             if earlier is not None:
                 trainer.remove_callback(earlier)
-        self.shield = self.reference_kl = self.pull_back = None
+        self.projection = self.reference_kl = self.interpolate_to_start = None
         if self._localization is None:
             return
         optimizer = getattr(
@@ -333,7 +341,7 @@ class GradLocCallback(TrainerCallback, ExportableState):
         self._localization.set_momentum(trainer.model, optimizer)
         if self._localization.strength and trainer.args.learning_rate == _TRAINERS_RATE:
             logger.warning(
-                "learning_rate is %g, the Trainer's default. Shielded steps want twenty to forty "
+                "learning_rate is %g, the Trainer's default. Projected steps want twenty to forty "
                 "times the rate of full training, or next to nothing is learned.",
                 _TRAINERS_RATE,
             )
@@ -344,12 +352,12 @@ class GradLocCallback(TrainerCallback, ExportableState):
             trainer.callback_handler.callbacks,
         ):
             trainer.add_callback(callback)
-            if isinstance(callback, InputShieldCallback):
-                self.shield = callback
+            if isinstance(callback, InputProjectionCallback):
+                self.projection = callback
             elif isinstance(callback, ReferenceKLCallback):
                 self.reference_kl = callback
             else:
-                self.pull_back = callback
+                self.interpolate_to_start = callback
 
     def _measure(self, trainer: Trainer) -> LayerPlan:
         """Measure on the first process and give every other the same plan."""

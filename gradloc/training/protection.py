@@ -1,8 +1,8 @@
 """What a script asks for when it gives probes: a plan, and what protects the rest.
 
 Comes in: probes, reference text and how to choose; later the model, and the rows that it will
-train on. Goes out: a profile and a ``LayerPlan``, and the callbacks that shield the steps, hold the
-model to what it knew and pull the weights back. It knows no Trainer.
+train on. Goes out: a profile and a ``LayerPlan``, and the callbacks that projection the steps,
+hold the model to what it knew and pull the weights back. It knows no Trainer.
 """
 
 import logging
@@ -19,25 +19,26 @@ from gradloc.config.recipe import MeasureConfig
 from gradloc.data.batches import dataset_rows, pad_token_id
 from gradloc.data.probes import ProbeSet
 from gradloc.errors import MethodError
-from gradloc.localization.cost import DEFAULT_HELD_TOKENS
+from gradloc.localization.cost import DEFAULT_KL_TOKENS
 from gradloc.localization.plan import LayerPlan
 from gradloc.localization.policies import DEFAULT_POLICY, check_options, select_layers, step_setting
 from gradloc.localization.probe_profile import draw_probes, profile_probes
 from gradloc.localization.profile import GradientProfile
 from gradloc.models.units import find_units
-from gradloc.training.methods.input_shield import InputShieldCallback, trained_shields
-from gradloc.training.methods.kept_texts import encoded_rows, fact_texts
-from gradloc.training.methods.pull_back import PullBackCallback, check_shares
+from gradloc.training.methods.anchor_texts import encoded_rows, fact_texts
+from gradloc.training.methods.input_projection import InputProjectionCallback, trained_projections
+from gradloc.training.methods.interpolation import InterpolationCallback, check_shares
 from gradloc.training.methods.reference_kl import ReferenceKLCallback
 
 logger = logging.getLogger(__name__)
 
-# Rows of each kind that a shield is made from: a few thousand tokens for as many inputs.
-_SHIELD_ROWS = 256
-# What the default policy goes with: strength of the shield, weight of the KL to the base on facts,
+# Rows of each kind that a projection is made from: a few thousand tokens for as many inputs.
+_PROJECTION_ROWS = 256
+# What the default policy goes with: strength of the projection, weight of the KL to the base on
+# facts,
 # the share of the change that is kept, and Adam's first beta. With any other policy nothing is
 # added that was not asked for.
-DEFAULT_SHIELD = 1.0
+DEFAULT_PROJECTION = 1.0
 DEFAULT_KL = 1.0
 DEFAULT_KEEP = 0.75
 DEFAULT_MOMENTUM = 0.0
@@ -58,11 +59,13 @@ class Localization:
         policy: A key of ``gradloc.localization.policies.POLICIES``.
         options: Options of the policy.
         measure: Granularity, counts and lengths.
-        shield: Strength of the shield, 0 for none. ``None``: 1 with the default policy, with
+        projection: Strength of the projection, 0 for none. ``None``: 1 with the default policy,
+        with
             which it was measured, and none with any other.
         kl: Weight of the KL to the base model on the passages on facts that ship with gradloc, 0
             for none. ``None``: 1 with the default policy, and none with any other.
-        keep: Share of the change that stays when training ends, 1 for all of it; below 1, norm
+        interpolation: Share of the change that stays when training ends, 1 for all of it; below
+        1, norm
             weights and biases return altogether. ``None``: 0.75 with the default policy, 1 with any
             other.
         momentum: Adam's first beta. ``None``: 0 with the default policy in place of the usual
@@ -81,9 +84,9 @@ class Localization:
     policy: str = DEFAULT_POLICY
     options: Mapping[str, Any] = field(default_factory=dict)
     measure: MeasureConfig = field(default_factory=MeasureConfig)
-    shield: float | None = None
+    projection: float | None = None
     kl: float | None = None
-    keep: float | None = None
+    interpolation: float | None = None
     momentum: float | None = None
     seed: int = 0
 
@@ -91,21 +94,23 @@ class Localization:
         # What can be told now is not left to the time when the model has been measured.
         check_options(self.policy, self.options)
         draw_probes(self.probes, 1, self.seed)
-        if self.shield is not None and not self.shield >= 0:
-            raise MethodError(f"shield: its strength must be 0 or more; found {self.shield!r}.")
+        if self.projection is not None and not self.projection >= 0:
+            raise MethodError(
+                f"projection: its strength must be 0 or more; found {self.projection!r}."
+            )
         if self.kl is not None and not self.kl >= 0:
             raise MethodError(f"kl: its weight must be 0 or more; found {self.kl!r}.")
-        if self.keep is not None:
-            check_shares(self.keep, 0.0)
+        if self.interpolation is not None:
+            check_shares(self.interpolation, 0.0)
         if self.momentum is not None and not 0 <= self.momentum < 1:
             raise MethodError(f"momentum must lie in [0, 1); found {self.momentum!r}.")
 
     @property
     def strength(self) -> float:
-        """Strength of the shield, 0 for none."""
-        if self.shield is None:
-            return DEFAULT_SHIELD if self.policy == DEFAULT_POLICY else 0.0
-        return self.shield
+        """Strength of the projection, 0 for none."""
+        if self.projection is None:
+            return DEFAULT_PROJECTION if self.policy == DEFAULT_POLICY else 0.0
+        return self.projection
 
     @property
     def kl_weight(self) -> float:
@@ -117,9 +122,9 @@ class Localization:
     @property
     def kept(self) -> float:
         """Share of the change that stays, 1 for all of it."""
-        if self.keep is None:
+        if self.interpolation is None:
             return DEFAULT_KEEP if self.policy == DEFAULT_POLICY else 1.0
-        return self.keep
+        return self.interpolation
 
     def set_momentum(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         """Give an Adam optimizer the first beta that goes with the policy.
@@ -163,8 +168,8 @@ class Localization:
             model, tokenizer, self.probes, list(self.reference), self.measure, seed=self.seed
         )
         setting = step_setting(
-            shielded=bool(self.strength),
-            held_tokens=DEFAULT_HELD_TOKENS if self.kl_weight else 0.0,
+            projected=bool(self.strength),
+            kl_tokens=DEFAULT_KL_TOKENS if self.kl_weight else 0.0,
         )
         return profile, select_layers(profile, self.policy, **{"setting": setting, **self.options})
 
@@ -180,8 +185,8 @@ class Localization:
             given: The Trainer's own callbacks. What is among them already is not added.
 
         Returns:
-            At most an ``InputShieldCallback``, a ``ReferenceKLCallback`` and a
-            ``PullBackCallback``; none of those that were not asked for, where adapters alone
+            At most an ``InputProjectionCallback``, a ``ReferenceKLCallback`` and a
+            ``InterpolationCallback``; none of those that were not asked for, where adapters alone
             train.
 
         Raises:
@@ -190,8 +195,10 @@ class Localization:
         """
         own = trains_own_weights(model)
         found: list[TrainerCallback] = []
-        if self.strength and not _is_given(InputShieldCallback, given, shield=self.shield):
-            found += self._shields(model, tokenizer, dataset)
+        if self.strength and not _is_given(
+            InputProjectionCallback, given, projection=self.projection
+        ):
+            found += self._projections(model, tokenizer, dataset)
         can_act = self.kl is not None or own
         if self.kl_weight and can_act and not _is_given(ReferenceKLCallback, given, kl=self.kl):
             found.append(
@@ -203,44 +210,50 @@ class Localization:
                     tokenizer=tokenizer,
                 )
             )
-        can_act = self.keep is not None or (own and _trains_matrices(model))
-        if self.kept < 1 and can_act and not _is_given(PullBackCallback, given, keep=self.keep):
+        can_act = self.interpolation is not None or (own and _trains_matrices(model))
+        if (
+            self.kept < 1
+            and can_act
+            and not _is_given(InterpolationCallback, given, interpolation=self.interpolation)
+        ):
             if not _trains_matrices(model):
                 raise MethodError(
-                    f"keep={self.keep:g}: nothing but norms and biases trains, and those return to "
-                    "where they were, so nothing would be left of the training. Leave keep out, or "
+                    f"interpolation={self.interpolation:g}: nothing but norms and biases "
+                    f"trains, and those return to "
+                    "where they were, so nothing would be left of the training. Leave "
+                    "interpolation out, or "
                     "take a plan that trains more."
                 )
-            found.append(PullBackCallback(self.kept))
+            found.append(InterpolationCallback(self.kept))
         return found
 
-    def _shields(self, model: nn.Module, tokenizer, dataset) -> list[InputShieldCallback]:
-        """The shield of what trains now: from reference text, facts and the rows to train on.
+    def _projections(self, model: nn.Module, tokenizer, dataset) -> list[InputProjectionCallback]:
+        """The projection of what trains now: from reference text, facts and the rows to train on.
 
         None where it was not asked for in so many words and cannot act.
         """
         length = self.measure.max_length
         kept = list(self.reference)
-        kept = random.Random(self.seed).sample(kept, min(_SHIELD_ROWS, len(kept)))
+        kept = random.Random(self.seed).sample(kept, min(_PROJECTION_ROWS, len(kept)))
         groups = [
             encoded_rows(tokenizer, texts, length)
-            for texts in (kept, fact_texts(_SHIELD_ROWS, self.seed))
+            for texts in (kept, fact_texts(_PROJECTION_ROWS, self.seed))
         ]
-        if new := dataset_rows(dataset, _SHIELD_ROWS, length, self.seed):
+        if new := dataset_rows(dataset, _PROJECTION_ROWS, length, self.seed):
             groups.append(new)
         else:
             logger.warning(
-                "gradloc shields old text alone: the training rows hold no input_ids "
+                "gradloc projections old text alone: the training rows hold no input_ids "
                 "that could be read ahead."
             )
         try:
-            shields = trained_shields(model, groups, pad_token_id(tokenizer), self.strength)
+            projections = trained_projections(model, groups, pad_token_id(tokenizer), self.strength)
         except MethodError as error:
-            if self.shield is not None:
+            if self.projection is not None:
                 raise
-            logger.warning("gradloc trains without a shield. %s", error)
+            logger.warning("gradloc trains without a projection. %s", error)
             return []
-        return [InputShieldCallback(shields)]
+        return [InputProjectionCallback(projections)]
 
 
 def _is_given(

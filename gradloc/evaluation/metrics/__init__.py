@@ -1,19 +1,19 @@
 """Metrics: from scores of single items to figures with intervals.
 
-Comes in: numpy arrays. Goes out: numbers, and ``Figure`` where intervals belong to them. It sees
-no model, no file and no probe text.
+Comes in: numpy arrays. Goes out: numbers, and ``MetricValue`` where intervals belong to them. It
+sees no model, no file and no probe text.
 """
 
 from gradloc.evaluation.metrics.intervals import (
     LEVEL,
     N_BOOTSTRAP,
-    Estimate,
+    BootstrapEstimate,
     bootstrap_replicates,
+    derive_seed,
     estimate,
     figure,
     interval,
     item_mean,
-    stream,
 )
 from gradloc.evaluation.metrics.probe_metrics import PROBE_METRICS, Columns, ProbeMetric
 
@@ -22,12 +22,12 @@ __all__ = [
     "N_BOOTSTRAP",
     "PROBE_METRICS",
     "Columns",
-    "Estimate",
+    "BootstrapEstimate",
     "ProbeMetric",
     "bootstrap_replicates",
     "estimate",
     "figure",
     "interval",
     "item_mean",
-    "stream",
+    "derive_seed",
 ]

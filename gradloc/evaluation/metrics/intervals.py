@@ -1,6 +1,7 @@
 """Means of items with their intervals.
 
-Comes in: numpy arrays, one value an item. Goes out: ``Estimate`` and ``Figure``. Intervals are
+Comes in: numpy arrays, one value an item. Goes out: ``BootstrapEstimate`` and ``MetricValue``.
+Intervals are
 95 % percentile intervals of a cluster bootstrap: entities are resampled, not probes, because
 probes of one entity stand or fall together.
 """
@@ -12,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from gradloc.evaluation.results import Figure
+from gradloc.evaluation.results import MetricValue
 
 N_BOOTSTRAP = 2000
 LEVEL = 95.0
@@ -52,7 +53,7 @@ def bootstrap_replicates(
         clusters: Which cluster (entity or text) each item belongs to, (n_items,).
         n_bootstrap: Number of resamples.
         seed: Seed of the draws. Two sets of items with the same number of clusters get the same
-            draws from the same seed; use ``stream`` for sets that are independent.
+            draws from the same seed; use ``derive_seed`` for sets that are independent.
         weights: Weight of each item, (n_items,); ``None``: all equal.
 
     Returns:
@@ -82,11 +83,11 @@ def bootstrap_replicates(
     return replicates
 
 
-def stream(seed: int, name: str) -> int:
+def derive_seed(seed: int, name: str) -> int:
     """A seed of its own for the items called ``name``, so that two sets are drawn apart.
 
     Example:
-        >>> stream(0, "new_paraphrase") == stream(0, "general_text")
+        >>> derive_seed(0, "new_paraphrase") == derive_seed(0, "general_text")
         False
     """
     return int(np.random.SeedSequence([seed, zlib.crc32(name.encode())]).generate_state(1)[0])
@@ -107,8 +108,8 @@ def interval(replicates: ArrayLike) -> tuple[float | None, float | None]:
     return low, high
 
 
-class Estimate(NamedTuple):
-    """A number and its bootstrap replicates, before it becomes a ``Figure``.
+class BootstrapEstimate(NamedTuple):
+    """A number and its bootstrap replicates, before it becomes a ``MetricValue``.
 
     Args:
         value: The estimate from all items.
@@ -122,7 +123,7 @@ class Estimate(NamedTuple):
     n: int
     n_clusters: int
 
-    def minus(self, other: "Estimate") -> "Estimate":
+    def minus(self, other: "BootstrapEstimate") -> "BootstrapEstimate":
         """The paired difference; both must come from the same resamples."""
         return self._replace(
             value=self.value - other.value, replicates=self.replicates - other.replicates
@@ -136,7 +137,7 @@ def estimate(
     n_bootstrap: int = N_BOOTSTRAP,
     seed: int = 0,
     weights: ArrayLike | None = None,
-) -> tuple[Estimate, ...]:
+) -> tuple[BootstrapEstimate, ...]:
     """Mean and replicates of every system; arguments as in ``bootstrap_replicates``."""
     values = np.asarray(values, float)
     means = item_mean(values, weights)
@@ -145,19 +146,22 @@ def estimate(
     )
     n_clusters = len(set(clusters))
     return tuple(
-        Estimate(float(mean), row, values.shape[1], n_clusters)
+        BootstrapEstimate(float(mean), row, values.shape[1], n_clusters)
         for mean, row in zip(means, replicates, strict=True)
     )
 
 
-def figure(found: Estimate, unit: str, higher_is_better: bool, note: str = "") -> Figure:
+def figure(
+    found: BootstrapEstimate, unit: str, higher_is_better: bool, note: str = ""
+) -> MetricValue:
     """The figure of an estimate, with its 95 % interval.
 
     One cluster says nothing of the spread between clusters: then there is no interval.
 
     Example:
-        >>> figure(Estimate(0.5, np.array([0.4, 0.5, 0.6]), n=8, n_clusters=3), "nats", True)
-        Figure(value=0.5, low=0.4, high=0.6, n=8, unit='nats', higher_is_better=True, note='')
+        >>> found = BootstrapEstimate(0.5, np.array([0.4, 0.5, 0.6]), n=8, n_clusters=3)
+        >>> figure(found, "nats", True)
+        MetricValue(value=0.5, low=0.4, high=0.6, n=8, unit='nats', higher_is_better=True, note='')
     """
     low, high = interval(found.replicates)
     value = found.value
@@ -167,7 +171,7 @@ def figure(found: Estimate, unit: str, higher_is_better: bool, note: str = "") -
     elif found.n_clusters < 2:
         low = high = None
         note = _also(note, "one entity or text only, so no interval")
-    return Figure(value, low, high, found.n, unit, higher_is_better, note)
+    return MetricValue(value, low, high, found.n, unit, higher_is_better, note)
 
 
 def _also(note: str, more: str) -> str:

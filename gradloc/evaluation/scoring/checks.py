@@ -16,7 +16,7 @@ from gradloc.evaluation.scoring.items import probe_span
 ACTIONS = ("refuse", "leave_out", "keep")
 
 
-def told_apart(
+def distinguishable(
     tokenizer: Any, probes: Sequence[Probe], action: str = "refuse"
 ) -> tuple[Probe, ...]:
     """The probes whose answers can be told apart.

@@ -19,7 +19,7 @@ from gradloc.evaluation.metrics.acquisition import (
     local_acquisition_maximum,
     retainability,
 )
-from gradloc.evaluation.metrics.intervals import N_BOOTSTRAP, stream
+from gradloc.evaluation.metrics.intervals import N_BOOTSTRAP, derive_seed
 from gradloc.experiments.analysis.dynamics import AcquisitionAnalysis, GroupDynamics, ProbeDynamics
 from gradloc.experiments.analysis.groups import Resampler, aligned_curves, summarise_group
 from gradloc.training.acquisition import AcquisitionRecord
@@ -92,7 +92,7 @@ def analyse_acquisition(
                 Resampler(
                     [record.entities[index] for index in members],
                     n_bootstrap,
-                    stream(seed, f"{scenario} {depth}"),
+                    derive_seed(seed, f"{scenario} {depth}"),
                 ),
                 factor,
                 released,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gradloc.evaluation.metrics.acquisition import DecayFit
-from gradloc.evaluation.results import Figure
+from gradloc.evaluation.results import MetricValue
 from gradloc.utils.io import to_jsonable
 
 FORMAT = 1
@@ -64,14 +64,14 @@ class GroupDynamics:
     n_probes: int
     n_entities: int
     n_not_acquired: int
-    effectivity: tuple[Figure, ...]
-    mean_effectivity: Figure
-    retainability: tuple[Figure, ...]
+    effectivity: tuple[MetricValue, ...]
+    mean_effectivity: MetricValue
+    retainability: tuple[MetricValue, ...]
     n_outliers: tuple[int, ...]
     decay: DecayFit
-    decay_constant: Figure
-    r2: Figure
-    threshold_steps: Figure
+    decay_constant: MetricValue
+    r2: MetricValue
+    threshold_steps: MetricValue
     curve_steps: tuple[float, ...]
     curve: tuple[float, ...]
     control_curve: tuple[float, ...]

@@ -15,8 +15,8 @@ from gradloc.evaluation.metrics.acquisition import (
     mean_retainability,
     within_fences,
 )
-from gradloc.evaluation.metrics.intervals import Estimate, estimate, figure
-from gradloc.evaluation.results import Figure
+from gradloc.evaluation.metrics.intervals import BootstrapEstimate, estimate, figure
+from gradloc.evaluation.results import MetricValue
 from gradloc.experiments.analysis.dynamics import GroupDynamics, ProbeDynamics
 
 
@@ -90,7 +90,7 @@ class Resampler:
         chosen = rng.integers(0, max(1, len(members)), (self.n_bootstrap, len(members)))
         return [np.concatenate([members[m] for m in draw]) for draw in chosen if len(draw)]
 
-    def mean(self, values: Sequence[float], kept: np.ndarray | None = None) -> Figure:
+    def mean(self, values: Sequence[float], kept: np.ndarray | None = None) -> MetricValue:
         """Mean of the values in nats per token, those not kept left out."""
         kept = np.ones(len(values), bool) if kept is None else kept
         (found,) = estimate(
@@ -132,7 +132,9 @@ def summarise_group(
     of_fit = {name: np.array([getattr(f, name) for f in fits]) for name in DecayFit._fields}
 
     def shown(value: float, draws: np.ndarray, n: int, unit: str, up: bool, note: str = ""):
-        found = Estimate(float(value), draws[~np.isnan(draws)], int(n), resample.n_entities)
+        found = BootstrapEstimate(
+            float(value), draws[~np.isnan(draws)], int(n), resample.n_entities
+        )
         return figure(found, unit, up, note)
 
     n = int(acquired.sum())
@@ -176,11 +178,13 @@ def _means(curves: np.ndarray, draws: list[np.ndarray], factor: float) -> np.nda
     return np.array(found).reshape(len(draws), n_times)
 
 
-def _threshold(fit: DecayFit, of_fit: dict[str, np.ndarray], n: int, shown: Callable) -> Figure:
+def _threshold(
+    fit: DecayFit, of_fit: dict[str, np.ndarray], n: int, shown: Callable
+) -> MetricValue:
     """The learnability threshold; where the line does not fall, there is none."""
     if not fit.slope < 0:
         note = "retainability does not fall"
-        return Figure(None, None, None, n, "steps", True, note)
+        return MetricValue(None, None, None, n, "steps", True, note)
     falls = of_fit["slope"] < 0
     draws = np.where(falls, of_fit["threshold_steps"], np.inf)
     return shown(fit.threshold_steps, draws, n, "steps", True)

@@ -12,7 +12,7 @@ from itertools import combinations
 import numpy as np
 
 from gradloc.errors import MeasurementError
-from gradloc.evaluation.metrics.intervals import interval, stream
+from gradloc.evaluation.metrics.intervals import derive_seed, interval
 from gradloc.experiments.analysis.localization_statistics import (
     entity_index,
     resampled_counts,
@@ -174,7 +174,7 @@ def localization_figures(
                 bottom,
                 n_splits=n_splits,
                 n_bootstrap=n_bootstrap // 4,
-                seed=stream(seed, f"{name} {variant}"),
+                seed=derive_seed(seed, f"{name} {variant}"),
             )
             profiles[name][variant] = DepthProfile(
                 values, float(values.max() / values.mean()), *found
@@ -226,7 +226,7 @@ def contrasts_of(
     """
     n_units = np.shape(reference)[1]
     logs, replicates = [np.zeros(n_units)] * 2, [np.zeros((n_bootstrap, n_units))] * 2
-    rng = np.random.default_rng(stream(seed, f"{group} {control} {variant}"))
+    rng = np.random.default_rng(derive_seed(seed, f"{group} {control} {variant}"))
     texts = resampled_counts(len(reference), n_bootstrap, rng)
     for place, name in enumerate(name for name in (group, control) if name != TEXT):
         top, bottom = sides(variant, groups[name], reference)

@@ -8,7 +8,7 @@ from typing import Any
 
 import altair as alt
 
-from gradloc.evaluation.results import Figure
+from gradloc.evaluation.results import MetricValue
 from gradloc.experiments.analysis.dynamics import AcquisitionAnalysis, GroupDynamics
 from gradloc.report.formatting import by_unit, interval
 
@@ -41,7 +41,7 @@ def depth_title(depth: str) -> str:
     return f"{depth.capitalize()} probes"
 
 
-def ends(found: Figure) -> dict[str, Any]:
+def ends(found: MetricValue) -> dict[str, Any]:
     """A figure's value and ends as they are drawn; a missing end is at the value."""
     factor = 100 if found.unit == "fraction" else 1
     low, high = (found.value if end is None else end for end in (found.low, found.high))
@@ -53,7 +53,7 @@ def ends(found: Figure) -> dict[str, Any]:
     }
 
 
-def figure_text(found: Figure) -> str:
+def figure_text(found: MetricValue) -> str:
     """A figure as ``value [low to high]``."""
     text = by_unit(found.value, found.unit)
     return f"{text} {interval(found, brackets=True)}".strip()

@@ -15,13 +15,13 @@ from gradloc.config.schema import did_you_mean
 from gradloc.errors import GradlocError
 from gradloc.evaluation.metrics.intervals import (
     N_BOOTSTRAP,
-    Estimate,
+    BootstrapEstimate,
     bootstrap_replicates,
+    derive_seed,
     figure,
-    stream,
 )
 from gradloc.evaluation.metrics.stages import average_accuracy, stage_measures
-from gradloc.evaluation.results import EvalResult, Figure
+from gradloc.evaluation.results import EvalResult, MetricValue
 from gradloc.utils.io import to_jsonable
 
 FORMAT = 1
@@ -69,9 +69,9 @@ class StageAnalysis:
     metric: str
     stages: tuple[str, ...]
     tasks: tuple[str, ...]
-    base: tuple[Figure, ...]
-    scores: tuple[tuple[Figure, ...], ...]
-    measures: dict[str, Figure] = field(default_factory=dict)
+    base: tuple[MetricValue, ...]
+    scores: tuple[tuple[MetricValue, ...], ...]
+    measures: dict[str, MetricValue] = field(default_factory=dict)
     n_left_out: int = 0
 
     def to_dict(self) -> dict[str, Any]:
@@ -135,7 +135,7 @@ def analyse_stages(
         members = [i for i, label in enumerate(labels) if usable[i] and label == task]
         entities = result.items["probes"].get("entity") or result.items["probe_ids"]
         owners = [entities[i] or result.items["probe_ids"][i] for i in members]
-        columns.append(_column(table[:, members], owners, n_bootstrap, stream(seed, task)))
+        columns.append(_column(table[:, members], owners, n_bootstrap, derive_seed(seed, task)))
     unit = METRICS[metric].unit
     rows = tuple(
         tuple(figure(column[row], unit, True) for column in columns) for row in range(len(table))
@@ -172,18 +172,20 @@ def _labels(probes: dict[str, list[str]], by: str) -> list[str]:
     return [task or group for task, group in zip(probes["task"], probes["group"], strict=True)]
 
 
-def _column(values: np.ndarray, owners: list[str], n_bootstrap: int, seed: int) -> list[Estimate]:
+def _column(
+    values: np.ndarray, owners: list[str], n_bootstrap: int, seed: int
+) -> list[BootstrapEstimate]:
     replicates = bootstrap_replicates(values, owners, n_bootstrap=n_bootstrap, seed=seed)
     n_clusters = len(set(owners))
     return [
-        Estimate(float(row.mean()), draws, len(row), n_clusters)
+        BootstrapEstimate(float(row.mean()), draws, len(row), n_clusters)
         for row, draws in zip(values, replicates, strict=True)
     ]
 
 
 def _measures(
-    columns: list[list[Estimate]], has_base: bool, n_stages: int, unit: str
-) -> dict[str, Figure]:
+    columns: list[list[BootstrapEstimate]], has_base: bool, n_stages: int, unit: str
+) -> dict[str, MetricValue]:
     values = np.array([[cell.value for cell in column] for column in columns]).T
     draws = np.array([[cell.replicates for cell in column] for column in columns])
     n = sum(column[0].n for column in columns)
@@ -204,6 +206,6 @@ def _measures(
         if value is None:
             continue
         replicates = np.array([draw[name] for draw in drawn])
-        estimate = Estimate(value, replicates, n, n_clusters)
+        estimate = BootstrapEstimate(value, replicates, n, n_clusters)
         figures[name] = figure(estimate, unit, _HIGHER_IS_BETTER[name])
     return figures

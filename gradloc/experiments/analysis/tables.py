@@ -8,7 +8,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from gradloc.evaluation.results import Figure
+from gradloc.evaluation.results import MetricValue
 from gradloc.experiments.analysis.dynamics import AcquisitionAnalysis, GroupDynamics, ProbeDynamics
 from gradloc.experiments.analysis.stages import StageAnalysis
 from gradloc.report.formatting import MISSING, by_unit, interval, number, percent, unit_name
@@ -121,7 +121,7 @@ def _probe_row(probe: ProbeDynamics) -> tuple[str, ...]:
     )
 
 
-def _value(found: Figure, *, as_percent: bool = True) -> tuple[str, str]:
+def _value(found: MetricValue, *, as_percent: bool = True) -> tuple[str, str]:
     """The value and its interval; the note where there is no value."""
     if found.value is None:
         return MISSING, found.note

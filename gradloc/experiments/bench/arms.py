@@ -33,14 +33,18 @@ from gradloc.models.units import find_units, model_shape
 from gradloc.training.callback import GradLocCallback
 from gradloc.training.freezing import check_trains_something
 from gradloc.training.methods.extra_loss import planned_parameters
-from gradloc.training.methods.input_moments import input_moments, input_shields, shielded_names
-from gradloc.training.methods.input_shield import InputShieldCallback
-from gradloc.training.methods.pull_back import PullBackCallback
+from gradloc.training.methods.input_covariance import (
+    input_covariance,
+    input_projections,
+    projected_names,
+)
+from gradloc.training.methods.input_projection import InputProjectionCallback
+from gradloc.training.methods.interpolation import InterpolationCallback
 
 # Every ratio is to this arm.
 REFERENCE = "full"
 # Those that a plan of the user's makes.
-USERS_ARMS = ("plan", "plan_cached", "plan_shielded")
+USERS_ARMS = ("plan", "plan_cached", "plan_projected")
 
 
 @dataclass
@@ -75,7 +79,7 @@ class Arm:
         bf16: Whether it, or a part of it, computes in bfloat16 autocast over the weights as they
             are.
         label_loss: Whether its head and loss are computed at labelled positions only.
-        shielded: Whether its steps are shielded.
+        projected: Whether its steps are projected.
         usual: Whether it runs when no arms are named.
     """
 
@@ -86,7 +90,7 @@ class Arm:
     cached: bool = False
     bf16: bool = False
     label_loss: bool = False
-    shielded: bool = False
+    projected: bool = False
     usual: bool = True
 
 
@@ -156,10 +160,10 @@ def arm_table(model: nn.Module, settings: BenchSettings) -> ArmTable:
             arms.append(_plan_arm(plan, f"{name}_cached_bf16_frozen", settings, bf16=frozen))
         if name in ("ten_mlps", "plan"):
             try:
-                shielded_names(model, planned_parameters(model, plan))
-                arms.append(_plan_arm(plan, f"{name}_shielded", shielded=True))
+                projected_names(model, planned_parameters(model, plan))
+                arms.append(_plan_arm(plan, f"{name}_projected", projected=True))
             except MethodError as error:
-                missing[f"{name}_shielded"] = str(error)
+                missing[f"{name}_projected"] = str(error)
     others, others_missing = _other_arms(model, plans[top], settings.k)
     arms += others
     missing |= others_missing
@@ -190,7 +194,7 @@ def _plans(
     try:
         plans["ten_mlps"] = mlps_plan(model, "ten_mlps", ten_mlp_blocks(n_blocks))
     except SelectionError as error:
-        missing |= dict.fromkeys(("ten_mlps", "ten_mlps_shielded"), str(error))
+        missing |= dict.fromkeys(("ten_mlps", "ten_mlps_projected"), str(error))
     if settings.plan is not None:
         plans["plan"] = _users_plan(model, settings.plan)
     else:
@@ -213,7 +217,7 @@ def _plan_arm(
     cached_by: BenchSettings | None = None,
     *,
     bf16: tuple[str, ...] = (),
-    shielded: bool = False,
+    projected: bool = False,
 ) -> Arm:
     """An arm that trains under a plan, with a cache where settings say in which folder.
 
@@ -228,14 +232,14 @@ def _plan_arm(
             folder = Path(cached_by.cache_dir) / name
             cache = CacheConfig(str(folder), dtype="bfloat16" if bf16 else "float32")
         callbacks: list[TrainerCallback] = [GradLocCallback(plan, cache=cache, bfloat16=some)]
-        if shielded:
-            callbacks += [_shield(model, plan), PullBackCallback()]
+        if projected:
+            callbacks += [_projection(model, plan), InterpolationCallback()]
         return Setup(model, callbacks, {"bf16": True} if whole else {})
 
     about = f"{len(plan.trained)} of {len(plan.scale)} units train"
     about += ", cached hidden states" * (cached_by is not None)
     about += ", bfloat16 autocast" * whole + f", {' and '.join(some)} in bfloat16" * bool(some)
-    about += ", steps shielded, a part of the change kept" * shielded
+    about += ", steps projected, a part of the change kept" * projected
     return Arm(
         name,
         about,
@@ -244,15 +248,16 @@ def _plan_arm(
         cached=cached_by is not None,
         bf16=bool(bf16),
         label_loss=True,
-        shielded=shielded,
+        projected=projected,
         usual=not name.startswith("middle") or cached_by is None,
     )
 
 
-def _shield(model: nn.Module, plan: LayerPlan) -> InputShieldCallback:
-    """A shield of the right size: what it holds costs nothing, so one row of tokens is enough."""
-    names = shielded_names(model, planned_parameters(model, plan))
-    return InputShieldCallback(input_shields(input_moments(model, [range(8)], names)))
+def _projection(model: nn.Module, plan: LayerPlan) -> InputProjectionCallback:
+    """A projection of the right size: what it holds costs nothing, so one row of tokens is "
+    "enough."""
+    names = projected_names(model, planned_parameters(model, plan))
+    return InputProjectionCallback(input_projections(input_covariance(model, [range(8)], names)))
 
 
 def _other_arms(model: nn.Module, top: LayerPlan, k: int) -> tuple[list[Arm], dict[str, str]]:

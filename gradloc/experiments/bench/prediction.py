@@ -36,7 +36,7 @@ def predict(arm: Arm, model: nn.Module, settings: BenchSettings) -> dict[str, fl
         batch_size=settings.batch_size,
         cached=arm.cached,
         label_loss=arm.label_loss,
-        shielded=arm.shielded,
+        projected=arm.projected,
         dtype=settings.dtype,
     )
     found = predict_cost(arm.plan.units, arm.plan.scale, model_shape(model), setting)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import altair as alt
 
-from gradloc.evaluation.results import Figure
+from gradloc.evaluation.results import MetricValue
 from gradloc.experiments.continual.figures import ArmFigures, StreamFigures
 from gradloc.experiments.continual.looks import BEFORE, arm_looks
 from gradloc.experiments.continual.table import figure_text
@@ -57,7 +57,9 @@ def _curve_picture(
     rows = []
     for place, (name, found) in enumerate(series.items()):
         if found and curve.has_base:
-            rows.append(_point(name, 0, BEFORE, Figure(0.0, None, None, 0, found[0].unit, True)))
+            rows.append(
+                _point(name, 0, BEFORE, MetricValue(0.0, None, None, 0, found[0].unit, True))
+            )
         # Arms stand side by side, so that none hides another.
         shift = (place - (len(series) - 1) / 2) * 0.05
         rows += _curve_rows(name, found, figures, shift)
@@ -84,13 +86,13 @@ def _curve_picture(
     )
 
 
-def _at(arm: ArmFigures, line: Sequence[Figure], stage: str) -> str:
+def _at(arm: ArmFigures, line: Sequence[MetricValue], stage: str) -> str:
     found = dict(zip(arm.stages, line, strict=False))
     return figure_text(found[stage]) if stage in found else ""
 
 
 def _curve_rows(
-    name: str, line: Sequence[Figure], figures: StreamFigures, shift: float
+    name: str, line: Sequence[MetricValue], figures: StreamFigures, shift: float
 ) -> list[dict[str, Any]]:
     """Points of one arm, one a finished stage; the first stage is at 1."""
     stages = figures.arms[name].stages[: len(line)]
@@ -101,7 +103,7 @@ def _curve_rows(
     ]
 
 
-def _point(name: str, x: float, stage: str, found: Figure) -> dict[str, Any]:
+def _point(name: str, x: float, stage: str, found: MetricValue) -> dict[str, Any]:
     factor = 100 if found.unit == "fraction" else 1
     low, high = (found.value if end is None else end for end in (found.low, found.high))
     return {

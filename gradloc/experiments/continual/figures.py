@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from gradloc.errors import GradlocError
-from gradloc.evaluation.metrics.intervals import Estimate, estimate, figure, stream
+from gradloc.evaluation.metrics.intervals import BootstrapEstimate, derive_seed, estimate, figure
 from gradloc.evaluation.metrics.stages import stage_measures
-from gradloc.evaluation.results import Figure
+from gradloc.evaluation.results import MetricValue
 from gradloc.experiments.continual.periods import Period, period_of
 from gradloc.experiments.continual.records import ArmRecord, StreamRecord
 from gradloc.utils.io import to_jsonable
@@ -56,13 +56,13 @@ class ArmFigures:
     """
 
     stages: tuple[str, ...]
-    uptake: tuple[tuple[Figure, ...], ...]
-    measures: dict[str, Figure]
-    seen: tuple[Figure, ...]
-    current: tuple[Figure, ...]
-    known_facts: tuple[Figure, ...]
-    known_facts_nll: tuple[Figure, ...]
-    general_text: tuple[Figure, ...]
+    uptake: tuple[tuple[MetricValue, ...], ...]
+    measures: dict[str, MetricValue]
+    seen: tuple[MetricValue, ...]
+    current: tuple[MetricValue, ...]
+    known_facts: tuple[MetricValue, ...]
+    known_facts_nll: tuple[MetricValue, ...]
+    general_text: tuple[MetricValue, ...]
     train_seconds: float
     trainable_fraction: tuple[float, ...]
     n_trained: tuple[int, ...]
@@ -88,7 +88,7 @@ class StreamFigures:
     name: str
     stages: tuple[str, ...]
     columns: tuple[str, ...]
-    base: tuple[Figure, ...]
+    base: tuple[MetricValue, ...]
     arms: dict[str, ArmFigures] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -130,7 +130,7 @@ def stream_figures(record: StreamRecord) -> StreamFigures:
     )
 
 
-def paired_differences(record: StreamRecord, main: str) -> dict[str, dict[str, Figure]]:
+def paired_differences(record: StreamRecord, main: str) -> dict[str, dict[str, MetricValue]]:
     """One arm against each other one after the last stage, over the same items and resamples.
 
     Args:
@@ -149,7 +149,7 @@ def paired_differences(record: StreamRecord, main: str) -> dict[str, dict[str, F
             columns.setdefault(period.name, []).append(item)
     known = range(len(record.items.known_entities))
 
-    def differences(other: ArmRecord) -> dict[str, Figure]:
+    def differences(other: ArmRecord) -> dict[str, MetricValue]:
         mine, theirs = record.arms[main].stages[-1], other.stages[-1]
         gained = [np.array(mine.uptake) - np.array(theirs.uptake)]
         found = [
@@ -210,7 +210,7 @@ def _arm(record: StreamRecord, arm: ArmRecord, members: dict[str, list[int]]) ->
 
 def _facts_lost(
     record: StreamRecord, rows: Sequence[Sequence[float]], unit: str
-) -> tuple[Figure, ...]:
+) -> tuple[MetricValue, ...]:
     entities = record.items.known_entities
     if not entities:
         return ()
@@ -219,7 +219,7 @@ def _facts_lost(
     return tuple(figure(own, unit, False, note) for own in found)
 
 
-def _text_lost(record: StreamRecord, rows: Sequence[Sequence[float]]) -> tuple[Figure, ...]:
+def _text_lost(record: StreamRecord, rows: Sequence[Sequence[float]]) -> tuple[MetricValue, ...]:
     tokens = np.array(record.items.text_tokens, float)
     scored = np.flatnonzero(tokens)
     if not scored.size:
@@ -235,21 +235,21 @@ def _estimates(
     kept: Sequence[int],
     key: str,
     weights: np.ndarray | None = None,
-) -> tuple[Estimate, ...]:
+) -> tuple[BootstrapEstimate, ...]:
     """One estimate a row, from the items that are kept."""
     return estimate(
         np.array(rows, float)[:, list(kept)],
         [clusters[i] for i in kept],
         weights=weights,
         n_bootstrap=record.n_bootstrap,
-        seed=stream(record.seed, key),
+        seed=derive_seed(record.seed, key),
     )
 
 
-def _figure_of_mean(cells: Sequence[Estimate]) -> Figure:
+def _figure_of_mean(cells: Sequence[BootstrapEstimate]) -> MetricValue:
     if not cells:
-        return Figure(None, None, None, 0, UPTAKE_UNIT, True, "no evaluation item")
-    mean = Estimate(
+        return MetricValue(None, None, None, 0, UPTAKE_UNIT, True, "no evaluation item")
+    mean = BootstrapEstimate(
         float(np.mean([cell.value for cell in cells])),
         np.mean([cell.replicates for cell in cells], axis=0),
         sum(cell.n for cell in cells),
@@ -258,7 +258,9 @@ def _figure_of_mean(cells: Sequence[Estimate]) -> Figure:
     return figure(mean, UPTAKE_UNIT, True)
 
 
-def _measures(columns: dict[str, tuple[Estimate, ...]], names: Sequence[str]) -> dict[str, Figure]:
+def _measures(
+    columns: dict[str, tuple[BootstrapEstimate, ...]], names: Sequence[str]
+) -> dict[str, MetricValue]:
     """Transfer and forgetting over the finished stages and their own periods."""
     if any(name not in columns for name in names):
         return {}
@@ -275,7 +277,9 @@ def _measures(columns: dict[str, tuple[Estimate, ...]], names: Sequence[str]) ->
     n_clusters = min(column[0].n_clusters for column in own)
     return {
         name: figure(
-            Estimate(values[name], np.array([draw[name] for draw in drawn]), n, n_clusters),
+            BootstrapEstimate(
+                values[name], np.array([draw[name] for draw in drawn]), n, n_clusters
+            ),
             UPTAKE_UNIT,
             higher,
         )

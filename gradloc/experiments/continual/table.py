@@ -10,7 +10,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from gradloc.evaluation.results import Figure
+from gradloc.evaluation.results import MetricValue
 from gradloc.experiments.continual.figures import ArmFigures, StreamFigures
 from gradloc.report.formatting import (
     DASH,
@@ -110,14 +110,14 @@ def stream_tables(figures: StreamFigures) -> list[Any]:
     return [*shown, *(Text(note, style="dim") for note in figures.notes)]
 
 
-def _last(arm: ArmFigures, measure: str) -> Figure | None:
+def _last(arm: ArmFigures, measure: str) -> MetricValue | None:
     if measure in ("known_facts", "general_text"):
         found = getattr(arm, measure)
         return found[-1] if found else None
     return arm.measures.get(measure)
 
 
-def _cell(found: Figure | None) -> Cell:
+def _cell(found: MetricValue | None) -> Cell:
     if found is None or found.value is None:
         return Cell(MISSING)
     return Cell(by_unit(found.value, found.unit), interval(found))
@@ -145,7 +145,7 @@ def _table(title: str, caption: str | None) -> Table:
     return Table(box=box.SIMPLE_HEAD, title=title, caption=caption, title_justify="left")
 
 
-def figure_text(found: Figure) -> str:
+def figure_text(found: MetricValue) -> str:
     """A figure as ``0.43 [0.41 to 0.45]``."""
     if found.value is None:
         return MISSING

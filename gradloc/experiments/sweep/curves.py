@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from gradloc.evaluation.matched_uptake import Point, line_through_base
-from gradloc.evaluation.metrics import Estimate
+from gradloc.evaluation.metrics import BootstrapEstimate
 
 
 class Curve(NamedTuple):
@@ -79,7 +79,7 @@ def make_curve(points: dict[float, Point]) -> Curve | None:
     )
 
 
-def columns(found: Estimate) -> np.ndarray:
+def columns(found: BootstrapEstimate) -> np.ndarray:
     """The estimate, then its replicates, (1 + n_bootstrap,)."""
     return np.concatenate([[found.value], found.replicates])
 

@@ -14,9 +14,9 @@ from typing import Any
 
 from gradloc.errors import GradlocError
 from gradloc.evaluation.matched_uptake import Point, forgetting_ratio, uptake_share
-from gradloc.evaluation.metrics import Estimate, figure
+from gradloc.evaluation.metrics import BootstrapEstimate, figure
 from gradloc.evaluation.metrics.intervals import N_BOOTSTRAP
-from gradloc.evaluation.results import Figure
+from gradloc.evaluation.results import MetricValue
 from gradloc.experiments.sweep.curves import Curve, make_curve
 from gradloc.experiments.sweep.quantities import (
     FORGETTING_SHARES,
@@ -150,7 +150,7 @@ class _Corpus:
             forgetting={loss: self._comparison(arm, loss, seeds) for loss in self.losses},
         )
 
-    def _uptake_share(self, arm: str, seeds: tuple[int, ...]) -> Figure:
+    def _uptake_share(self, arm: str, seeds: tuple[int, ...]) -> MetricValue:
         own = self._curve(arm, self.axis, seeds)
         if own is None:
             return undefined(0, "ratio", True, "scores are not finite, or cells are missing")
@@ -219,7 +219,7 @@ class _Corpus:
 
     def _estimate(
         self, arm: str, rate: float, measure: str, seeds: tuple[int, ...]
-    ) -> Estimate | None:
+    ) -> BootstrapEstimate | None:
         return self.cells.estimate(arm, rate, measure, seeds) if seeds else None
 
     def _notes(self, seeds: tuple[int, ...], arms: dict[str, ArmFrontier]) -> tuple[str, ...]:

@@ -48,7 +48,7 @@ def share_text(share: float) -> str:
     return f"{100 * share:g}{THIN}%"
 
 
-def is_quiet(style: ArmStyle) -> bool:
+def is_background(style: ArmStyle) -> bool:
     """Whether the arm is drawn as background."""
     return style.color == _QUIET
 

@@ -46,7 +46,7 @@ def render(record: SweepRecord, frontier: Frontier) -> str:
         frontier=frontier,
         corpora=shown,
         styles=looks.arm_looks(frontier),
-        is_quiet=looks.is_quiet,
+        is_background=looks.is_background,
         n_strong=looks.N_STRONG,
         controls=looks.CONTROLS,
         signs={looks.share_text(share): style.SHAPES[sign]

@@ -7,7 +7,7 @@ escapes nothing: the template does. It computes no figure.
 from typing import NamedTuple
 
 from gradloc.evaluation.metrics import item_mean
-from gradloc.evaluation.results import Figure
+from gradloc.evaluation.results import MetricValue
 from gradloc.experiments.sweep.looks import RANKED_AT, share_text
 from gradloc.experiments.sweep.records import CellRecord, SweepRecord
 from gradloc.experiments.sweep.values import ArmFrontier, CorpusFrontier
@@ -224,11 +224,11 @@ def _mean(cell: CellRecord, name: str) -> str:
     return number(100 * mean if measure.unit == "share" else mean)
 
 
-def _pair(figure: Figure) -> tuple[str, str]:
+def _pair(figure: MetricValue) -> tuple[str, str]:
     return by_unit(figure.value, figure.unit), interval(figure)
 
 
-def _cell(figure: Figure, judged: bool = False) -> Cell:
+def _cell(figure: MetricValue, judged: bool = False) -> Cell:
     if figure.value is None:
         why = next((short for word, short in _SHORT.items() if word in figure.note), "")
         return Cell(MISSING, why, figure.note, "missing")
@@ -236,7 +236,7 @@ def _cell(figure: Figure, judged: bool = False) -> Cell:
     return Cell(number(figure.value), interval(figure), figure.note, tone)
 
 
-def _tone(figure: Figure) -> str:
+def _tone(figure: MetricValue) -> str:
     """Whether the interval of a ratio lies on one side of 1."""
     low = float("-inf") if figure.low is None else figure.low
     high = float("inf") if figure.high is None else figure.high

@@ -9,8 +9,8 @@ from typing import Any
 
 import altair as alt
 
-from gradloc.evaluation.results import Figure
-from gradloc.experiments.sweep.looks import is_quiet
+from gradloc.evaluation.results import MetricValue
+from gradloc.experiments.sweep.looks import is_background
 from gradloc.experiments.sweep.values import CorpusFrontier
 from gradloc.report.formatting import (
     by_unit,
@@ -76,7 +76,8 @@ def _point_row(name: str, style: ArmStyle, point: Any, axis: str, loss: str) -> 
         return None
     return {
         "arm": name, "rate": learning_rate(point.learning_rate),
-        "order": point.learning_rate, "on_curve": point.on_curve[loss], "quiet": is_quiet(style),
+        "order": point.learning_rate, "on_curve": point.on_curve[loss], "quiet":
+        is_background(style),
         "reference": style.is_reference, "label": "", "x_unit": x.unit, "y_unit": y.unit,
         **_ends("x", x), **_ends("y", y),
         "uptake": f"{by_unit(y.value, y.unit)} {interval(y, brackets=True)}",
@@ -215,7 +216,7 @@ def _padded(values: list[float]) -> list[float]:
     return [low - room, high + room]
 
 
-def _ends(axis: str, found: Figure) -> dict[str, float]:
+def _ends(axis: str, found: MetricValue) -> dict[str, float]:
     """Value and interval as a picture takes them: percent for fractions."""
     factor = 100 if found.unit == "fraction" else 1
     low = found.value if found.low is None else found.low

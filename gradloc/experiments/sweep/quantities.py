@@ -14,8 +14,8 @@ from statistics import median
 import numpy as np
 
 from gradloc.evaluation.matched_uptake import interpolate_forgetting
-from gradloc.evaluation.metrics import Estimate, figure, interval
-from gradloc.evaluation.results import Figure
+from gradloc.evaluation.metrics import BootstrapEstimate, figure, interval
+from gradloc.evaluation.results import MetricValue
 from gradloc.experiments.sweep.curves import Curve, mean_forgetting, uptake_within
 from gradloc.experiments.sweep.records import CellRecord
 from gradloc.experiments.sweep.values import AtForgetting, AtUptake
@@ -108,7 +108,7 @@ def at_forgetting(
 
 def mean_forgetting_ratio(
     arm: Curve | None, line: Curve | None, line_name: str, share: float = UPTAKE_SHARES[-1]
-) -> Figure:
+) -> MetricValue:
     """Mean forgetting over uptakes from 0 to U, as a ratio to the line's.
 
     U is ``share`` of the line's best uptake, or the arm's largest uptake where that is less: both
@@ -134,7 +134,7 @@ def mean_forgetting_ratio(
 
 def cost_ratio(
     arm: Sequence[CellRecord], line: Sequence[CellRecord], field: str, line_name: str
-) -> Figure:
+) -> MetricValue:
     """An arm's cost / the line's: medians over the rates of one seed, then over seeds.
 
     A seed's arm and line are compared where they ran in the same sitting, so on one machine.
@@ -152,7 +152,7 @@ def cost_ratio(
         why = f"no seed has this for both the arm and {line_name} in one sitting"
         return undefined(0, "ratio", False, why)
     note = f"{min(ratios):.2f} to {max(ratios):.2f} over {len(ratios)} seeds"
-    return Figure(
+    return MetricValue(
         float(median(ratios)), None, None, len(ratios), "ratio", False,
         note if len(ratios) > 1 else "one seed",
     )  # fmt: skip
@@ -191,15 +191,15 @@ def compare(curves: dict[str, Curve], line: Curve, share: float, name: str) -> t
 
 def figure_of(
     found: np.ndarray, curve: Curve, unit: str, higher_is_better: bool, note: str = ""
-) -> Figure:
+) -> MetricValue:
     """The figure of a row of columns."""
-    estimate = Estimate(float(found[0]), found[1:], curve.n, curve.n_clusters)
+    estimate = BootstrapEstimate(float(found[0]), found[1:], curve.n, curve.n_clusters)
     return figure(estimate, unit, higher_is_better, note)
 
 
 def ratio_figure(
     top: np.ndarray, bottom: np.ndarray, curve: Curve, why_none: str, note: str = "", higher=False
-) -> Figure:
+) -> MetricValue:
     """A ratio by the rules of ``gradloc.evaluation.matched_uptake``: none where the bottom is not
     above 0.
 
@@ -216,9 +216,9 @@ def ratio_figure(
     return figure_of(ratio, curve, "ratio", higher, note)
 
 
-def undefined(n: int, unit: str, higher_is_better: bool, why: str) -> Figure:
+def undefined(n: int, unit: str, higher_is_better: bool, why: str) -> MetricValue:
     """A figure without value."""
-    return Figure(None, None, None, n, unit, higher_is_better, why)
+    return MetricValue(None, None, None, n, unit, higher_is_better, why)
 
 
 def _no_line(line: Curve | None, name: str) -> str:

@@ -8,8 +8,8 @@ import math
 
 import altair as alt
 
-from gradloc.evaluation.results import Figure
-from gradloc.experiments.sweep.looks import is_quiet, share_text
+from gradloc.evaluation.results import MetricValue
+from gradloc.experiments.sweep.looks import is_background, share_text
 from gradloc.experiments.sweep.values import CorpusFrontier
 from gradloc.report.formatting import interval, metric_label, number, percent
 from gradloc.report.pictures import Picture, fill_spec
@@ -57,7 +57,7 @@ def ratio_picture(
     )
 
 
-def _row(name: str, style: ArmStyle, share: float, place: int, ratio: Figure) -> dict:
+def _row(name: str, style: ArmStyle, share: float, place: int, ratio: MetricValue) -> dict:
     text = f"{number(ratio.value)} {interval(ratio, brackets=True)}".strip()
     if ratio.low is None and ratio.high is None:
         low = high = ratio.value
@@ -69,7 +69,7 @@ def _row(name: str, style: ArmStyle, share: float, place: int, ratio: Figure) ->
         # Nothing forgotten, or less than nothing, lies left of any logarithmic axis.
         "sign": SIGNS[share] if ratio.value > 0 else _OFF,
         "value": _within(ratio.value), "low": _within(low), "high": _within(high),
-        "text": text, "quiet": is_quiet(style), "color": style.color,
+        "text": text, "quiet": is_background(style), "color": style.color,
     }  # fmt: skip
 
 
@@ -128,7 +128,7 @@ def _chart(
     return alt.layer(*layers).properties(height=max(120, 42 * len(names)))
 
 
-def _why(share: Figure, levels) -> str:
+def _why(share: MetricValue, levels) -> str:
     """Why an arm has no ratio, in a few words."""
     if share.value is not None and share.value < levels[0].share:
         return f"reaches {percent(share.value)} of the uptake"

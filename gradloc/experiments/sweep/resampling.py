@@ -1,7 +1,7 @@
 """Means of a sweep's cells, with replicates that all arms share.
 
-Comes in: the cells of one corpus. Goes out: ``Estimate`` for an arm at a learning rate. It compares
-no arms.
+Comes in: the cells of one corpus. Goes out: ``BootstrapEstimate`` for an arm at a learning rate.
+It compares no arms.
 
 Two things vary between repetitions of a sweep: the seed (another world of facts, another split,
 another order of training) and the facts and texts that stand for all others. So seeds are drawn
@@ -20,8 +20,8 @@ from typing import NamedTuple
 import numpy as np
 
 from gradloc.errors import GradlocError
-from gradloc.evaluation.metrics import Estimate
-from gradloc.evaluation.metrics.intervals import N_BOOTSTRAP, stream
+from gradloc.evaluation.metrics import BootstrapEstimate
+from gradloc.evaluation.metrics.intervals import N_BOOTSTRAP, derive_seed
 from gradloc.experiments.sweep.records import CellRecord, MeasureRecord
 
 
@@ -56,7 +56,7 @@ class CorpusCells:
         self.corpus = cells[0].corpus
         self.cells = {(cell.arm, cell.learning_rate, cell.seed): cell for cell in cells}
         self.n_bootstrap, self.seed = n_bootstrap, seed
-        self._done: dict[tuple, dict[tuple[str, float], Estimate]] = {}
+        self._done: dict[tuple, dict[tuple[str, float], BootstrapEstimate]] = {}
         if len(self.cells) < len(cells):
             raise GradlocError(
                 f"corpus {self.corpus}: {len(cells) - len(self.cells)} cells have the arm, rate "
@@ -97,7 +97,7 @@ class CorpusCells:
 
     def estimate(
         self, arm: str, rate: float, measure: str, seeds: tuple[int, ...]
-    ) -> Estimate | None:
+    ) -> BootstrapEstimate | None:
         """Mean over seeds of an arm's (weighted) mean over items, and its replicates.
 
         Returns:
@@ -109,7 +109,9 @@ class CorpusCells:
             self._done[asked] = self._resample(measure, seeds)
         return self._done[asked].get((arm, rate))
 
-    def _resample(self, measure: str, seeds: tuple[int, ...]) -> dict[tuple[str, float], Estimate]:
+    def _resample(
+        self, measure: str, seeds: tuple[int, ...]
+    ) -> dict[tuple[str, float], BootstrapEstimate]:
         keys = [
             key
             for key in dict.fromkeys((arm, rate) for arm, rate, _ in self.cells)
@@ -121,7 +123,7 @@ class CorpusCells:
         replicates = np.zeros((len(keys), self.n_bootstrap))
         # The seeds drawn are those of every measure: a world that is easy to learn may also be
         # easy to forget in.
-        rng = np.random.default_rng(stream(self.seed, "seeds"))
+        rng = np.random.default_rng(derive_seed(self.seed, "seeds"))
         drawn = rng.integers(len(seeds), size=(len(seeds), self.n_bootstrap))
         n_items = n_clusters = 0
         for place, seed in enumerate(seeds):
@@ -133,13 +135,13 @@ class CorpusCells:
             for slot in range(len(seeds)):
                 # A seed that is drawn twice has its entities drawn twice, independently.
                 name = f"{self.corpus}/{measure}/{seed}/{slot}"
-                rng = np.random.default_rng(stream(self.seed, name))
+                rng = np.random.default_rng(derive_seed(self.seed, name))
                 where = np.flatnonzero(drawn[slot] == place)
                 chosen = np.full(len(sizes), 1 / len(sizes))
                 counts = rng.multinomial(len(sizes), chosen, size=len(where))
                 replicates[:, where] += (totals @ counts.T) / (counts @ sizes)
         return {
-            key: Estimate(float(mean), row, n_items, n_clusters)
+            key: BootstrapEstimate(float(mean), row, n_items, n_clusters)
             for key, mean, row in zip(
                 keys, means / len(seeds), replicates / len(seeds), strict=True
             )

@@ -11,7 +11,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from gradloc.evaluation.results import Figure
+from gradloc.evaluation.results import MetricValue
 from gradloc.experiments.sweep.frontiers import find_frontier
 from gradloc.experiments.sweep.looks import RANKED_AT, share_text
 from gradloc.experiments.sweep.page_tables import verdict
@@ -79,6 +79,6 @@ def _judged(at: AtUptake, line: str) -> Text:
     return Text(_text(at.ratio), style=style)
 
 
-def _text(figure: Figure) -> str:
+def _text(figure: MetricValue) -> str:
     """A figure as ``0.43 [0.41 to 0.45]``."""
     return f"{number(figure.value)} {interval(figure, brackets=True)}".strip()

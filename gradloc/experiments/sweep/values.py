@@ -7,7 +7,7 @@ computes nothing (``frontiers`` does).
 from dataclasses import dataclass
 from typing import Any
 
-from gradloc.evaluation.results import Figure
+from gradloc.evaluation.results import MetricValue
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,10 @@ class AtUptake:
 
     share: float
     uptake: float | None
-    forgetting: Figure
-    line: Figure
-    ratio: Figure
-    difference: Figure
+    forgetting: MetricValue
+    line: MetricValue
+    ratio: MetricValue
+    difference: MetricValue
     beats: tuple[str, ...] = ()
     loses_to: tuple[str, ...] = ()
 
@@ -48,8 +48,8 @@ class AtForgetting:
 
     share: float
     level: float | None
-    uptake: Figure
-    ratio: Figure
+    uptake: MetricValue
+    ratio: MetricValue
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,8 @@ class RatePoint:
 
     learning_rate: float
     on_curve: dict[str, bool]
-    measures: dict[str, Figure]
-    forgetting_ratio: dict[str, Figure]
+    measures: dict[str, MetricValue]
+    forgetting_ratio: dict[str, MetricValue]
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Comparison:
 
     at_uptake: tuple[AtUptake, ...]
     at_forgetting: tuple[AtForgetting, ...]
-    mean_ratio: Figure
+    mean_ratio: MetricValue
 
 
 @dataclass(frozen=True)
@@ -111,9 +111,9 @@ class ArmFrontier:
     trainable_fraction: float | None
     n_trained: tuple[int, int] | None
     n_units: int | None
-    uptake_share: Figure
-    time_ratio: Figure
-    memory_ratio: Figure
+    uptake_share: MetricValue
+    time_ratio: MetricValue
+    memory_ratio: MetricValue
     points: tuple[RatePoint, ...]
     forgetting: dict[str, Comparison]
 
@@ -132,7 +132,7 @@ class CorpusFrontier:
 
     seeds: tuple[int, ...]
     best_rate: float | None
-    best_uptake: Figure
+    best_uptake: MetricValue
     arms: dict[str, ArmFrontier]
     notes: tuple[str, ...]
 

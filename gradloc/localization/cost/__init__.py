@@ -12,11 +12,11 @@ from gradloc.localization.cost.prediction import (
     step_memory,
     step_seconds,
 )
-from gradloc.localization.cost.setting import DEFAULT_HELD_TOKENS, HELD_LENGTH, StepSetting
+from gradloc.localization.cost.setting import DEFAULT_KL_TOKENS, HELD_LENGTH, StepSetting
 from gradloc.localization.cost.work import StepWork, step_work
 
 __all__ = [
-    "DEFAULT_HELD_TOKENS",
+    "DEFAULT_KL_TOKENS",
     "HELD_LENGTH",
     "MACHINE",
     "Machine",

@@ -28,7 +28,7 @@ class StepSeconds:
     Args:
         forward: Forward pass with the loss.
         backward: Backward pass.
-        optimizer: Clipping and the optimizer's step, shielded where it is.
+        optimizer: Clipping and the optimizer's step, projected where it is.
     """
 
     forward: float
@@ -87,7 +87,7 @@ def predict_cost(
 
 def full_setting(setting: StepSetting) -> StepSetting:
     """The setting of full training by the plain Trainer: what every ratio is to."""
-    return replace(setting, cached=False, label_loss=False, shielded=False, held_tokens=0.0)
+    return replace(setting, cached=False, label_loss=False, projected=False, kl_tokens=0.0)
 
 
 def _against_full(units, trained, shape, setting):
@@ -151,7 +151,7 @@ def step_seconds(
         forward += head
     else:
         backward += head
-    optimizer = work.update[trained].sum() + work.shield[trained].sum()
+    optimizer = work.update[trained].sum() + work.projection[trained].sum()
     if work.held is not None:
         of_pass, passes = work.held
         extra = step_seconds(units, of_pass, trained, setting.held_pass)
@@ -163,13 +163,13 @@ def step_seconds(
 def step_memory(work: StepWork, trained: np.ndarray) -> float:
     """Peak bytes above the weights.
 
-    Adam's moments, shields and a copy of the start are there all the time. While the backward
+    Adam's moments, projections and a copy of the start are there all the time. While the backward
     pass goes down, activations are let go and gradients come; the peak is the largest sum on that
-    way, or, where steps are shielded, in the optimizer's step, which needs a copy of what it
+    way, or, where steps are projected, in the optimizer's step, which needs a copy of what it
     changes. A pass over old text comes first, and its gradients stay for the others to be added.
     """
     gradient = work.gradient * trained
-    there_always = 2 * gradient.sum() + ((work.shields + work.start) * trained).sum()
+    there_always = 2 * gradient.sum() + ((work.projections + work.start) * trained).sum()
     peaks = [_backward_peak(work, trained), gradient.sum() + (work.copied * trained).sum()]
     if work.held is not None:
         reached = work.depth >= work.depth[trained].min()

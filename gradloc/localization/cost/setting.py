@@ -15,7 +15,7 @@ BATCH_SIZE = 8
 # Old text that passes at a time: the shipped passages on facts, 8 at every fourth step by default.
 HELD_LENGTH = 49
 HELD_BATCH_SIZE = 8
-DEFAULT_HELD_TOKENS = HELD_LENGTH * HELD_BATCH_SIZE / 4
+DEFAULT_KL_TOKENS = HELD_LENGTH * HELD_BATCH_SIZE / 4
 
 # Bytes of one number; gradients and Adam's moments have the type of the weights.
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -33,10 +33,10 @@ class StepSetting:
         label_loss: Head and loss are computed at labelled positions only, in chunks
             (``gradloc.models.label_loss``); else by the model's own loss, at all positions.
         labelled_fraction: Labelled positions / all positions, 0-1; matters with ``label_loss``.
-        shielded: Steps are shielded (``gradloc.training.methods.input_shield``) and the start is
-        held, to
-            come back part of the way (``gradloc.training.methods.pull_back``).
-        held_tokens: Tokens of old text a step, on average, on which the model is held to what its
+        projected: Steps are projected (``gradloc.training.methods.input_projection``) and the
+        start is held, to
+            come back part of the way (``gradloc.training.methods.interpolation``).
+        kl_tokens: Tokens of old text a step, on average, on which the model is held to what its
             base predicted (``gradloc.training.methods.reference_kl``).
         dtype: Type of weights and activations: a key of ``DTYPE_BYTES``.
         machine: How fast the machine computes and moves bytes.
@@ -50,8 +50,8 @@ class StepSetting:
     cached: bool = False
     label_loss: bool = False
     labelled_fraction: float = 1.0
-    shielded: bool = False
-    held_tokens: float = 0.0
+    projected: bool = False
+    kl_tokens: float = 0.0
     dtype: str = "float32"
     machine: Machine = field(default=MACHINE)
 
@@ -64,8 +64,8 @@ class StepSetting:
             raise GradlocError(
                 f"labelled_fraction must lie in (0, 1]; found {self.labelled_fraction!r}."
             )
-        if not self.held_tokens >= 0:
-            raise GradlocError(f"held_tokens must be 0 or more; found {self.held_tokens!r}.")
+        if not self.kl_tokens >= 0:
+            raise GradlocError(f"kl_tokens must be 0 or more; found {self.kl_tokens!r}.")
         if self.dtype not in DTYPE_BYTES:
             raise GradlocError(f"dtype {self.dtype!r}: choose one of {', '.join(DTYPE_BYTES)}.")
 
@@ -83,8 +83,8 @@ class StepSetting:
             batch_size=HELD_BATCH_SIZE,
             cached=False,
             label_loss=False,
-            shielded=False,
-            held_tokens=0.0,
+            projected=False,
+            kl_tokens=0.0,
         )
 
     @property

@@ -40,9 +40,10 @@ _LOGITS_KEPT = 3
 # A gradient is read by clipping and scaled in place; AdamW reads gradient, weight and two moments
 # and writes the last three.
 _UPDATE = 10
-# A shielded update: the weights are copied, subtracted, the update multiplied, added, written back.
-_SHIELDED = 10
-_SHIELD_BYTES = 4  # shields are float32
+# A projected update: the weights are copied, subtracted, the update multiplied, added, written
+# back.
+_PROJECTED_UPDATE = 10
+_PROJECTION_BYTES = 4  # projections are float32
 # gradloc.models.label_loss: logits of one chunk, and their probabilities.
 _CHUNK_BYTES, _CHUNK_COPIES = 64 * 2**20, 2
 
@@ -68,8 +69,8 @@ class StepWork:
         loss_backward: Seconds of the loss backward.
         logits: Bytes of logits and what is made of them, at their most.
         logits_in_head: Bytes of logits while the head's weight gradient is computed.
-        shield: Seconds of shielding its update; 0 where steps are not shielded.
-        shields: Bytes of its shields, which are there all the time.
+        projection: Seconds of projecting its update; 0 where steps are not projected.
+        projections: Bytes of its projections, which are there all the time.
         copied: Bytes of its weights' copy while the optimizer steps.
         start: Bytes of the copy of where its weights started, which is there all the time.
         held: Work of a pass over old text, and how many there are a step; ``None``: there is none.
@@ -90,8 +91,8 @@ class StepWork:
     loss_backward: float
     logits: float
     logits_in_head: float
-    shield: np.ndarray
-    shields: np.ndarray
+    projection: np.ndarray
+    projections: np.ndarray
     copied: np.ndarray
     start: np.ndarray
     held: tuple["StepWork", float] | None = None
@@ -121,15 +122,15 @@ def step_work(units: tuple[UnitInfo, ...], shape: dict, setting: StepSetting) ->
     if setting.label_loss:
         kept_logits = _CHUNK_COPIES * min(logits, _CHUNK_BYTES)
     products, moments, copied = np.array(
-        [_shielded(unit, shape) if setting.shielded else (0, 0, 0) for unit in units], dtype=float
+        [_projected(unit, shape) if setting.projected else (0, 0, 0) for unit in units], dtype=float
     ).reshape(len(units), 3).T  # fmt: skip
     copied = copied * each
     gradient = sizes * each
     is_tied = not any(unit.kind == "head" for unit in units)
     held = None
-    if setting.held_tokens:
+    if setting.kl_tokens:
         rest = setting.held_pass
-        held = step_work(units, shape, rest), setting.held_tokens / rest.n_tokens
+        held = step_work(units, shape, rest), setting.kl_tokens / rest.n_tokens
     return StepWork(
         depth=_depth(units),
         forward=(linear + context) / machine.products_per_second + moved / fresh,
@@ -155,11 +156,11 @@ def step_work(units: tuple[UnitInfo, ...], shape: dict, setting: StepSetting) ->
         loss_backward=_LOGITS_BACKWARD * logits / fresh,
         logits=kept_logits,
         logits_in_head=kept_logits if setting.label_loss else logits,
-        shield=2 * products / machine.products_per_second
-        + _SHIELDED * copied / machine.stream_bytes_per_second,
-        shields=_SHIELD_BYTES * moments,
+        projection=2 * products / machine.products_per_second
+        + _PROJECTED_UPDATE * copied / machine.stream_bytes_per_second,
+        projections=_PROJECTION_BYTES * moments,
         copied=copied,
-        start=gradient * setting.shielded,
+        start=gradient * setting.projected,
         held=held,
     )
 
@@ -216,11 +217,12 @@ def _inner_width(unit: UnitInfo, shape: dict) -> tuple[float, bool]:
     return weights / ((3 if gated else 2) * hidden), gated
 
 
-def _shielded(unit: UnitInfo, shape: dict) -> tuple[float, float, float]:
-    """Of a unit's linear layers: multiply-adds of shielding them, sizes of shields and weights.
+def _projected(unit: UnitInfo, shape: dict) -> tuple[float, float, float]:
+    """Of a unit's linear layers: multiply-adds of projecting them, sizes of projections and
+    weights.
 
-    Layers that read the same share a shield. Routed experts are no linear layers of their own and
-    get none.
+    Layers that read the same share a projection. Routed experts are no linear layers of their own
+    and get none.
     """
     hidden, query, kv = shape["hidden_size"], _query_size(shape), shape["kv_size"]
     layers: list[tuple[float, float]] = []  # (outputs, inputs) of all that read the same

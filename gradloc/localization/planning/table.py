@@ -27,13 +27,13 @@ def planning_tables(planning: Planning, title: str) -> list[Table | Text]:
 def _table(planning: Planning, title: str) -> Table:
     setting = planning.setting
     loss = "loss at labelled positions" if setting.label_loss else "the model's own loss"
-    shield = ", steps shielded" * setting.shielded
-    if setting.held_tokens:
-        shield += f", held on {setting.held_tokens:.0f} tokens"
+    projection = ", steps projected" * setting.projected
+    if setting.kl_tokens:
+        projection += f", held on {setting.kl_tokens:.0f} tokens"
     table = Table(
         box=box.SIMPLE_HEAD,
         title=f"{title}: predicted cost, full training = 1\n[dim]batches of {setting.batch_size} × "
-        f"{setting.sequence_length} tokens, {setting.dtype}, {loss}{shield}[/dim]",
+        f"{setting.sequence_length} tokens, {setting.dtype}, {loss}{projection}[/dim]",
         title_justify="left",
         caption_justify="left",
     )

@@ -209,7 +209,7 @@ class _Problem:
             last = {unit.block: i for i, unit in enumerate(self.units) if unit.in_stack}
             for i, unit in enumerate(self.units):
                 reached[last.get(unit.block, i)] += work.forward[i]
-        trained = work.weights + work.update + work.shield
+        trained = work.weights + work.update + work.projection
         if work.held is not None:
             of_pass, passes = work.held
             trained, reached = (
@@ -225,7 +225,7 @@ class _Problem:
             limit: Ratio to full training.
         """
         work = self.work
-        always = 2 * work.gradient + work.shields + work.start
+        always = 2 * work.gradient + work.projections + work.start
         moments = _backward_moments(work)
         moments.append((work.gradient + work.copied, 0 * work.kept, 0.0))  # the optimizer's step
         if work.held is not None:  # its gradients are there when the others' backward pass begins

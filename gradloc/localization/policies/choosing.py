@@ -45,9 +45,9 @@ def check_options(policy: str, options: Iterable[str]) -> None:
             )
 
 
-def step_setting(*, shielded: bool = False, held_tokens: float = 0.0) -> StepSetting:
+def step_setting(*, projected: bool = False, kl_tokens: float = 0.0) -> StepSetting:
     """How GradLocCallback trains where the Trainer's own loss is in use."""
-    return StepSetting(label_loss=True, shielded=shielded, held_tokens=held_tokens)
+    return StepSetting(label_loss=True, projected=projected, kl_tokens=kl_tokens)
 
 
 def select_layers(
@@ -82,7 +82,7 @@ def select_layers(
         memory_budget: Largest predicted memory above the weights, as a ratio to full training.
         share: Least part of the mass to keep, 0-1; the predicted step time is minimised.
         setting: How the steps will be set up; what the predicted cost holds for. ``None``: as
-            under ``GradLocCallback``, not shielded.
+            under ``GradLocCallback``, not projected.
         **options: Options of that policy, such as ``k=10``.
 
     Returns:

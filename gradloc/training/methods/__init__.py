@@ -19,11 +19,11 @@ from gradloc.training.methods.badam import BAdam
 from gradloc.training.methods.base import Loss, Method, Rows, Setting
 from gradloc.training.methods.context_distillation import ContextDistillation
 from gradloc.training.methods.forget_then_learn import ForgetThenLearn
-from gradloc.training.methods.input_shield import InputShield
+from gradloc.training.methods.input_projection import InputProjection
+from gradloc.training.methods.interpolation import InterpolateToStart
 from gradloc.training.methods.lisa import Lisa
 from gradloc.training.methods.lora import Lora
 from gradloc.training.methods.mix_review import MixReview
-from gradloc.training.methods.pull_back import PullBack
 from gradloc.training.methods.quadratic import EWC, L2ToStart
 from gradloc.training.methods.recadam import RecAdam
 from gradloc.training.methods.reference_kl import ReferenceKL
@@ -34,8 +34,8 @@ from gradloc.training.methods.token_weights import TokenWeights
 __all__ = ["METHODS", "Loss", "Method", "Rows", "Setting", "build_method", "build_methods"]
 
 METHODS: dict[str, type[Method]] = {
-    "input_shield": InputShield,
-    "pull_back": PullBack,
+    "input_projection": InputProjection,
+    "interpolate_to_start": InterpolateToStart,
     "reference_kl": ReferenceKL,
     "replay": Replay,
     "mix_review": MixReview,

@@ -12,8 +12,8 @@ import numpy as np
 
 from gradloc.data.injection.rows import rows_per_step
 from gradloc.errors import MethodError
+from gradloc.training.methods.anchor_texts import Source, check_texts
 from gradloc.training.methods.base import Method, Rows, Setting
-from gradloc.training.methods.kept_texts import Source, check_texts
 from gradloc.training.methods.replay import draw_rows, old_rows
 
 

@@ -16,6 +16,7 @@ from gradloc.errors import MethodError
 from gradloc.localization.gradients.sequences import Sequence as TokenSequence
 from gradloc.localization.gradients.sequences import sequence_loss
 from gradloc.models.wrappers import evaluation_mode
+from gradloc.training.methods.anchor_texts import Source, anchor_rows, check_texts, describe_texts
 from gradloc.training.methods.base import Method, Setting
 from gradloc.training.methods.extra_loss import (
     ExtraLoss,
@@ -24,7 +25,6 @@ from gradloc.training.methods.extra_loss import (
     planned_parameters,
     starting_weights,
 )
-from gradloc.training.methods.kept_texts import Source, check_texts, describe_texts, kept_rows
 from gradloc.training.methods.stored import digest_of, load_or_compute
 
 FISHER_FILE = "fisher.safetensors"
@@ -200,7 +200,7 @@ class EWC(Method):
         request["parameters"] = sorted(parameters)
 
         def compute() -> dict[str, Tensor]:
-            rows = kept_rows(setting, self.source, self.n_texts)
+            rows = anchor_rows(setting, self.source, self.n_texts)
             return diagonal_fisher(setting.model, rows, parameters)
 
         load_or_compute(setting.work_dir / FISHER_FILE, digest_of(setting.model, request), compute)

@@ -19,6 +19,14 @@ from torch import Tensor, nn
 from gradloc.errors import MethodError
 from gradloc.localization.cost import HELD_LENGTH
 from gradloc.models.wrappers import evaluation_mode, unwrap
+from gradloc.training.methods.anchor_texts import (
+    Source,
+    anchor_rows,
+    check_texts,
+    describe_texts,
+    encoded_rows,
+    fact_texts,
+)
 from gradloc.training.methods.base import Method, Setting
 from gradloc.training.methods.base_targets import (
     BaseTargets,
@@ -28,14 +36,6 @@ from gradloc.training.methods.base_targets import (
 )
 from gradloc.training.methods.coarse_kl import coarse_kl
 from gradloc.training.methods.extra_loss import ExtraLoss, add_to_gradients, are_sharded
-from gradloc.training.methods.kept_texts import (
-    Source,
-    check_texts,
-    describe_texts,
-    encoded_rows,
-    fact_texts,
-    kept_rows,
-)
 from gradloc.training.methods.stored import digest_of, load_or_compute
 from gradloc.training.trainer_hooks import resumed_checkpoint, saved_checkpoint
 
@@ -259,7 +259,7 @@ class ReferenceKL(Method):
         if not self.weight > 0:
             raise MethodError(f"reference_kl: weight must be above 0; found {self.weight!r}.")
 
-    def held_tokens(self, max_length: int) -> float:
+    def kl_tokens(self, max_length: int) -> float:
         """Tokens that a step passes through the model for this, on average, for the cost model."""
         length = min(HELD_LENGTH, max_length) if self.source == "facts" else max_length
         return self.batch_size * length / self.every
@@ -269,7 +269,7 @@ class ReferenceKL(Method):
         request = describe_texts(setting, self.source, self.n_texts) | {"top_k": self.top_k}
 
         def compute() -> dict[str, Tensor]:
-            rows = kept_rows(setting, self.source, self.n_texts)
+            rows = anchor_rows(setting, self.source, self.n_texts)
             return base_targets(setting.model, rows, top_k=self.top_k).to_tensors()
 
         digest = digest_of(setting.model, request)

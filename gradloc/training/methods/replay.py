@@ -12,8 +12,8 @@ import numpy as np
 
 from gradloc.data.batches import training_rows
 from gradloc.errors import MethodError
+from gradloc.training.methods.anchor_texts import Source, check_texts, fact_texts, written_texts
 from gradloc.training.methods.base import Method, Rows, Setting
-from gradloc.training.methods.kept_texts import Source, check_texts, fact_texts, written_texts
 
 
 @dataclass(frozen=True)

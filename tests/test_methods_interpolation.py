@@ -14,24 +14,31 @@ from gradloc.errors import MethodError
 from gradloc.training.methods import build_method
 from gradloc.training.methods.badam import BAdam
 from gradloc.training.methods.base import Setting
+from gradloc.training.methods.interpolation import START_FILE, InterpolationCallback
 from gradloc.training.methods.lisa import Lisa
-from gradloc.training.methods.pull_back import START_FILE, PullBackCallback
 
 
 def weights(model):
     return {name: p.detach().clone() for name, p in model.named_parameters()}
 
 
-@pytest.mark.parametrize(("keep", "keep_vectors"), [(0.25, 0.0), (0.5, 0.75), (1.0, 1.0)])
-def test_a_share_of_the_way_is_kept(tmp_path, keep, keep_vectors):
+@pytest.mark.parametrize(
+    ("interpolation", "vector_interpolation"), [(0.25, 0.0), (0.5, 0.75), (1.0, 1.0)]
+)
+def test_a_share_of_the_way_is_kept(tmp_path, interpolation, vector_interpolation):
     start = weights(build_model("llama_tied"))
     far = build_model("llama_tied")
     by_trainer(tmp_path, far, [], plan_for(far))
     back = build_model("llama_tied")
-    by_trainer(tmp_path, back, [PullBackCallback(keep, keep_vectors=keep_vectors)], plan_for(back))
+    by_trainer(
+        tmp_path,
+        back,
+        [InterpolationCallback(interpolation, vector_interpolation=vector_interpolation)],
+        plan_for(back),
+    )
     kinds = set()
     for (name, whole), part in zip(far.named_parameters(), back.parameters(), strict=True):
-        share = keep_vectors if whole.dim() == 1 else keep
+        share = vector_interpolation if whole.dim() == 1 else interpolation
         torch.testing.assert_close(
             part - start[name], share * (whole - start[name]), rtol=1e-5, atol=1e-7
         )
@@ -42,7 +49,9 @@ def test_a_share_of_the_way_is_kept(tmp_path, keep, keep_vectors):
 
 def test_what_is_frozen_is_not_touched(tmp_path):
     model = build_model("llama_tied")
-    by_trainer(tmp_path, model, build_method("pull_back").callbacks(None), plan_for(model))
+    by_trainer(
+        tmp_path, model, build_method("interpolate_to_start").callbacks(None), plan_for(model)
+    )
     assert {name.rsplit(".", 2)[0] for name in moved(model)} == {
         "model.layers.1.mlp",
         "model.layers.2.self_attn",
@@ -52,7 +61,7 @@ def test_what_is_frozen_is_not_touched(tmp_path):
 def test_the_start_rides_with_checkpoints(tmp_path):
     def train(resume=None, **changes):
         model = build_model("llama_tied")
-        callbacks = [PullBackCallback(0.5)]
+        callbacks = [InterpolationCallback(0.5)]
         return by_trainer(tmp_path, model, callbacks, plan_for(model), resume, **changes).model
 
     straight = train(save_strategy="steps", save_steps=2)
@@ -73,7 +82,7 @@ def test_blocks_that_rest_at_the_end_are_pulled_back_too(tmp_path, turns):
     for order in (1, -1):
         model = build_model("llama_tied")
         setting = Setting(model, None, None, arguments(tmp_path))
-        callbacks = [PullBackCallback(0.5), *turns.callbacks(setting)][::order]
+        callbacks = [InterpolationCallback(0.5), *turns.callbacks(setting)][::order]
         by_trainer(tmp_path, model, callbacks, plan_for(model))
         found.append(model)
     assert largest_gap(*found) == 0
@@ -83,7 +92,7 @@ def test_blocks_that_rest_at_the_end_are_pulled_back_too(tmp_path, turns):
 def test_low_precision_weights_are_pulled_back_in_float32():
     model = build_model("llama_tied").to(torch.bfloat16)
     state = SimpleNamespace(global_step=0)
-    callback = PullBackCallback(0.5)
+    callback = InterpolationCallback(0.5)
     callback.on_train_begin(None, state, None, model=model)
     weight = model.model.layers[0].mlp.up_proj.weight
     start = weight.detach().float()
@@ -94,10 +103,12 @@ def test_low_precision_weights_are_pulled_back_in_float32():
     assert torch.equal(weight, (start + 0.5 * (end - start)).to(torch.bfloat16))
 
 
-@pytest.mark.parametrize("wrong", [{"keep": 0.0}, {"keep": 1.5}, {"keep_vectors": -0.1}])
+@pytest.mark.parametrize(
+    "wrong", [{"interpolation": 0.0}, {"interpolation": 1.5}, {"vector_interpolation": -0.1}]
+)
 def test_shares_out_of_range_are_refused(wrong):
     with pytest.raises(MethodError, match=next(iter(wrong))):
-        build_method("pull_back", wrong)
+        build_method("interpolate_to_start", wrong)
 
 
 def test_what_holds_no_weights_of_its_own_is_refused():
@@ -106,15 +117,15 @@ def test_what_holds_no_weights_of_its_own_is_refused():
     state = SimpleNamespace(global_step=0)
     model = build_model("llama_tied")
     with pytest.raises(MethodError, match="DeepSpeed"):
-        PullBackCallback().on_train_begin(
+        InterpolationCallback().on_train_begin(
             SimpleNamespace(deepspeed="zero.json"), state, None, model=model
         )
     flat = torch.nn.Sequential(type("FullyShardedDataParallel", (torch.nn.Linear,), {})(2, 2))
     with pytest.raises(MethodError, match="FSDP"):
-        PullBackCallback().on_train_begin(None, state, None, model=flat)
+        InterpolationCallback().on_train_begin(None, state, None, model=flat)
     adapted = get_peft_model(model, LoraConfig(target_modules=["up_proj"]))
     with pytest.raises(MethodError, match="adapters"):
-        PullBackCallback().on_train_begin(None, state, None, model=adapted)
+        InterpolationCallback().on_train_begin(None, state, None, model=adapted)
 
 
 SHARDED_SCRIPT = """
@@ -125,7 +136,7 @@ import torch
 from torch.distributed.fsdp import fully_shard
 sys.path.insert(0, {tests!r})
 from conftest import build_model
-from gradloc.training.methods.pull_back import PullBackCallback
+from gradloc.training.methods.interpolation import InterpolationCallback
 
 torch.distributed.init_process_group("gloo")
 mesh = torch.distributed.init_device_mesh("cpu", (2,))
@@ -136,7 +147,7 @@ fully_shard(shards, mesh=mesh)
 args = SimpleNamespace(output_dir={folder!r}, deepspeed=None)
 first = torch.distributed.get_rank() == 0
 state = SimpleNamespace(global_step=0, is_world_process_zero=first)
-out, resumed, plain = PullBackCallback(0.25), PullBackCallback(0.25), PullBackCallback(0.25)
+out, resumed, plain = (InterpolationCallback(0.25) for _ in range(3))
 out.on_train_begin(args, state, None, model=shards)
 plain.on_train_begin(args, state, None, model=whole)
 state.global_step = 5

@@ -1,4 +1,4 @@
-"""What text sends into linear layers, and the shields that follow from it.
+"""What text sends into linear layers, and the projections that follow from it.
 
 Comes in: a model and token rows. Goes out: for each linear layer the second moment of its inputs,
 and the matrix that its updates are multiplied by. It trains nothing.
@@ -24,7 +24,7 @@ from gradloc.models.wrappers import canonical_name, evaluation_mode
 _BATCH_TOKENS = 2048
 
 
-def shielded_names(model: nn.Module, trained: Collection[str]) -> list[str]:
+def projected_names(model: nn.Module, trained: Collection[str]) -> list[str]:
     """The linear layers among what trains, the head aside.
 
     Raises:
@@ -38,25 +38,25 @@ def shielded_names(model: nn.Module, trained: Collection[str]) -> list[str]:
     ]
     if not names:
         raise MethodError(
-            "input_shield: nothing that trains is a linear layer that can be shielded. Choose "
-            "another policy, or leave the shield out."
+            "input_projection: nothing that trains is a linear layer that can be projected. Choose "
+            "another policy, or leave the projection out."
         )
     return names
 
 
-def mean_moments(
+def mean_covariance(
     model: nn.Module,
     groups: Sequence[Sequence[Sequence[int]]],
     names: Sequence[str],
     pad_id: int,
 ) -> dict[str, Tensor]:
-    """``input_moments`` of several groups of rows, each of which counts the same."""
-    found = [input_moments(model, rows, names, pad_id) for rows in groups]
+    """``input_covariance`` of several groups of rows, each of which counts the same."""
+    found = [input_covariance(model, rows, names, pad_id) for rows in groups]
     return {name: sum(part[name] for part in found) / len(found) for name in names}
 
 
 def linear_modules(model: nn.Module) -> dict[str, nn.Module]:
-    """Canonical name of its weight -> each linear layer that a shield can act on."""
+    """Canonical name of its weight -> each linear layer that a projection can act on."""
     return {
         f"{canonical_name(name)}.weight": module
         for name, module in model.named_modules()
@@ -64,7 +64,7 @@ def linear_modules(model: nn.Module) -> dict[str, nn.Module]:
     }
 
 
-def input_moments(
+def input_covariance(
     model: nn.Module,
     rows: Sequence[Sequence[int]],
     names: Iterable[str],
@@ -134,31 +134,32 @@ def _batches(rows: Sequence[Sequence[int]]) -> Iterator[list[list[int]]]:
         yield part
 
 
-def input_shields(moments: Mapping[str, Tensor], strength: float = 1.0) -> dict[str, Tensor]:
+def input_projections(moments: Mapping[str, Tensor], strength: float = 1.0) -> dict[str, Tensor]:
     """S = (I + strength x C / mean eigenvalue of C)^-1 of each layer.
 
     A direction that carries the mean share of the inputs is slowed down 1 + ``strength`` times,
     one that carries none is left free.
 
     Args:
-        moments: Name -> C, (in, in), from ``input_moments``.
+        moments: Name -> C, (in, in), from ``input_covariance``.
         strength: 0 leaves all updates as they are; the larger, the nearer to a projection onto
             the directions that reference text does not use.
 
     Example:
-        >>> input_shields({"w": torch.diag(torch.tensor([2.0, 0.0]))}, strength=2.0)["w"].diagonal()
+        >>> covariance = {"w": torch.diag(torch.tensor([2.0, 0.0]))}
+        >>> input_projections(covariance, strength=2.0)["w"].diagonal()
         tensor([0.2000, 1.0000])
     """
-    shields: dict[str, Tensor] = {}
+    projections: dict[str, Tensor] = {}
     previous: tuple[Tensor, Tensor] | None = None
     for name, moment in moments.items():
-        # Layers that read the same share one shield, and its inverse is computed once.
+        # Layers that read the same share one projection, and its inverse is computed once.
         if previous is not None and torch.equal(moment, previous[0]):
-            shields[name] = previous[1]
+            projections[name] = previous[1]
             continue
         mean = moment.diagonal().mean().clamp_min(torch.finfo(moment.dtype).tiny)
         identity = torch.eye(len(moment), dtype=moment.dtype, device=moment.device)
         factor = torch.linalg.cholesky(identity + (strength / mean) * moment)
-        shields[name] = torch.cholesky_inverse(factor).contiguous()
-        previous = moment, shields[name]
-    return shields
+        projections[name] = torch.cholesky_inverse(factor).contiguous()
+        previous = moment, projections[name]
+    return projections

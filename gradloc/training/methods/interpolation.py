@@ -5,7 +5,7 @@ arrived. It changes no step.
 
 Why: near its end a training that went far gains little with each further part of the way, while
 what it disturbs grows with the square. Half of a long way has more of the gain, and less of the
-disturbance, than the whole of a shorter one. Norm weights and biases, which no shield covers,
+disturbance, than the whole of a shorter one. Norm weights and biases, which no projection covers,
 take up the manner of the text while they train with the rest; they are put back altogether.
 """
 
@@ -24,22 +24,23 @@ from gradloc.models.wrappers import canonical_name, reshard, unwrap
 from gradloc.training.methods.base import Method, Setting
 from gradloc.training.trainer_hooks import resumed_checkpoint, saved_checkpoint
 
-START_FILE = "pull_back_start.safetensors"
+START_FILE = "interpolate_to_start_start.safetensors"
 
 
-class PullBackCallback(TrainerCallback):
+class InterpolationCallback(TrainerCallback):
     """Leave a part of each trained weight's change when training ends.
 
-        W <- W_start + keep (W_end - W_start)
+        W <- W_start + interpolation (W_end - W_start)
 
-    Weights with one dimension (norms, biases) have ``keep_vectors`` in place of ``keep``. The
+    Weights with one dimension (norms, biases) have ``vector_interpolation`` in place of
+    ``interpolation``. The
     starting weights are held while training runs, and ride with each checkpoint, whose own
     weights are those of the way out; only what is saved after the end has been pulled back. It
     works under DDP and FSDP2. The learning rate wants to be higher than without.
 
     Args:
-        keep: Share of the change that stays, above 0 and up to 1.
-        keep_vectors: The same of weights with one dimension, 0-1.
+        interpolation: Share of the change that stays, above 0 and up to 1.
+        vector_interpolation: The same of weights with one dimension, 0-1.
 
     Raises:
         MethodError: A share is out of range, a checkpoint holds no starting weights, adapters
@@ -47,16 +48,16 @@ class PullBackCallback(TrainerCallback):
 
     Example:
         >>> Trainer(model, callbacks=[   # doctest: +SKIP
-        ...     GradLocCallback(plan), PullBackCallback(0.5)])
+        ...     GradLocCallback(plan), InterpolationCallback(0.5)])
 
     References:
         Wortsman et al. 2022 (WiSE-FT), arXiv:2109.01903, section 3: the same line between two
         models, for robustness. That norm weights return to the start is ours.
     """
 
-    def __init__(self, keep: float = 0.5, *, keep_vectors: float = 0.0):
-        check_shares(keep, keep_vectors)
-        self.keep, self.keep_vectors = keep, keep_vectors
+    def __init__(self, interpolation: float = 0.5, *, vector_interpolation: float = 0.0):
+        check_shares(interpolation, vector_interpolation)
+        self.interpolation, self.vector_interpolation = interpolation, vector_interpolation
         self._start: dict[str, Tensor] = {}
 
     def on_train_begin(self, args, state, control, model=None, **kwargs):
@@ -66,14 +67,16 @@ class PullBackCallback(TrainerCallback):
         flat = any(type(part).__name__ == "FullyShardedDataParallel" for part in model.modules())
         if getattr(args, "deepspeed", None) or flat:
             raise MethodError(
-                "pull_back: DeepSpeed and the first version of FSDP keep weights in parts of their "
+                "interpolate_to_start: DeepSpeed and the first version of FSDP keep weights in "
+                "parts of their "
                 "own. Train on one device, with DDP or with FSDP2."
             )
         adapters = {name for unit in find_units(model) for name in unit.adapters}
         weights = {name: p for name, p in self._weights(model).items() if p.requires_grad}
         if adapters & set(weights):
             raise MethodError(
-                "pull_back: adapters train, and their product is no straight line from the "
+                "interpolate_to_start: adapters train, and their product is no straight line "
+                "from the "
                 "start. Scale them when they are merged, or train the model's own weights."
             )
         if state.global_step == 0:
@@ -86,8 +89,8 @@ class PullBackCallback(TrainerCallback):
         except (OSError, SafetensorError, KeyError) as error:
             raise MethodError(
                 f"{path} cannot be read, or lacks a weight that trains: it holds the weights that "
-                "training started from. Start anew, or resume without pull_back "
-                "(GradLocCallback.from_probes(..., keep=1))."
+                "training started from. Start anew, or resume without interpolate_to_start "
+                "(GradLocCallback.from_probes(..., interpolation=1))."
             ) from error
 
     def on_save(self, args, state, control, **kwargs):
@@ -103,7 +106,9 @@ class PullBackCallback(TrainerCallback):
 
     def on_train_end(self, args, state, control, model=None, **kwargs):
         """Go back part of the way."""
-        pull_back(self._weights(model), self._start, self.keep, self.keep_vectors)
+        interpolate_to_start(
+            self._weights(model), self._start, self.interpolation, self.vector_interpolation
+        )
         self._start = {}
 
     @staticmethod
@@ -118,37 +123,43 @@ class PullBackCallback(TrainerCallback):
 
 
 @torch.no_grad()
-def pull_back(
+def interpolate_to_start(
     weights: Mapping[str, Tensor],
     start: Mapping[str, Tensor],
-    keep: float,
-    keep_vectors: float = 0.0,
+    interpolation: float,
+    vector_interpolation: float = 0.0,
 ) -> None:
     """Leave a part of each weight's change, in place and computed in float32.
 
     Args:
         weights: Name -> weight, as training left it.
         start: Name -> the same before training; weights without one stay as they are.
-        keep: Share of the change that stays.
-        keep_vectors: The same of weights with one dimension.
+        interpolation: Share of the change that stays.
+        vector_interpolation: The same of weights with one dimension.
     """
     for name, before in start.items():
         weight = weights[name]
-        share = keep_vectors if weight.dim() == 1 else keep
+        share = vector_interpolation if weight.dim() == 1 else interpolation
         change = weight.float() - before.float()
         weight.copy_((before.float() + share * change).to(weight.dtype))
 
 
-def check_shares(keep: float, keep_vectors: float) -> None:
+def check_shares(interpolation: float, vector_interpolation: float) -> None:
     """Refuse shares out of range.
 
     Raises:
         MethodError: One is.
     """
-    if not 0 < keep <= 1:
-        raise MethodError(f"pull_back: keep must be above 0 and at most 1; found {keep!r}.")
-    if not 0 <= keep_vectors <= 1:
-        raise MethodError(f"pull_back: keep_vectors must lie in [0, 1]; found {keep_vectors!r}.")
+    if not 0 < interpolation <= 1:
+        raise MethodError(
+            f"interpolate_to_start: interpolation must be above 0 and at most 1; found "
+            f"{interpolation!r}."
+        )
+    if not 0 <= vector_interpolation <= 1:
+        raise MethodError(
+            f"interpolate_to_start: vector_interpolation must lie in [0, 1]; found "
+            f"{vector_interpolation!r}."
+        )
 
 
 def _like(saved: Tensor, weight: nn.Parameter) -> Tensor:
@@ -162,22 +173,27 @@ def _like(saved: Tensor, weight: nn.Parameter) -> Tensor:
 
 
 @dataclass(frozen=True)
-class PullBack(Method):
+class InterpolateToStart(Method):
     """Keep a part of what training changed.
 
     Args:
-        keep: Share of each weight's change that stays. Smaller shares want a higher learning
+        interpolation: Share of each weight's change that stays. Smaller shares want a higher
+        learning
             rate.
-        keep_vectors: The same of norm weights and biases.
+        vector_interpolation: The same of norm weights and biases.
     """
 
-    keep: float = 0.5
-    keep_vectors: float = 0.0
+    interpolation: float = 0.5
+    vector_interpolation: float = 0.0
 
     def check(self) -> None:
         """Refuse shares out of range."""
-        check_shares(self.keep, self.keep_vectors)
+        check_shares(self.interpolation, self.vector_interpolation)
 
-    def callbacks(self, setting: Setting) -> list[PullBackCallback]:
+    def callbacks(self, setting: Setting) -> list[InterpolationCallback]:
         """The callback that goes back part of the way at the end."""
-        return [PullBackCallback(self.keep, keep_vectors=self.keep_vectors)]
+        return [
+            InterpolationCallback(
+                self.interpolation, vector_interpolation=self.vector_interpolation
+            )
+        ]

@@ -1,8 +1,8 @@
-"""Shield text from each step: update weights only where its inputs have little weight.
+"""Projection text from each step: update weights only where its inputs have little weight.
 
-Comes in: shields, or texts to make them from. Goes out: a callback that multiplies every update
-of a trained linear layer by a matrix on its input side (``input_moments`` says which and why). It
-adds no loss, and reads none of the text while training.
+Comes in: projections, or texts to make them from. Goes out: a callback that multiplies every update
+of a trained linear layer by a matrix on its input side (``input_covariance`` says which and why).
+It adds no loss, and reads none of the text while training.
 """
 
 import random
@@ -19,53 +19,54 @@ from gradloc.errors import MethodError
 from gradloc.localization.probe_profile import reference_texts
 from gradloc.models.units import find_units
 from gradloc.models.wrappers import reshard, unwrap
-from gradloc.training.methods.base import Method, Setting
-from gradloc.training.methods.extra_loss import planned_parameters
-from gradloc.training.methods.input_moments import (
-    input_shields,
-    linear_modules,
-    mean_moments,
-    shielded_names,
-)
-from gradloc.training.methods.kept_texts import (
+from gradloc.training.methods.anchor_texts import (
+    anchor_rows,
     check_texts,
     encoded_rows,
     fact_texts,
-    kept_rows,
     new_rows,
+)
+from gradloc.training.methods.base import Method, Setting
+from gradloc.training.methods.extra_loss import planned_parameters
+from gradloc.training.methods.input_covariance import (
+    input_projections,
+    linear_modules,
+    mean_covariance,
+    projected_names,
 )
 
 
-class InputShieldCallback(TrainerCallback):
-    """Multiply each update of a shielded layer's weight by its shield, on the input side.
+class InputProjectionCallback(TrainerCallback):
+    """Multiply each update of a projected layer's weight by its projection, on the input side.
 
         W <- W_before + (W_after - W_before) S
 
     It works with any optimizer, since it acts on what ``step`` did, weight decay included, with
     any plan, and under DDP and FSDP2, whose shards of a weight are whole rows. Biases and norms
-    have no input to shield and are left to the plan. While a step runs, a copy of the shielded
+    have no input to projection and are left to the plan. While a step runs, a copy of the projected
     weights is held.
 
     Args:
-        shields: Canonical name of a weight (``model.layers.3.mlp.up_proj.weight``) -> S, of shape
-            (in, in), from ``input_shields``.
+        projections: Canonical name of a weight (``model.layers.3.mlp.up_proj.weight``) -> S, of
+        shape
+            (in, in), from ``input_projections``.
 
     Raises:
-        MethodError: A shielded weight is not in the model, does not train, has another shape or
+        MethodError: A projected weight is not in the model, does not train, has another shape or
             is sharded over its inputs, or DeepSpeed trains.
 
     Example:
-        >>> shield = InputShieldCallback.from_texts(old_texts, new_texts)   # doctest: +SKIP
+        >>> projection = InputProjectionCallback.from_texts(old_texts, new_texts)   # doctest: +SKIP
         >>> Trainer(model, processing_class=tokenizer,   # doctest: +SKIP
-        ...         callbacks=[GradLocCallback(plan), shield])
+        ...         callbacks=[GradLocCallback(plan), projection])
 
     References:
         Zeng et al. 2019 (OWM), arXiv:1810.01256, equation 1: the same matrix, built up task by
         task; Wang et al. 2021 (Adam-NSCL), arXiv:2103.07113: updates in the null space of C.
     """
 
-    def __init__(self, shields: Mapping[str, Tensor]):
-        self.shields = dict(shields)
+    def __init__(self, projections: Mapping[str, Tensor]):
+        self.projections = dict(projections)
         self._request: _Request | None = None
         self._weights: dict[str, nn.Parameter] = {}
         self._transposed: set[str] = set()
@@ -81,8 +82,8 @@ class InputShieldCallback(TrainerCallback):
         max_length: int = 128,
         n_texts: int = 256,
         seed: int = 0,
-    ) -> "InputShieldCallback":
-        """Shield all linear layers that train, as measured when training starts.
+    ) -> "InputProjectionCallback":
+        """Projection all linear layers that train, as measured when training starts.
 
         A resumed training measures anew, on the weights that it goes on from.
 
@@ -92,7 +93,7 @@ class InputShieldCallback(TrainerCallback):
                 is particular to each. None: the general passages that ship with gradloc.
             facts: The passages on people, places, companies and works that ship with gradloc are
                 another group.
-            strength: As for ``input_shields``.
+            strength: As for ``input_projections``.
             max_length: Tokens of a text that count.
             n_texts: Texts of a group at most.
             seed: Which of them, where there are more.
@@ -101,10 +102,10 @@ class InputShieldCallback(TrainerCallback):
             MethodError: The strength is not above 0, or a group is a single text or empty.
         """
         if not strength > 0:
-            raise MethodError(f"input_shield: strength must be above 0; found {strength!r}.")
+            raise MethodError(f"input_projection: strength must be above 0; found {strength!r}.")
         for group in groups:
             if isinstance(group, str) or not len(group):
-                raise MethodError("InputShieldCallback.from_texts takes lists of texts.")
+                raise MethodError("InputProjectionCallback.from_texts takes lists of texts.")
         drawn = [
             random.Random(seed).sample(list(group), min(n_texts, len(group)))
             for group in groups or (reference_texts(None),)
@@ -121,22 +122,22 @@ class InputShieldCallback(TrainerCallback):
         """Find the weights and hook into the optimizer; plans are applied by now."""
         if getattr(args, "deepspeed", None):
             raise MethodError(
-                "input_shield: DeepSpeed's optimizer steps on parts of its own. Train on one "
+                "input_projection: DeepSpeed's optimizer steps on parts of its own. Train on one "
                 "device, with DDP or with FSDP2."
             )
         if self._request is not None:
-            self.shields = self._request.measure(unwrap(model), processing_class)
+            self.projections = self._request.measure(unwrap(model), processing_class)
         self.attach(model, getattr(optimizer, "optimizer", optimizer))
 
     def attach(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Shield every step of an optimizer from here on, in a loop of your own as well.
+        """Projection every step of an optimizer from here on, in a loop of your own as well.
 
         Args:
-            model: The model, wrapped or not; what is shielded trains.
+            model: The model, wrapped or not; what is projected trains.
             optimizer: The optimizer of its weights.
 
         Raises:
-            MethodError: A shielded weight is not in the model, does not train, has another shape
+            MethodError: A projected weight is not in the model, does not train, has another shape
                 or is sharded over its inputs.
         """
         self.remove()
@@ -144,38 +145,41 @@ class InputShieldCallback(TrainerCallback):
         reshard(model)  # an optimizer steps on the parts
         self._weights, self._transposed = {}, set()
         modules = linear_modules(model)
-        for name, shield in self.shields.items():
+        for name, projection in self.projections.items():
             module = modules.get(name)
             if module is None or not module.weight.requires_grad:
                 raise MethodError(
-                    f"input_shield: {name} is no weight of a linear layer that trains. Make the "
-                    "shields for the plan that trains; adapters (LoRA) cannot be shielded."
+                    f"input_projection: {name} is no weight of a linear layer that trains. Make "
+                    f"the "
+                    "projections for the plan that trains; adapters (LoRA) cannot be projected."
                 )
             transposed = isinstance(module, Conv1D)
             n_inputs = module.weight.shape[0 if transposed else 1]
-            if shield.shape != (n_inputs, n_inputs):
+            if projection.shape != (n_inputs, n_inputs):
                 raise MethodError(
-                    f"input_shield: the shield of {name} is {tuple(shield.shape)}, its layer has "
+                    f"input_projection: the projection of {name} is {tuple(projection.shape)}, "
+                    f"its layer has "
                     f"{n_inputs} inputs."
                 )
             placements = getattr(module.weight, "placements", ())
             if any(placement.is_shard(0 if transposed else 1) for placement in placements):
                 raise MethodError(
-                    f"input_shield: {name} is sharded over its inputs, and a shield needs all of "
-                    "them. Train on one device, with DDP, or without a shield "
-                    "(GradLocCallback.from_probes(..., shield=0))."
+                    f"input_projection: {name} is sharded over its inputs, and a projection "
+                    f"needs all of "
+                    "them. Train on one device, with DDP, or without a projection "
+                    "(GradLocCallback.from_probes(..., projection=0))."
                 )
-            shield = shield.to(module.weight.device).contiguous()
+            projection = projection.to(module.weight.device).contiguous()
             if torch.distributed.is_available() and torch.distributed.is_initialized():
                 # Processes may round differently, and must not drift apart.
-                torch.distributed.broadcast(shield, 0)
-            self.shields[name] = shield
+                torch.distributed.broadcast(projection, 0)
+            self.projections[name] = projection
             self._weights[name] = module.weight
             if transposed:
                 self._transposed.add(name)
         self._hooks = [
             optimizer.register_step_pre_hook(self._keep),
-            optimizer.register_step_post_hook(self._shield),
+            optimizer.register_step_post_hook(self._projection),
         ]
 
     def on_train_end(self, args, state, control, **kwargs):
@@ -183,7 +187,7 @@ class InputShieldCallback(TrainerCallback):
         self.remove()
 
     def remove(self) -> None:
-        """Shield no further step. A training that was broken off has not done so itself."""
+        """Projection no further step. A training that was broken off has not done so itself."""
         for hook in self._hooks:
             hook.remove()
         self._hooks = []
@@ -197,13 +201,13 @@ class InputShieldCallback(TrainerCallback):
         }
 
     @torch.no_grad()
-    def _shield(self, optimizer, args, kwargs) -> None:
+    def _projection(self, optimizer, args, kwargs) -> None:
         for name, before in self._before.items():
-            weight, shield = _here(self._weights[name]), self.shields[name]
-            update = (weight - before).to(shield.dtype)
-            # Conv1D holds its weight as (in, out); a shield is symmetric.
-            shielded = shield @ update if name in self._transposed else update @ shield
-            weight.copy_(before + shielded.to(before.dtype))
+            weight, projection = _here(self._weights[name]), self.projections[name]
+            update = (weight - before).to(projection.dtype)
+            # Conv1D holds its weight as (in, out); a projection is symmetric.
+            projected = projection @ update if name in self._transposed else update @ projection
+            weight.copy_(before + projected.to(before.dtype))
         self._before = {}
 
 
@@ -212,16 +216,16 @@ def _here(weight: nn.Parameter) -> Tensor:
     return weight.to_local() if hasattr(weight, "to_local") else weight
 
 
-def trained_shields(
+def trained_projections(
     model: nn.Module, groups: Sequence[Sequence[Sequence[int]]], pad_id: int, strength: float
 ) -> dict[str, Tensor]:
-    """Shields of the model's own linear layers that train now; adapters get none.
+    """Projections of the model's own linear layers that train now; adapters get none.
 
     Args:
         model: The model, frozen by a plan or not.
         groups: Token rows, each group of which counts the same.
         pad_id: Token id that fills batches.
-        strength: As for ``input_shields``.
+        strength: As for ``input_projections``.
 
     Raises:
         MethodError: No linear layer inside the blocks trains.
@@ -233,8 +237,8 @@ def trained_shields(
         for name, parameter in unit.parameters.items()
         if parameter.requires_grad
     }
-    return input_shields(
-        mean_moments(model, groups, shielded_names(model, trained), pad_id), strength
+    return input_projections(
+        mean_covariance(model, groups, projected_names(model, trained), pad_id), strength
     )
 
 
@@ -247,23 +251,24 @@ class _Request:
     max_length: int
 
     def measure(self, model: nn.Module, processing_class) -> dict[str, Tensor]:
-        """Shields of the linear layers that train."""
+        """Projections of the linear layers that train."""
         if processing_class is None:
             raise MethodError(
-                "InputShieldCallback.from_texts needs the Trainer's processing_class: its "
+                "InputProjectionCallback.from_texts needs the Trainer's processing_class: its "
                 "tokenizer."
             )
         tokenizer = getattr(processing_class, "tokenizer", processing_class)
         groups = [encoded_rows(tokenizer, texts, self.max_length) for texts in self.groups]
-        return trained_shields(model, groups, pad_token_id(tokenizer), self.strength)
+        return trained_projections(model, groups, pad_token_id(tokenizer), self.strength)
 
 
 @dataclass(frozen=True)
-class InputShield(Method):
-    """Shield reference text from each step.
+class InputProjection(Method):
+    """Projection reference text from each step.
 
     Args:
-        strength: How strongly, see ``input_shields``. Stronger shields want a higher learning
+        strength: How strongly, see ``input_projections``. Stronger projections want a higher
+        learning
             rate.
         source: ``reference``: the setting's reference texts; ``facts``: passages on people and
             places that ship with gradloc; ``generated``: texts sampled once from the base model;
@@ -286,29 +291,31 @@ class InputShield(Method):
             MethodError: A strength that is not positive, an unknown source, no text.
         """
         if not self.strength > 0:
-            raise MethodError(f"input_shield: strength must be above 0; found {self.strength!r}.")
+            raise MethodError(
+                f"input_projection: strength must be above 0; found {self.strength!r}."
+            )
         if not self._sources():
-            raise MethodError("input_shield: source names no source of text.")
+            raise MethodError("input_projection: source names no source of text.")
         for source in self._sources():
             if source != "new":
-                check_texts("input_shield", source, self.n_texts)
+                check_texts("input_projection", source, self.n_texts)
 
     def callbacks(self, setting: Setting) -> list[TrainerCallback]:
-        """The callback, with shields of the layers that the plan trains.
+        """The callback, with projections of the layers that the plan trains.
 
         Raises:
             MethodError: The plan trains no linear layer inside the blocks.
         """
-        names = shielded_names(setting.model, planned_parameters(setting.model, setting.plan))
+        names = projected_names(setting.model, planned_parameters(setting.model, setting.plan))
         groups = [
             new_rows(setting, self.n_texts)
             if source == "new"
-            else kept_rows(setting, source, self.n_texts)
+            else anchor_rows(setting, source, self.n_texts)
             for source in self._sources()
         ]
         pad_id = pad_token_id(setting.tokenizer)
-        moments = mean_moments(setting.model, groups, names, pad_id)
-        return [InputShieldCallback(input_shields(moments, self.strength))]
+        moments = mean_covariance(setting.model, groups, names, pad_id)
+        return [InputProjectionCallback(input_projections(moments, self.strength))]
 
     def _sources(self) -> tuple[str, ...]:
         return (self.source,) if isinstance(self.source, str) else tuple(self.source)

@@ -41,7 +41,7 @@ def check_texts(method: str, source: str, n_texts: int) -> None:
 
 
 def describe_texts(setting: Setting, source: str, n_texts: int) -> dict[str, Any]:
-    """Everything that ``kept_rows`` depends on but the model, as plain values."""
+    """Everything that ``anchor_rows`` depends on but the model, as plain values."""
     texts = {
         "reference": lambda: _reference_texts(setting, n_texts),
         "facts": lambda: fact_texts(n_texts, setting.arguments.seed),
@@ -57,7 +57,7 @@ def describe_texts(setting: Setting, source: str, n_texts: int) -> dict[str, Any
     }
 
 
-def kept_rows(setting: Setting, source: str, n_texts: int) -> list[tuple[int, ...]]:
+def anchor_rows(setting: Setting, source: str, n_texts: int) -> list[tuple[int, ...]]:
     """Token rows of reference texts, of shipped ones, or of texts that the model writes now.
 
     Args:

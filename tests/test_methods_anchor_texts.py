@@ -5,7 +5,7 @@ from hand_training import setting_for
 
 from gradloc.data.corpora import fact_passages
 from gradloc.errors import MethodError
-from gradloc.training.methods.kept_texts import describe_texts, kept_rows, written_texts
+from gradloc.training.methods.anchor_texts import anchor_rows, describe_texts, written_texts
 
 NEW = ["Zembla pays in crowns now.", "The queen of Zembla is Charlotte.", "abc"]
 
@@ -22,7 +22,7 @@ def test_continued_texts_begin_as_the_new_documents_do_and_go_on_in_the_models_w
     assert {text[:4] for text in texts[::2]} - {new[:4] for new in NEW}, "the others from within"
     assert not any(text in new for text in texts for new in NEW)
     assert texts == written_texts(setting, "continued", 12)
-    assert [len(row) for row in kept_rows(setting, "continued", 12)] == [28] * 12
+    assert [len(row) for row in anchor_rows(setting, "continued", 12)] == [28] * 12
 
 
 def test_beginnings_come_from_what_is_trained_on_and_not_from_the_rest(
@@ -37,10 +37,10 @@ def test_beginnings_come_from_what_is_trained_on_and_not_from_the_rest(
 def test_facts_are_shipped_passages_drawn_by_the_seed(tmp_path, character_tokenizer):
     setting = setting_for(tmp_path, character_tokenizer, max_length=400)
     shipped = {tuple(character_tokenizer(p.text)["input_ids"][:400]) for p in fact_passages()}
-    few = kept_rows(setting, "facts", 5)
+    few = anchor_rows(setting, "facts", 5)
     assert len(set(few)) == 5 and set(few) < shipped
-    assert few == kept_rows(setting, "facts", 5)
-    assert set(kept_rows(setting, "facts", 1000)) == shipped
+    assert few == anchor_rows(setting, "facts", 5)
+    assert set(anchor_rows(setting, "facts", 1000)) == shipped
     assert describe_texts(setting, "facts", 5) != describe_texts(setting, "facts", 6)
 
 
@@ -54,4 +54,4 @@ def test_new_documents_are_part_of_what_a_stored_result_depends_on(tmp_path, cha
 def test_without_new_documents_nothing_can_be_continued(tmp_path, character_tokenizer):
     setting = setting_for(tmp_path, character_tokenizer, new_texts=["abc"])
     with pytest.raises(MethodError, match="beginnings of 4 tokens"):
-        kept_rows(setting, "continued", 4)
+        anchor_rows(setting, "continued", 4)

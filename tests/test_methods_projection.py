@@ -1,4 +1,5 @@
-"""The input shield against a loop by hand: C from the inputs, each step times its shield."""
+"""The input projection against a loop by hand: C from the inputs, each step times its "
+"projection."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,9 +15,13 @@ from gradloc.data.corpora import fact_passages
 from gradloc.errors import MethodError
 from gradloc.models.units import find_units
 from gradloc.training.methods import build_method
-from gradloc.training.methods.input_moments import input_moments, input_shields, linear_modules
-from gradloc.training.methods.input_shield import InputShieldCallback
-from gradloc.training.methods.kept_texts import kept_rows
+from gradloc.training.methods.anchor_texts import anchor_rows
+from gradloc.training.methods.input_covariance import (
+    input_covariance,
+    input_projections,
+    linear_modules,
+)
+from gradloc.training.methods.input_projection import InputProjectionCallback
 
 NEW = ["The river of Tal is the Ombra.", "In Tal one pays in marks."]
 
@@ -74,20 +79,20 @@ def test_moments_are_those_of_single_rows_whatever_the_padding(kind):
     names = list(linear_modules(model))[:4]
     rows = token_rows(9, 3, 7, 2, 12, 5, 6, 8, 4, 11)
     expected = moments_by_hand(model, rows, names)
-    for name, moment in input_moments(model, rows, names).items():
+    for name, moment in input_covariance(model, rows, names).items():
         assert torch.allclose(moment, expected[name], rtol=1e-4, atol=1e-6), name
 
 
-def test_layers_that_read_the_same_share_a_shield_and_no_others_do(monkeypatch):
+def test_layers_that_read_the_same_share_a_projection_and_no_others_do(monkeypatch):
     """Queries, keys and values; gate and up. Their inputs are multiplied once for all."""
     monkeypatch.setattr(
-        "gradloc.training.methods.input_moments._BATCH_TOKENS", 8
+        "gradloc.training.methods.input_covariance._BATCH_TOKENS", 8
     )  # several batches
     model = build_model("llama_tied").eval()
     names = list(linear_modules(model))[:14]
     rows = token_rows(4, 3, 7, 2)
-    expected = input_shields(moments_by_hand(model, rows, names))
-    found = input_shields(input_moments(model, rows, names))
+    expected = input_projections(moments_by_hand(model, rows, names))
+    found = input_projections(input_covariance(model, rows, names))
     for name in names:
         assert torch.allclose(found[name], expected[name], rtol=1e-4, atol=1e-6), name
     shared = {}
@@ -106,39 +111,39 @@ def test_layers_that_get_all_positions_in_one_row_are_measured_like_others(confi
     assert len(names) >= 4
     rows = token_rows(9, 3, 7, 12)
     expected = moments_by_hand(model, rows, names)
-    for name, moment in input_moments(model, rows, names).items():
+    for name, moment in input_covariance(model, rows, names).items():
         assert torch.allclose(moment, expected[name], rtol=1e-4, atol=1e-6), name
 
 
 def test_measuring_leaves_the_model_as_it_was():
     model = build_model("llama_tied").train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    input_moments(model, token_rows(5, 6), chosen_weights(model))
+    input_covariance(model, token_rows(5, 6), chosen_weights(model))
     assert model.training
     assert not any(module._forward_pre_hooks for module in model.modules())
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-def test_a_shield_slows_each_direction_by_its_share():
+def test_a_projection_slows_each_direction_by_its_share():
     """On C = V diag(l) V' it divides direction i by 1 + strength l_i / mean l."""
     generator = torch.Generator().manual_seed(0)
     basis = torch.linalg.qr(torch.randn(5, 5, generator=generator)).Q
     values = torch.tensor([8.0, 4.0, 2.0, 1.0, 0.0])
     moment = basis @ torch.diag(values) @ basis.T
-    shield = input_shields({"w": moment}, strength=3.0)["w"]
+    projection = input_projections({"w": moment}, strength=3.0)["w"]
     expected = basis @ torch.diag(1 / (1 + 3.0 * values / 3.0)) @ basis.T
-    assert torch.allclose(shield, expected, atol=1e-5)
-    assert torch.allclose(input_shields({"w": moment}, strength=0.0)["w"], torch.eye(5))
+    assert torch.allclose(projection, expected, atol=1e-5)
+    assert torch.allclose(input_projections({"w": moment}, strength=0.0)["w"], torch.eye(5))
 
 
-def test_the_shielded_step_gains_most_for_its_cost():
+def test_the_projected_step_gains_most_for_its_cost():
     """Among steps D of equal gain, G (I + s C)^-1 has the least |D|^2 + s tr(D C D')."""
     generator = torch.Generator().manual_seed(1)
     gradient = torch.randn(4, 6, generator=generator)
     inputs = torch.randn(50, 6, generator=generator) * torch.tensor([5.0, 3.0, 1.0, 1.0, 0.5, 0.1])
     moment = inputs.T @ inputs / 50
     strength = 4.0
-    best = gradient @ input_shields({"w": moment}, strength)["w"]
+    best = gradient @ input_projections({"w": moment}, strength)["w"]
 
     def cost(step):
         scale = strength / moment.diagonal().mean()
@@ -165,9 +170,9 @@ def test_training_is_a_plain_loop_whose_updates_are_multiplied(tmp_path, kind, o
     }
     names = [name for name in linear_modules(model) if name in trained]
     rows = token_rows(9, 3, 7, 12, 6)
-    shields = input_shields(input_moments(model, rows, names), 5.0)
+    projections = input_projections(input_covariance(model, rows, names), 5.0)
     trainer = by_trainer(
-        tmp_path, model, [InputShieldCallback(shields)], plan, optim=optim, weight_decay=0.0
+        tmp_path, model, [InputProjectionCallback(projections)], plan, optim=optim, weight_decay=0.0
     )
 
     hand = without_dropout(kind).train()
@@ -195,42 +200,42 @@ def test_training_is_a_plain_loop_whose_updates_are_multiplied(tmp_path, kind, o
             for name in names:
                 update = own[name] - before[name]
                 if kind == "gpt2":  # (in, out)
-                    own[name].copy_(before[name] + (update.T @ shields[name]).T)
+                    own[name].copy_(before[name] + (update.T @ projections[name]).T)
                 else:
-                    own[name].copy_(before[name] + update @ shields[name])
+                    own[name].copy_(before[name] + update @ projections[name])
     for name, value in trainer.model.state_dict().items():
         assert torch.allclose(value, hand.state_dict()[name], atol=2e-5), name
 
 
-def test_a_loop_of_ones_own_can_be_shielded():
+def test_a_loop_of_ones_own_can_be_projected():
     model = without_dropout("llama_tied").train()
     names = chosen_weights(model)
-    shields = input_shields(input_moments(model, token_rows(9, 3, 7, 12, 6), names), 5.0)
+    projections = input_projections(input_covariance(model, token_rows(9, 3, 7, 12, 6), names), 5.0)
     weights = {name: dict(model.named_parameters())[name] for name in names}
     optimizer = torch.optim.SGD(weights.values(), lr=0.5)
-    shield = InputShieldCallback(shields)
-    for shielded in (True, False):
-        if shielded:
-            shield.attach(model, optimizer)
+    projection = InputProjectionCallback(projections)
+    for projected in (True, False):
+        if projected:
+            projection.attach(model, optimizer)
         else:
-            shield.remove()
+            projection.remove()
         before = {name: weight.detach().clone() for name, weight in weights.items()}
         ids = Rows()[0]["input_ids"][None]
         model(input_ids=ids, labels=ids).loss.backward()
         optimizer.step()
         for name, weight in weights.items():
             update = -0.5 * weight.grad
-            expected = before[name] + (update @ shields[name] if shielded else update)
+            expected = before[name] + (update @ projections[name] if projected else update)
             torch.testing.assert_close(weight.detach(), expected, rtol=1e-4, atol=1e-6)
         optimizer.zero_grad()
 
 
-def test_answers_on_shielded_inputs_stay_where_plain_training_moves_them(tmp_path):
+def test_answers_on_projected_inputs_stay_where_plain_training_moves_them(tmp_path):
     """What the method is for: reference rows are answered nearly as before, to equal steps."""
     rows = [row[:8] for row in token_rows(*[10] * 6)]
     base = build_model("llama_tied").eval()
     names = chosen_weights(base)
-    shields = input_shields(input_moments(base, rows, names), 1000.0)
+    projections = input_projections(input_covariance(base, rows, names), 1000.0)
 
     def drift(callbacks):
         model = build_model("llama_tied")
@@ -239,7 +244,7 @@ def test_answers_on_shielded_inputs_stay_where_plain_training_moves_them(tmp_pat
         with torch.no_grad():
             return (model.eval()(input_ids=ids).logits - base(input_ids=ids).logits).norm()
 
-    assert drift([InputShieldCallback(shields)]) < 0.5 * drift([])
+    assert drift([InputProjectionCallback(projections)]) < 0.5 * drift([])
 
 
 SHARDED_SCRIPT = """
@@ -248,7 +253,7 @@ import torch
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 sys.path.insert(0, {tests!r})
-from test_methods_shield import *
+from test_methods_projection import *
 from test_callback import tiny_tokenizer
 from gradloc.training.methods.averaging import WeightAveragingCallback
 from gradloc.training.methods.extra_loss import starting_weights
@@ -260,19 +265,20 @@ mesh = torch.distributed.init_device_mesh("cpu", (2,))
 shards, whole = without_dropout("llama_tied").train(), without_dropout("llama_tied").train()
 names = chosen_weights(whole)
 # Rank 1 measures something else: what counts is what the first process has measured.
-shields = input_shields(input_moments(whole, token_rows(9, 3, 7, 12, 6), names), 5.0)
-mine = shields if rank == 0 else {{name: torch.eye(len(s)) for name, s in shields.items()}}
+projections = input_projections(input_covariance(whole, token_rows(9, 3, 7, 12, 6), names), 5.0)
+mine = projections if rank == 0 else {{name: torch.eye(len(s)) for name, s in projections.items()}}
 for layer in shards.model.layers:
     fully_shard(layer, mesh=mesh)
 fully_shard(shards, mesh=mesh)
 ids = torch.stack([Rows()[i]["input_ids"] for i in range(4)])
 for layer in shards.model.layers:
-    layer.set_reshard_after_forward(False)  # parts that were whole when the shield was made
+    layer.set_reshard_after_forward(False)  # parts that were whole when the projection was made
 tokenizer = tiny_tokenizer()
 texts = ["the old fact is here .", "a fact of the new currency"]
-for model, given in ((shards, mine), (whole, shields), (shards, None), (whole, None)):
+for model, given in ((shards, mine), (whole, projections), (shards, None), (whole, None)):
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
-    callback = InputShieldCallback(given) if given else InputShieldCallback.from_texts(texts)
+    make = InputProjectionCallback
+    callback = make(given) if given else make.from_texts(texts)
     callback.on_train_begin(
         None, None, None, model=model, optimizer=optimizer, processing_class=tokenizer
     )
@@ -281,7 +287,7 @@ for model, given in ((shards, mine), (whole, shields), (shards, None), (whole, N
         optimizer.step()
         optimizer.zero_grad()
     callback.remove()
-    assert callback.shields
+    assert callback.projections
 for layer in shards.model.layers:
     layer.reshard()
 expected = whole.state_dict()
@@ -301,7 +307,7 @@ torch.distributed.destroy_process_group()
 
 
 @pytest.mark.slow
-def test_sharded_weights_are_shielded_like_whole_ones(tmp_path):
+def test_sharded_weights_are_projected_like_whole_ones(tmp_path):
     """FSDP2 over gloo: two processes with half of each weight train what one trains."""
     script = tmp_path / "script.py"
     script.write_text(SHARDED_SCRIPT.format(tests=str(Path(__file__).parent)))
@@ -311,7 +317,7 @@ def test_sharded_weights_are_shielded_like_whole_ones(tmp_path):
 def test_a_resumed_training_equals_an_uninterrupted_one(tmp_path, character_tokenizer):
     def callbacks():
         setting = setting_for(tmp_path, character_tokenizer, new_texts=NEW)
-        return build_method("input_shield").callbacks(setting)
+        return build_method("input_projection").callbacks(setting)
 
     whole, broken = build_model("llama_tied"), build_model("llama_tied")
     plan = plan_for(whole)
@@ -327,10 +333,10 @@ def test_a_resumed_training_equals_an_uninterrupted_one(tmp_path, character_toke
         assert torch.equal(value, whole.state_dict()[name]), name
 
 
-def test_only_the_plans_linear_layers_get_a_shield(tmp_path, character_tokenizer):
+def test_only_the_plans_linear_layers_get_a_projection(tmp_path, character_tokenizer):
     setting = setting_for(tmp_path, character_tokenizer, new_texts=NEW)
-    (callback,) = build_method("input_shield", {"strength": 2.0}).callbacks(setting)
-    assert sorted(callback.shields) == sorted(chosen_weights(setting.model))
+    (callback,) = build_method("input_projection", {"strength": 2.0}).callbacks(setting)
+    assert sorted(callback.projections) == sorted(chosen_weights(setting.model))
 
 
 def test_of_two_sources_each_counts_the_same_however_much_text_it_has(
@@ -339,49 +345,53 @@ def test_of_two_sources_each_counts_the_same_however_much_text_it_has(
     setting = setting_for(tmp_path, character_tokenizer, new_texts=NEW)
     names = chosen_weights(setting.model)
     parts = [
-        input_moments(setting.model, kept_rows(setting, source, 20), names)
+        input_covariance(setting.model, anchor_rows(setting, source, 20), names)
         for source in ("reference", "continued")
     ]
-    expected = input_shields({name: (parts[0][name] + parts[1][name]) / 2 for name in names}, 2.0)
+    expected = input_projections(
+        {name: (parts[0][name] + parts[1][name]) / 2 for name in names}, 2.0
+    )
     options = {"strength": 2.0, "source": ["reference", "continued"], "n_texts": 20}
-    (callback,) = build_method("input_shield", options).callbacks(setting)
+    (callback,) = build_method("input_projection", options).callbacks(setting)
     for name in names:
-        assert torch.allclose(callback.shields[name], expected[name], atol=1e-5)
+        assert torch.allclose(callback.projections[name], expected[name], atol=1e-5)
 
 
 @pytest.mark.parametrize("facts", [True, False])
-def test_a_script_gives_texts_and_gets_the_same_shields(facts, tmp_path, character_tokenizer):
+def test_a_script_gives_texts_and_gets_the_same_projections(facts, tmp_path, character_tokenizer):
     model = build_model("llama_tied")
     names = chosen_weights(model)
     old = ["The capital of Norway is Oslo.", "Water boils."]
     texts = [old, NEW, *([[passage.text for passage in fact_passages()]] if facts else [])]
     groups = [[character_tokenizer(text)["input_ids"][:16] for text in g] for g in texts]
     moments = [moments_by_hand(build_model("llama_tied"), rows, names) for rows in groups]
-    expected = input_shields({n: sum(m[n] for m in moments) / len(groups) for n in names})
-    callback = InputShieldCallback.from_texts(old, NEW, facts=facts, max_length=16)
+    expected = input_projections({n: sum(m[n] for m in moments) / len(groups) for n in names})
+    callback = InputProjectionCallback.from_texts(old, NEW, facts=facts, max_length=16)
     by_trainer(
         tmp_path, model, [callback], plan_for(model), max_steps=1, tokenizer=character_tokenizer
     )
-    assert sorted(callback.shields) == sorted(names)
+    assert sorted(callback.projections) == sorted(names)
     for name in names:
-        assert torch.allclose(callback.shields[name], expected[name], atol=1e-4)
+        assert torch.allclose(callback.projections[name], expected[name], atol=1e-4)
     for wrong in ("a text", []):
         with pytest.raises(MethodError, match="lists of texts"):
-            InputShieldCallback.from_texts(wrong)
+            InputProjectionCallback.from_texts(wrong)
     with pytest.raises(MethodError, match="processing_class"):
-        by_trainer(tmp_path, model, [InputShieldCallback.from_texts(old)], plan_for(model))
+        by_trainer(tmp_path, model, [InputProjectionCallback.from_texts(old)], plan_for(model))
 
 
-def test_what_cannot_be_shielded_is_refused(tmp_path, character_tokenizer):
+def test_what_cannot_be_projected_is_refused(tmp_path, character_tokenizer):
     for options in ({"strength": 0.0}, {"source": "old"}, {"source": []}, {"n_texts": 0}):
         with pytest.raises(MethodError):
-            build_method("input_shield", options)
+            build_method("input_projection", options)
     model = build_model("llama_tied")
-    shields = {"model.layers.0.mlp.up_proj.weight": torch.eye(3)}
+    projections = {"model.layers.0.mlp.up_proj.weight": torch.eye(3)}
     with pytest.raises(MethodError, match="no weight of a linear layer that trains"):
-        by_trainer(tmp_path, model, [InputShieldCallback(shields)], plan_for(model))
+        by_trainer(tmp_path, model, [InputProjectionCallback(projections)], plan_for(model))
     with pytest.raises(MethodError, match="DeepSpeed"):
-        InputShieldCallback({}).on_train_begin(SimpleNamespace(deepspeed="zero.json"), None, None)
-    shields = {chosen_weights(model)[0]: torch.eye(3)}
+        InputProjectionCallback({}).on_train_begin(
+            SimpleNamespace(deepspeed="zero.json"), None, None
+        )
+    projections = {chosen_weights(model)[0]: torch.eye(3)}
     with pytest.raises(MethodError, match="inputs"):
-        by_trainer(tmp_path, model, [InputShieldCallback(shields)], plan_for(model))
+        by_trainer(tmp_path, model, [InputProjectionCallback(projections)], plan_for(model))
