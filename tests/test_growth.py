@@ -1,4 +1,4 @@
-"""The script that measures how cost grows (evaluation/growth.py), on the smallest sizes."""
+"""The script that measures how cost grows (evaluation/studies/growth.py), on the smallest sizes."""
 
 import argparse
 import importlib
@@ -16,7 +16,7 @@ from gradloc.errors import GradlocError
 def growth():
     """The script as a module that its own processes can import by name."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(Path(gradloc.__file__).parents[1] / "evaluation")
+        patch.syspath_prepend(Path(gradloc.__file__).parents[1] / "evaluation" / "studies")
         yield importlib.import_module("growth")
 
 

@@ -472,12 +472,12 @@ def test_a_recipe_brings_probes_of_all_groups_and_reference_text():
     assert len(texts) > 24
 
 
-# --- evaluation/dated_world.py --------------------------------------------------------------
+# --- evaluation/studies/dated_world.py ------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def dated_world():
-    path = Path(gradloc.__file__).parents[1] / "evaluation" / "dated_world.py"
+    path = Path(gradloc.__file__).parents[1] / "evaluation" / "studies" / "dated_world.py"
     spec = importlib.util.spec_from_file_location("dated_world", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

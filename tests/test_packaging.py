@@ -12,6 +12,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from gradloc import __version__
+from gradloc.config.shipped import KINDS
 
 ROOT = Path(__file__).parents[1]
 
@@ -42,11 +43,12 @@ def files_below(folder, root):
 
 
 def test_every_recipe_and_suite_is_in_the_wheel(installed):
-    for kind in ("recipes", "evaluation"):
-        ours = files_below(ROOT / kind, ROOT)
-        assert any(name.endswith(".yaml") for name in ours), f"{kind}/ holds no YAML file"
-        shipped = installed / "gradloc" / "_shipped"
-        assert files_below(shipped / kind, shipped) == ours
+    shipped = installed / "gradloc" / "_shipped"
+    assert not (shipped / "evaluation" / "studies").exists()
+    for folder in KINDS.values():
+        ours = files_below(ROOT / folder, ROOT)
+        assert ours, f"{folder}/ holds no file"
+        assert files_below(shipped / folder, shipped) == ours
         for name in ours:
             assert (shipped / name).read_bytes() == (ROOT / name).read_bytes()
 

@@ -28,11 +28,13 @@ def tree(tmp_path, monkeypatch):
 
 
 def test_this_checkout_ships_recipes_and_suites():
-    for kind in KINDS:
+    for kind in ("recipes", "suites"):
         names = shipped_names(kind)
         assert names, f"no YAML file in {shipped_dir(kind)}"
         assert all(shipped_path(kind, name).suffix == ".yaml" for name in names)
     assert "quickstart" in shipped_names("recipes")
+    assert all(shipped_dir(kind).is_dir() for kind in KINDS)
+    assert shipped_path("metrics", "fuar/fuar.py").is_file()
 
 
 def test_found_in_a_clone(tree):
@@ -50,12 +52,12 @@ def test_found_in_a_wheel_before_a_folder_that_happens_to_lie_beside_it(tree):
 
 
 def test_files_other_than_yaml_are_found_by_their_whole_name(tree):
-    tree("evaluation/suite.yaml")
-    file = tree("evaluation/probes/capitals.jsonl")
-    assert shipped_names("evaluation") == ("suite",)
-    assert shipped_path("evaluation", "probes/capitals.jsonl") == file
+    tree("evaluation/suites/suite.yaml")
+    file = tree("evaluation/suites/probes/capitals.jsonl")
+    assert shipped_names("suites") == ("suite",)
+    assert shipped_path("suites", "probes/capitals.jsonl") == file
     with pytest.raises(GradlocError):
-        shipped_path("evaluation", "probes/capitals")
+        shipped_path("suites", "probes/capitals")
 
 
 def test_what_is_not_there_is_named(tree):
@@ -65,10 +67,10 @@ def test_what_is_not_there_is_named(tree):
         shipped_path("recipes", "quickstrat")
     with pytest.raises(GradlocError, match="no shipped file"):
         shipped_path("recipes", "../secret")
-    with pytest.raises(GradlocError, match="shipped evaluation is missing"):
-        shipped_names("evaluation")
-    with pytest.raises(GradlocError, match="'suites'.*Known: recipes, evaluation"):
+    with pytest.raises(GradlocError, match="shipped suites is missing"):
         shipped_names("suites")
+    with pytest.raises(GradlocError, match="'bench'.*Known: recipes, suites"):
+        shipped_names("bench")
 
 
 def test_the_working_directory_does_not_matter(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 from conftest import build_model
 from test_prefix_cache import frozen
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "evaluation"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "evaluation" / "studies"))
 import step_choices
 
 LENGTHS = (5, 12, 7, 16, 3, 9, 14, 4, 6, 15, 8, 11, 13, 10, 2, 16)

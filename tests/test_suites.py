@@ -39,7 +39,7 @@ def write(folder, text):
 
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
-SHIPPED = shipped_names("evaluation")
+SHIPPED = shipped_names("suites")
 NEED_DATA = ("abilities", "fictional-knowledge", "knowledge-edits")
 
 

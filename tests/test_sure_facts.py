@@ -10,7 +10,7 @@ from conftest import build_model
 
 from gradloc.experiments.sweep.records import CellRecord, MeasureRecord, SweepRecord
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "evaluation"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "evaluation" / "studies"))
 import sure_facts
 
 from gradloc.experiments.sweep.frontiers import find_frontier

@@ -215,8 +215,8 @@ def shipped_suites() -> str:
     from gradloc.config.yaml_source import read_yaml
 
     rows = []
-    for name in shipped_names("evaluation"):
-        data = read_yaml(shipped_path("evaluation", name).read_text(encoding="utf-8")).data
+    for name in shipped_names("suites"):
+        data = read_yaml(shipped_path("suites", name).read_text(encoding="utf-8")).data
         needs = "nothing" if data.get("recipe") else "your files, see its head"
         rows.append((f"`{name}`", data["description"], needs))
     return _table(("suite", "what it asks", "needs"), rows)

@@ -51,7 +51,7 @@ def _yaml(path: Path) -> str:
     try:
         data = read_yaml(find_recipe(path).read_text(encoding="utf-8", errors="replace")).data
     except RecipeError:
-        if path.stem not in shipped_names("evaluation"):
+        if path.stem not in shipped_names("suites"):
             raise
         return _suite(path)
     keys = set(data) if isinstance(data, dict) else set()

@@ -1,21 +1,24 @@
-"""Recipes and suites that come with gradloc, in a clone and in an installed wheel alike.
-
-Comes in: a kind (``recipes`` or ``evaluation``) and a name. Goes out: a path. It reads no file.
-"""
+"""Recipes, suites and metrics that come with gradloc, in a clone and in an installed wheel."""
 
 from pathlib import Path
 
 from gradloc.config.schema import did_you_mean
 from gradloc.errors import GradlocError
 
-KINDS = ("recipes", "evaluation")
+# Kind -> its folder, in a clone and below ``_shipped`` in the wheel.
+KINDS = {
+    "recipes": "recipes",
+    "suites": "evaluation/suites",
+    "metrics": "evaluation/metrics",
+    "lm_eval_tasks": "evaluation/lm_eval_tasks",
+}
 
 
 def shipped_dir(kind: str) -> Path:
     """Folder of the shipped files of one kind.
 
     Args:
-        kind: ``recipes`` or ``evaluation``.
+        kind: One of ``KINDS``.
 
     Raises:
         GradlocError: The kind is unknown, or the installation lacks the folder.
@@ -24,7 +27,7 @@ def shipped_dir(kind: str) -> Path:
         raise GradlocError(f"shipped files of the kind '{kind}': {did_you_mean(kind, KINDS)}")
     package = Path(__file__).resolve().parents[1]
     # The wheel carries them inside the package; a clone (or editable install) beside it.
-    for folder in (package / "_shipped" / kind, package.parent / kind):
+    for folder in (package / "_shipped" / KINDS[kind], package.parent / KINDS[kind]):
         if folder.is_dir():
             return folder
     raise GradlocError(
@@ -36,14 +39,13 @@ def shipped_names(kind: str) -> tuple[str, ...]:
     """Names of the shipped YAML files: their paths below the folder, without ``.yaml``.
 
     Args:
-        kind: ``recipes`` or ``evaluation``.
+        kind: One of ``KINDS``.
 
     Returns:
-        The names, sorted. Suites stand in ``evaluation`` itself: the YAML files in its folders
-        are tasks of lm-evaluation-harness.
+        The names, sorted.
     """
     folder = shipped_dir(kind)
-    paths = folder.glob("*.yaml") if kind == "evaluation" else folder.rglob("*.yaml")
+    paths = folder.rglob("*.yaml")
     return tuple(sorted(path.relative_to(folder).with_suffix("").as_posix() for path in paths))
 
 
@@ -51,7 +53,7 @@ def shipped_path(kind: str, name: str) -> Path:
     """Path of a shipped file.
 
     Args:
-        kind: ``recipes`` or ``evaluation``.
+        kind: One of ``KINDS``.
         name: A name of ``shipped_names`` (``quickstart``), or a file below the folder with its
             suffix (``quickstart.yaml``, ``probes/capitals.jsonl``).
 

@@ -149,12 +149,12 @@ def _run_suite(run_dir: Path) -> Suite:
 
 
 def _shipped(path: Path) -> Path:
-    parts = path.parts[1:] if path.parts[:1] == ("evaluation",) else path.parts
+    parts = path.parts[2:] if path.parts[:2] == ("evaluation", "suites") else path.parts
     try:
-        return shipped_path("evaluation", Path(*parts).as_posix())
+        return shipped_path("suites", Path(*parts).as_posix())
     except GradlocError as error:
         beside = path.with_name(f"{path.name}.yaml")
-        hint = did_you_mean(path.stem, shipped_names("evaluation"))
+        hint = did_you_mean(path.stem, shipped_names("suites"))
         hint = f"Did you mean '{beside}'?" if beside.is_file() else hint
         raise SuiteError(path, [f"no such file, and no shipped suite. {hint}"]) from error
 

@@ -4,7 +4,7 @@ Comes in: a model and a plan. Goes out, as JSON: how far loss and trained gradie
 in float32 if frozen prefix, trained suffix or head compute in bfloat16, and what a step costs if
 rows are padded in the order they come, grouped by length, or put end to end.
 
-    python evaluation/step_choices.py smollm2-135m-instruct --plan plan.json --batches 6
+    python evaluation/studies/step_choices.py smollm2-135m-instruct --plan plan.json --batches 6
 
 The text is the shipped general passages. Times are of forward and backward passes, processor time,
 in turns; ratios are over the sums of all batches.

@@ -3,7 +3,8 @@
 Comes in: sizes. Goes out: a Hugging Face folder with the tokenizer of SmolLM2, which every command
 takes as a model.
 
-    python evaluation/random_model.py runs/random-3b --hidden 3072 --blocks 32 --dtype bfloat16
+    python evaluation/studies/random_model.py runs/random-3b --hidden 3072 --blocks 32 \
+        --dtype bfloat16
 """
 
 import argparse

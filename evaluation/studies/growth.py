@@ -4,9 +4,9 @@ Comes in: sizes. Goes out, as JSON: what a training step costs as a Llama gets d
 rows longer, beside what ``gradloc.localization.cost`` predicts; what measuring costs as probes
 become more; how fast the prefix cache is written and read as the corpus grows.
 
-    python evaluation/growth.py steps
-    python evaluation/growth.py probes --n 16 64 256
-    python evaluation/growth.py cache --tokens 100000 1000000 10000000
+    python evaluation/studies/growth.py steps
+    python evaluation/studies/growth.py probes --n 16 64 256
+    python evaluation/studies/growth.py cache --tokens 100000 1000000 10000000
 
 Sizes of a model and numbers of probes take turns in one process; a ratio is formed within a turn,
 its 95 % interval is over turns. Memory is the peak above what is resident once the model is there,

@@ -4,8 +4,8 @@ Comes in: the record of a sweep, and the start of one of its seeds. Goes out, as
 that the base model has right by a small, a middle and a large lead, the share that each arm lost,
 and its ratio to full training's at the same uptake.
 
-    python evaluation/sure_facts.py runs/frontier/sweep.json runs/frontier/unseen/seed-3/start \
-        --corpus unseen
+    python evaluation/studies/sure_facts.py runs/frontier/sweep.json \
+        runs/frontier/unseen/seed-3/start --corpus unseen
 
 The lead is the log-probability of the answer's first token less that of the next best token, in
 nats. A fact with a small one is lost to any change of the model, whatever the change is about.

@@ -5,7 +5,8 @@ reference passages, as a ratio to measuring one sequence at a time (which models
 layer get) and to forward and backward passes that train everything on the same batches. Measured
 are a whole profile, norms alone, and norms of the probes alone.
 
-    python evaluation/measuring.py smollm2-135m-instruct runs/quickstart/probes.jsonl --turns 5
+    python evaluation/studies/measuring.py smollm2-135m-instruct \
+        runs/quickstart/probes.jsonl --turns 5
 
 All take turns in one process; a ratio is formed within a turn, its 95 % interval is over turns. It
 also says how far the figures of both ways of measuring lie apart.

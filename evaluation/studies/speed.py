@@ -3,7 +3,7 @@
 Comes in: a model and a file of items. Goes out: how long gradloc takes of the time of the harness's
 ``hf`` backend, with an interval; both accuracies; how far memory grows above the loaded model.
 
-    python evaluation/speed.py smollm2-135m-instruct arc_easy.jsonl --out speed.json
+    python evaluation/studies/speed.py smollm2-135m-instruct arc_easy.jsonl --out speed.json
 
 Both score the same requests with the same model in one process, chunk by chunk and in turns, so
 that what else the machine does falls on both. Chunks are cut from the items in order of length:

@@ -6,7 +6,7 @@ updated is then known for certain, and all three are told and asked in the same 
 model ``gradloc analyze localization`` is computed, and the update documents are trained on with
 several policies at several rates; uptake is compared with forgetting.
 
-Run from the folder above:  python evaluation/dated_world.py --out dated_world.json
+Run from the folder above:  python evaluation/studies/dated_world.py --out dated_world.json
 """
 
 import argparse
