@@ -8,15 +8,15 @@ from scipy.stats import linregress
 
 from gradloc.errors import GradlocError
 from gradloc.evaluation.metrics.acquisition import (
-    DecayFit,
     effectivity,
-    fit_decay,
     local_acquisition_maximum,
-    mean_retainability,
-    released_forgetting,
-    remove_outliers,
     retainability,
-    target_loss,
+)
+from gradloc.evaluation.metrics.decay import (
+    DecayFit,
+    fit_decay,
+    mean_retainability,
+    remove_outliers,
 )
 
 
@@ -85,16 +85,6 @@ def test_where_nothing_was_acquired_nothing_can_be_kept():
     assert np.isnan(retainability(level, 0, [0, 1], released=True)).all()
 
 
-def test_the_released_measures_of_forgetting():
-    found = released_forgetting([4.0, 2.0, 3.0], 0, t=1)
-    assert found == {
-        "absolute": 1.0,  # 3 - 2
-        "plain": pytest.approx(50.0),  # 3 is half more than 2
-        "relative_absolute": -1.0,  # 3 - 4
-        "relative": pytest.approx(25.0),  # 3 is a quarter less than 4
-    }
-
-
 def test_outliers_lie_beyond_the_fences_and_the_fences_belong_to_the_inside():
     # Quartiles 1 and 3: the fences at factor 1.5 are -2 and 6.
     values = [0.0, 1.0, 2.0, 3.0, 6.0]
@@ -158,14 +148,6 @@ def test_a_level_line_has_no_threshold_and_a_flat_one_an_endless_one():
     flat = fit_decay([1, 10, 100], [0.5, 0.499, 0.498])
     assert flat.log10_threshold == pytest.approx(500) and flat.threshold_steps == math.inf
     assert isinstance(flat, DecayFit)
-
-
-def test_the_released_loss_drops_what_is_exactly_zero():
-    certain = [[0.0, 2.0, 0.0, 4.0]]
-    answer = [[0, 1, 1, 1]]
-    assert target_loss(certain, answer).tolist() == [2.0]
-    assert target_loss(certain, answer, released=True).tolist() == [3.0]
-    assert np.isnan(target_loss([[0.0]], released=True)).all()
 
 
 @pytest.mark.parametrize(

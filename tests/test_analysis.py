@@ -10,7 +10,7 @@ from test_report_browser import browser, show  # noqa: F401  (a fixture)
 
 from gradloc.cli.analyze import analyze, find_record
 from gradloc.errors import GradlocError
-from gradloc.evaluation.metrics.acquisition import fit_decay, mean_retainability
+from gradloc.evaluation.metrics.decay import fit_decay, mean_retainability
 from gradloc.evaluation.results import ArmResult, EvalResult, MetricValue
 from gradloc.experiments.analysis import analyse_acquisition, analyse_stages
 from gradloc.experiments.analysis.page import save_pictures, write_page

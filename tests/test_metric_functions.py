@@ -4,12 +4,10 @@ import math
 
 import numpy as np
 import pytest
-import torch
 
 from gradloc.errors import GradlocError
 from gradloc.evaluation.metrics import (
     choice,
-    classification,
     editing,
     matching,
     perplexity,
@@ -85,43 +83,6 @@ def test_no_answer_is_an_error(measure):
 # --- perplexity ----------------------------------------------------------------------------
 
 
-def test_token_nll_equals_torch():
-    logits = RNG.normal(0, 5, (2, 6, 7))
-    labels = RNG.integers(0, 7, (2, 6))
-    labels[1, 3] = -100
-    found = perplexity.token_nll(logits, labels)
-    expected = torch.nn.functional.cross_entropy(
-        torch.tensor(logits[:, :-1]).reshape(-1, 7),
-        torch.tensor(labels[:, 1:]).reshape(-1),
-        reduction="none",
-    ).reshape(2, 5)
-    assert np.isnan(found[1, 2]), "an ignored label has no loss, and not the loss 0"
-    known = ~np.isnan(found)
-    assert known.sum() == 9
-    assert found[known] == pytest.approx(expected.numpy()[known])
-
-
-def test_token_nll_of_huge_logits_is_finite():
-    assert perplexity.token_nll([[1e4, 0.0], [0.0, 0.0]], [0, 1]) == pytest.approx([1e4])
-
-
-def test_token_nll_refuses_what_does_not_fit():
-    with pytest.raises(GradlocError, match="do not belong together"):
-        perplexity.token_nll(np.zeros((3, 4)), [0, 1])
-    with pytest.raises(GradlocError, match="vocabulary of 4"):
-        perplexity.token_nll(np.zeros((3, 4)), [0, 1, 4])
-
-
-def test_span_is_found_between_its_contexts():
-    tokens = ["the", "city", "of", "Paris", "is", "big"]
-    assert tokens[perplexity.span_of(3, 2, 6)] == ["Paris"]
-    assert tokens[perplexity.span_of(3, 0, 6)] == ["Paris", "is", "big"]
-    with pytest.raises(GradlocError, match="no causal model predicts"):
-        perplexity.span_of(0, 2, 6)
-    with pytest.raises(GradlocError, match="leave no span"):
-        perplexity.span_of(4, 2, 6)
-
-
 def test_perplexities_by_hand():
     nlls = [[1.0, 3.0], [0.5], [2.0, 2.0, 5.0]]  # means 2, 0.5, 3
     assert perplexity.example_means(nlls).tolist() == [2.0, 0.5, 3.0]
@@ -135,29 +96,6 @@ def test_perplexities_by_hand():
     assert found["random"] == (pytest.approx(math.exp(0.5)), 1)
 
 
-def test_released_triple_perplexity_averages_batches():
-    nlls = [[1.0, 3.0], [0.5], [2.0, 2.0, 5.0]]
-    assert perplexity.triple_perplexity(nlls) == perplexity.corpus_perplexity(nlls)
-    # Batches of two: tokens (1, 3, 0.5) with mean 1.5, then (2, 2, 5) with mean 3.
-    found = perplexity.triple_perplexity(nlls, released=True, batch_size=2)
-    assert found == pytest.approx(math.exp(2.25))
-    assert perplexity.triple_perplexity(nlls, released=True, batch_size=3) == pytest.approx(
-        math.exp(13.5 / 6)
-    )
-    with pytest.raises(GradlocError, match="batch_size is 0"):
-        perplexity.triple_perplexity(nlls, released=True, batch_size=0)
-
-
-def test_bits_per_byte():
-    # One bit for each of 8 bytes.
-    assert perplexity.bits_per_byte(8 * math.log(2), 8) == pytest.approx(1.0)
-    # Over all texts, not the mean of theirs (which would be 1.25).
-    found = perplexity.bits_per_byte([2 * math.log(2), 12 * math.log(2)], [4, 6])
-    assert found == pytest.approx(1.4)
-    with pytest.raises(GradlocError, match="0 bytes"):
-        perplexity.bits_per_byte([], [])
-
-
 @pytest.mark.parametrize("nlls", [[], [[1.0], []]])
 def test_nothing_has_no_perplexity(nlls):
     with pytest.raises(GradlocError, match="no mean"):
@@ -165,13 +103,6 @@ def test_nothing_has_no_perplexity(nlls):
 
 
 # --- choice --------------------------------------------------------------------------------
-
-
-def test_candidate_probabilities_are_a_softmax():
-    values = RNG.normal(-1000, 3, (4, 5))  # exp of these underflows
-    found = choice.candidate_probabilities(values)
-    assert found.sum(axis=1) == pytest.approx(1.0)
-    assert np.log(found[0, 0] / found[0, 1]) == pytest.approx(values[0, 0] - values[0, 1])
 
 
 def test_choice():
@@ -203,47 +134,6 @@ def test_choice_refuses_what_is_no_choice():
         choice.choose([-1.0, -2.0], lengths=[3, 0])
 
 
-def test_top1_accuracy_before_and_after():
-    before = [[0.3, 0.5, 0.2], [0.3, 0.5, 0.2], [0.9, 0.1], [0.4, 0.6]]
-    after = [[0.6, 0.1, 0.3], [0.6, 0.1, 0.3], [0.2, 0.8], [0.4, 0.6]]
-    labels = [0, [1, 2], [0], []]
-    assert choice.top1_accuracy(before, after, labels) == (0.5, 0.25, 4)
-    with pytest.raises(GradlocError, match="the same examples"):
-        choice.top1_accuracy(before, after[:-1], labels)
-
-
-def test_sequence_log_prob_by_a_loop():
-    logits, labels = RNG.normal(0, 2, (3, 5, 6)), RNG.integers(0, 6, (3, 5))
-    labels[0, 2:] = labels[2] = -100
-    labels[1, 1:] = logits[1, :-1].argmax(axis=-1)  # a sequence that is right throughout
-    log_probs = torch.log_softmax(torch.tensor(logits), dim=-1).numpy()
-    total, n, right = [], 0, []
-    for row in range(3):
-        hits = []
-        for place in range(1, 5):
-            if (label := labels[row, place]) != -100:
-                total.append(log_probs[row, place - 1, label])
-                hits.append(logits[row, place - 1].argmax() == label)
-                n += 1
-        right += [all(hits)] if hits else []
-    found = choice.sequence_log_prob(logits, labels)
-    assert (found.n_tokens, found.acc) == (n, np.mean(right)) and n == 5
-    assert found.log_prob == pytest.approx(np.mean(total)) and found.nll == -found.log_prob
-    assert found.prob == pytest.approx(np.mean(np.exp(total)))
-    assert found.log_prob_all.shape == (3, 4)
-    assert found.log_prob_all[2].tolist() == [0, 0, 0, 0]
-    # The released code takes the sequence without labels for right.
-    released = choice.sequence_log_prob(logits, labels, released=True)
-    assert released.acc == pytest.approx((sum(right) + 1) / 3)
-
-
-def test_single_items_are_not_shifted():
-    found = choice.sequence_log_prob([[0.0, 5.0], [5.0, 0.0]], [1, 1])
-    assert (found.n_tokens, found.acc) == (2, 0.5)
-    with pytest.raises(GradlocError, match="nothing to score"):
-        choice.sequence_log_prob([[0.0, 5.0]], [-100])
-
-
 # --- updates -------------------------------------------------------------------------------
 
 
@@ -252,16 +142,6 @@ def test_a_tie_counts_for_the_outdated_answer():
     assert found[:3].tolist() == [1, 0, 0] and math.isnan(found[3])
     with pytest.raises(GradlocError, match="one of each"):
         updates.prefers_updated([-1.0], [-1.0, -2.0])
-
-
-def test_released_selection_by_hand():
-    steps = [[-0.1, -2.5, -4.0], [-3.0, -0.2, -2.0]]
-    found = updates.select_released(steps, outdated_ids=[2, 2, 2], updated_ids=[0])
-    # Tokens beyond the two steps are cut off; the shorter answer sums fewer terms.
-    assert found == (pytest.approx(-6.0), pytest.approx(-0.1), "updated")
-    assert updates.select_released(steps, [1, 1], [1, 1]).choice == "outdated"
-    with pytest.raises(GradlocError, match="vocabulary of 3"):
-        updates.select_released(steps, [3], [0])
 
 
 def test_old_and_new_are_distinguishable():
@@ -419,41 +299,3 @@ def test_score_matrix_must_be_one():
         stages.average_accuracy([0.1, 0.2])
     with pytest.raises(GradlocError, match="base scores"):
         stages.forward_transfer(R, [0.1])
-
-
-# --- classification ------------------------------------------------------------------------
-
-
-def test_classes_are_spread_over_those_they_stand_for():
-    two = [[0.6, 0.4], [0.9, 0.1]]
-    # real and fake of two languages: (real 1, fake 1, real 2, fake 2)
-    found = classification.expand_classes(two, 4, [[0, 2], [1, 3]])
-    assert found.tolist() == [[0.3, 0.2, 0.3, 0.2], [0.45, 0.05, 0.45, 0.05]]
-    released = classification.expand_classes(two, 4, released=True)
-    assert released.tolist() == [[0.3, 0.3, 0.2, 0.2], [0.45, 0.45, 0.05, 0.05]]
-    assert classification.expand_classes(two, 2).tolist() == two
-    uneven = classification.expand_classes([[0.6, 0.4]], 3, [[0, 2], [1]])
-    assert uneven.tolist() == [[0.3, 0.4, 0.3]]
-
-
-@pytest.mark.parametrize("members", [None, [[0, 1, 2, 3]], [[0, 1], [1, 2, 3]], [[0], [1]]])
-def test_it_must_be_said_what_a_class_stands_for(members):
-    with pytest.raises(GradlocError, match="exactly once"):
-        classification.expand_classes([[0.6, 0.4]], 4, members)
-
-
-def test_probabilities_are_averaged_over_models():
-    four, two = [[0.7, 0.1, 0.1, 0.1]], [[0.2, 0.8]]
-    found = classification.average_probabilities([four, two], [None, [[0, 2], [1, 3]]])
-    assert found == pytest.approx(np.array([[0.4, 0.25, 0.1, 0.25]]))
-    released = classification.average_probabilities([four, two], released=True)
-    assert released == pytest.approx(np.array([[0.4, 0.1, 0.25, 0.25]]))
-    with pytest.raises(GradlocError, match="same items"):
-        classification.average_probabilities([four, [[0.2, 0.8], [0.1, 0.9]]], released=True)
-
-
-def test_balanced_accuracy_counts_classes_alike():
-    # Class 0: 3 of 4; class 1: 0 of 1; class 2 is only predicted.
-    assert classification.balanced_accuracy([0, 0, 0, 2, 0], [0, 0, 0, 0, 1]) == 0.375
-    with pytest.raises(GradlocError, match="at least one"):
-        classification.balanced_accuracy([], [])

@@ -8,14 +8,12 @@ import datasets
 import evaluate
 import numpy as np
 
-from gradloc.evaluation.metrics.acquisition import (
+from gradloc.evaluation.metrics.acquisition import WINDOW, effectivity, retainability
+from gradloc.evaluation.metrics.decay import (
     OUTLIER_FACTOR,
-    WINDOW,
-    effectivity,
     fit_decay,
     mean_retainability,
     remove_outliers,
-    retainability,
 )
 
 _DESCRIPTION = """

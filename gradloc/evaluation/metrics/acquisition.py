@@ -1,9 +1,6 @@
 """How a fact is acquired from its exposures and lost after the last one.
 
-Comes in: one probe's loss at evaluated training steps, and the steps at which its passage was
-trained on. Goes out: local acquisition maxima, effectivity and retainability. It runs no model;
-means over probes and the fitted decay (``gradloc.evaluation.metrics.decay``) are to be had from
-here too.
+``decay`` has the means over probes and the fitted decay.
 
 Loss means the mean negative log-likelihood of the answer's tokens, in nats; lower is better known.
 ``losses[i]`` belongs to the parameters before update ``steps[i]``, so an exposure at step t shows
@@ -19,67 +16,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from gradloc.errors import GradlocError
-from gradloc.evaluation.metrics.decay import (
-    OUTLIER_FACTOR,
-    RELEASED_OUTLIER_FACTOR,
-    DecayFit,
-    MeanCurve,
-    fit_decay,
-    mean_retainability,
-    remove_outliers,
-    within_fences,
-)
-
-__all__ = [
-    "OUTLIER_FACTOR",
-    "RELEASED_OUTLIER_FACTOR",
-    "WINDOW",
-    "DecayFit",
-    "MeanCurve",
-    "effectivity",
-    "fit_decay",
-    "local_acquisition_maximum",
-    "mean_retainability",
-    "released_forgetting",
-    "remove_outliers",
-    "retainability",
-    "target_loss",
-    "within_fences",
-]
 
 # Steps after an exposure in which its effect has fully arrived: with Adam's beta_1 of 0.9 a
 # gradient's weight in the momentum falls to 0.9 ** 50 = 0.005. arXiv:2406.11813 §3.3
 WINDOW = 50
-
-
-def target_loss(
-    token_losses: ArrayLike, is_target: ArrayLike | None = None, *, released: bool = False
-) -> np.ndarray:
-    """Mean loss over the answer's tokens, one value a sequence, in nats; lower is better.
-
-    Args:
-        token_losses: Loss of every token, (n_sequences, n_tokens); 0 outside the answer.
-        is_target: Which tokens belong to the answer, same shape; ``None``: every token.
-        released: As the released code does, average what is not exactly 0, whatever the
-            answer's tokens are: a token predicted with certainty then falls out of the mean.
-
-    Returns:
-        (n_sequences,); NaN for a sequence with nothing to average.
-
-    Example:
-        >>> target_loss([[0.0, 0.0, 1.5, 0.5, 0.0]], released=True)
-        array([1.])
-        >>> target_loss([[0.0, 0.0, 1.5, 0.5, 0.0]], [[0, 0, 1, 1, 1]]).round(4)
-        array([0.6667])
-    """
-    losses = np.atleast_2d(np.asarray(token_losses, float))
-    if released:
-        weights = losses != 0
-    else:
-        weights = np.ones(losses.shape, bool) if is_target is None else np.atleast_2d(is_target)
-    counts = np.sum(weights, axis=-1).astype(float)
-    sums = np.sum(np.where(weights, losses, 0.0), axis=-1)
-    return np.divide(sums, counts, out=np.full(counts.shape, np.nan), where=counts > 0)
 
 
 def local_acquisition_maximum(
@@ -189,44 +129,6 @@ def retainability(
     known = acquired != 0 if released else acquired > 0
     kept = before - _loss_at(losses, steps, steps[best] + np.asarray(t, float))
     return kept / acquired if known else np.full(np.shape(kept), np.nan)
-
-
-def released_forgetting(
-    losses: ArrayLike,
-    injection_steps: int | Iterable[int],
-    t: float,
-    window: int = WINDOW,
-    *,
-    steps: ArrayLike | None = None,
-) -> dict[str, float]:
-    """The four measures of forgetting without normalisation that the released code also holds.
-
-    Its command line cannot reach them; they are kept to compare with that code.
-
-    Args:
-        losses: Loss at each evaluated step, (n_steps,).
-        injection_steps: Steps of the exposures; one number for a single exposure.
-        t: Steps since the local acquisition maximum of the last exposure.
-        window: As in ``local_acquisition_maximum``.
-        steps: The evaluated steps, ascending, (n_steps,).
-
-    Returns:
-        ``absolute``: loss at t - loss at the maximum, nats, lower is better; ``plain``: that as
-        percent of the loss at the maximum, lower is better; ``relative_absolute``: loss at t -
-        loss before the first exposure, nats, lower is better; ``relative``: how far the loss at
-        t is below the one before, in percent of the latter, higher is better.
-    """
-    losses, steps = _series(losses, steps)
-    exposures = _exposures(injection_steps)
-    place = local_acquisition_maximum(losses, exposures[-1], window, steps=steps)
-    best, last = losses[place], float(_loss_at(losses, steps, steps[place] + t))
-    before = _loss_before(losses, steps, exposures[0])
-    return {
-        "absolute": last - best,
-        "relative": (1 - last / before) * 100,
-        "relative_absolute": last - before,
-        "plain": (last / best - 1) * 100,
-    }
 
 
 def _series(losses: ArrayLike, steps: ArrayLike | None) -> tuple[np.ndarray, np.ndarray]:

@@ -1,9 +1,5 @@
 """Means of retainability over probes, and the decay that is fitted to them.
 
-Comes in: retainability of probes at several times after the last exposure. Goes out: the mean
-curve without outliers, and a straight line over the logarithm of time. It computes no
-retainability: ``gradloc.evaluation.metrics.acquisition`` does.
-
 References: Chang et al. 2024, arXiv:2406.11813, section 4.3.
 """
 

@@ -16,20 +16,6 @@ from gradloc.errors import GradlocError
 from gradloc.evaluation.metrics.matching import exact_match, token_f1
 
 
-class Selection(NamedTuple):
-    """Which answer the model's own steps give more to.
-
-    Args:
-        outdated: Summed log-probability of the outdated answer, nats.
-        updated: The same of the updated answer.
-        choice: ``updated``, or ``outdated``, also where both are equal.
-    """
-
-    outdated: float
-    updated: float
-    choice: str
-
-
 class OldAndNew(NamedTuple):
     """Match of what a model writes with the outdated and the updated answers.
 
@@ -75,46 +61,6 @@ def prefers_updated(updated_log_probs: ArrayLike, outdated_log_probs: ArrayLike)
         )
     known = ~(np.isnan(updated) | np.isnan(outdated))
     return np.where(known, (updated > outdated).astype(float), np.nan)
-
-
-def select_released(
-    step_log_probs: ArrayLike, outdated_ids: Sequence[int], updated_ids: Sequence[int]
-) -> Selection:
-    """The rule of EvolvingQA's released code.
-
-    Each answer's token i is looked up in the log-probabilities of step i of what the model writes
-    by itself, greedily. Tokens beyond the written length do not count, and nothing is divided by
-    the length: the shorter answer has it easier, and later tokens are judged after words of
-    another answer. ``prefers_updated`` has neither fault.
-
-    Args:
-        step_log_probs: Log-probabilities of the whole vocabulary at each written step,
-            (n_steps, vocab), nats.
-        outdated_ids: Tokens of the outdated answer, without special ones.
-        updated_ids: Tokens of the updated answer, without special ones.
-
-    Raises:
-        GradlocError: Not one row a step, or a token outside the vocabulary.
-
-    Example:
-        >>> select_released([[-0.1, -2.5], [-3.0, -0.2]], outdated_ids=[1, 1], updated_ids=[0, 1])
-        Selection(outdated=-2.7, updated=-0.30000000000000004, choice='updated')
-    """
-    steps = np.asarray(step_log_probs, float)
-    if steps.ndim != 2:
-        raise GradlocError(
-            f"log-probabilities of shape {steps.shape}; give one row a step, (n_steps, vocab)."
-        )
-    sums = []
-    for ids in (outdated_ids, updated_ids):
-        if any(not 0 <= token < steps.shape[1] for token in ids):
-            raise GradlocError(
-                f"answer tokens {list(ids)} and a vocabulary of {steps.shape[1]} tokens; tokenize "
-                "the answer with the model's own tokenizer."
-            )
-        sums.append(float(sum(row[token] for row, token in zip(steps, ids, strict=False))))
-    outdated, updated = sums
-    return Selection(outdated, updated, "updated" if updated > outdated else "outdated")
 
 
 def match_old_and_new(

@@ -11,14 +11,12 @@ from gradloc.data.injection import SCENARIOS
 from gradloc.data.probes.parsing import DEPTHS
 from gradloc.errors import GradlocError
 from gradloc.evaluation.metrics.acquisition import (
-    OUTLIER_FACTOR,
-    RELEASED_OUTLIER_FACTOR,
     WINDOW,
     effectivity,
-    fit_decay,
     local_acquisition_maximum,
     retainability,
 )
+from gradloc.evaluation.metrics.decay import OUTLIER_FACTOR, RELEASED_OUTLIER_FACTOR, fit_decay
 from gradloc.evaluation.metrics.intervals import N_BOOTSTRAP, derive_seed
 from gradloc.experiments.analysis.dynamics import AcquisitionAnalysis, GroupDynamics, ProbeDynamics
 from gradloc.experiments.analysis.groups import Resampler, aligned_curves, summarise_group

@@ -7,7 +7,7 @@ Comes in: nothing but numbers. Goes out: ``AcquisitionAnalysis``, which
 from dataclasses import dataclass
 from typing import Any
 
-from gradloc.evaluation.metrics.acquisition import DecayFit
+from gradloc.evaluation.metrics.decay import DecayFit
 from gradloc.evaluation.results import MetricValue
 from gradloc.utils.io import to_jsonable
 
