@@ -11,7 +11,7 @@ from transformers import Trainer, TrainingArguments
 
 from gradloc import GradLocCallback, LayerPlan
 from gradloc.models.units import find_units
-from gradloc.training.methods.base import Setting
+from gradloc.training.methods.base import TrainContext
 
 CHOSEN = ("model.layers.1.mlp", "model.layers.2.self_attn")
 RATE = {"adamw_torch": 1e-3, "sgd": 1e-2}
@@ -122,11 +122,11 @@ def by_hand(model, extra, plan=None, n_steps=4, n_rows=4, optim="adamw_torch", c
     return model
 
 
-def setting_for(folder, tokenizer, model=None, **changes):
-    """The setting of a tiny model whose plan trains the chosen units."""
+def context_for(folder, tokenizer, model=None, **changes):
+    """The context of a tiny model whose plan trains the chosen units."""
     model = model or build_model("llama_tied")
     given = {"reference": TEXTS, "max_length": 16, "work_dir": folder} | changes
-    return Setting(model, tokenizer, plan_for(model), arguments(folder), **given)
+    return TrainContext(model, tokenizer, plan_for(model), arguments(folder), **given)
 
 
 def largest_gap(model, other):

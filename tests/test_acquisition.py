@@ -86,8 +86,8 @@ def plain_loss(model, tokenizer, probe):
 
 def test_losses_are_those_of_the_weights_before_each_update(tmp_path, character_tokenizer):
     kept = Snapshots()
-    follower = AcquisitionCallback(PROBES, every=3, exposures=SCHEDULE)
-    train(tmp_path, character_tokenizer, kept, follower)
+    tracker = AcquisitionCallback(PROBES, every=3, exposures=SCHEDULE)
+    train(tmp_path, character_tokenizer, kept, tracker)
     record = AcquisitionRecord.load(tmp_path / RECORD_FILE)
     # Every third update and, off that grid, the final weights.
     assert record.steps == (0, 3, 6, 7)
@@ -141,8 +141,8 @@ def test_the_model_is_left_as_found(tmp_path, character_tokenizer):
 def interrupted(tmp_path_factory, character_tokenizer):
     """The record of a straight training, and a folder of the same with its checkpoint of step 4."""
     folder = tmp_path_factory.mktemp("run")
-    follower = AcquisitionCallback(PROBES, 2, exposures=SCHEDULE)
-    train(folder, character_tokenizer, follower, save_strategy="steps", save_steps=4)
+    tracker = AcquisitionCallback(PROBES, 2, exposures=SCHEDULE)
+    train(folder, character_tokenizer, tracker, save_strategy="steps", save_steps=4)
     return AcquisitionRecord.load(folder / RECORD_FILE), folder
 
 
@@ -168,9 +168,9 @@ def test_a_resumed_training_without_a_record_says_so(
     shutil.copytree(interrupted[1], tmp_path, dirs_exist_ok=True)
     for path in tmp_path.rglob(RECORD_FILE):
         path.unlink()
-    follower = AcquisitionCallback(PROBES, 2)
+    tracker = AcquisitionCallback(PROBES, 2)
     with caplog.at_level(logging.WARNING):
-        train(tmp_path, character_tokenizer, follower, resume=str(tmp_path / "checkpoint-4"))
+        train(tmp_path, character_tokenizer, tracker, resume=str(tmp_path / "checkpoint-4"))
     assert "the record of the probes begins at step 4" in caplog.text
     assert AcquisitionRecord.load(tmp_path / RECORD_FILE).steps == (4, 6, 7)
 
@@ -183,19 +183,19 @@ def test_a_record_of_other_probes_is_not_continued(tmp_path, character_tokenizer
 
 
 def test_a_new_training_begins_a_new_record(tmp_path, character_tokenizer):
-    follower = AcquisitionCallback(PROBES, 3)
-    train(tmp_path, character_tokenizer, follower)
+    tracker = AcquisitionCallback(PROBES, 3)
+    train(tmp_path, character_tokenizer, tracker)
     first = AcquisitionRecord.load(tmp_path / RECORD_FILE)
     # The same callback, trainer after trainer, into the same folder.
-    train(tmp_path, character_tokenizer, follower, max_steps=4)
+    train(tmp_path, character_tokenizer, tracker, max_steps=4)
     second = AcquisitionRecord.load(tmp_path / RECORD_FILE)
     assert second.steps == (0, 3, 4) and second.nll[0] == first.nll[0]
 
 
 def test_probes_may_be_a_file_and_exposures_a_mapping(tmp_path, character_tokenizer):
     path = PROBES.save(tmp_path / "probes.jsonl")
-    follower = AcquisitionCallback(path, 7, exposures={"water": [5, 2], "nobody": [1]})
-    train(tmp_path, character_tokenizer, follower)
+    tracker = AcquisitionCallback(path, 7, exposures={"water": [5, 2], "nobody": [1]})
+    train(tmp_path, character_tokenizer, tracker)
     record = AcquisitionRecord.load(tmp_path / RECORD_FILE)
     assert record.injection_steps == {"water": (2, 5)}
     assert record.scenarios == ("", "", "injected")
@@ -204,13 +204,13 @@ def test_probes_may_be_a_file_and_exposures_a_mapping(tmp_path, character_tokeni
 def test_only_the_first_process_writes(tmp_path, character_tokenizer, monkeypatch):
     from transformers.trainer_callback import TrainerState
 
-    follower = AcquisitionCallback(PROBES, 3, tokenizer=character_tokenizer)
+    tracker = AcquisitionCallback(PROBES, 3, tokenizer=character_tokenizer)
     state = TrainerState(is_world_process_zero=False, max_steps=7)
     args = arguments(tmp_path)
-    follower.on_train_begin(args, state, None)
-    follower.on_step_begin(args, state, None, model=build_model("llama"))
-    follower.on_train_end(args, state, None)
-    assert follower.record.steps == (0,), "a sharded model needs every process"
+    tracker.on_train_begin(args, state, None)
+    tracker.on_step_begin(args, state, None, model=build_model("llama"))
+    tracker.on_train_end(args, state, None)
+    assert tracker.record.steps == (0,), "a sharded model needs every process"
     assert not (tmp_path / RECORD_FILE).exists()
 
 

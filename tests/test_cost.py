@@ -14,7 +14,7 @@ from gradloc.errors import GradlocError
 from gradloc.localization.cost import (
     DEFAULT_KL_TOKENS,
     Machine,
-    StepSetting,
+    StepShape,
     added_by,
     calibrate,
     predict_cost,
@@ -74,8 +74,8 @@ def scales(blocks, kinds=("attention", "mlp"), embedding=False):
     }
 
 
-def predict(blocks, kinds=("attention", "mlp"), embedding=False, **setting):
-    return predict_cost(UNITS, scales(blocks, kinds, embedding), SHAPE, StepSetting(**setting))
+def predict(blocks, kinds=("attention", "mlp"), embedding=False, **step):
+    return predict_cost(UNITS, scales(blocks, kinds, embedding), SHAPE, StepShape(**step))
 
 
 def build(config):
@@ -124,7 +124,7 @@ def test_products_equal_those_that_torch_counts(kind):
             {u.name: float(u.name in names) for u in units},
             shape,
             # Products of single projections: those among tokens are left out on either side.
-            StepSetting(sequence_length=1, batch_size=ids.numel()),
+            StepShape(sequence_length=1, batch_size=ids.numel()),
         )
         expected = counted[name] / counted["all"]
         assert found["ideal_time_ratio"] == pytest.approx(expected, abs=0.01), name
@@ -160,7 +160,7 @@ def test_kept_activations_equal_the_tensors_that_autograd_saves(kind, tolerance,
                 parameter.requires_grad_(unit.info.block == 0 or trained)
         saved.append(bytes_saved(model))
     _, units, shape = build(CONFIGS[kind])
-    work = step_work(units, shape, StepSetting(sequence_length=16, batch_size=4))
+    work = step_work(units, shape, StepShape(sequence_length=16, batch_size=4))
     block = [i for i, unit in enumerate(units) if unit.block == 1]
     predicted = work.kept[block].sum() + trained * work.kept_trained[block].sum()
     assert predicted == pytest.approx(saved[1] - saved[0], rel=tolerance)
@@ -172,8 +172,8 @@ def test_projections_are_as_large_as_those_of_the_models_own_layers(kind, granul
     model, _, shape = build(CONFIGS[kind])
     units = find_units(model, granularity)
     machine = Machine(1.0, math.inf, math.inf, math.inf)  # seconds are multiply-adds
-    setting = StepSetting(projected=True, machine=machine)
-    work = step_work(tuple(unit.info for unit in units), shape, setting)
+    step = StepShape(projected=True, machine=machine)
+    work = step_work(tuple(unit.info for unit in units), shape, step)
     modules = linear_modules(model)
     for index, unit in enumerate(units):
         own = [modules[name] for name in unit.parameters if name in modules and unit.info.in_stack]
@@ -196,14 +196,14 @@ def test_projections_are_as_large_as_those_of_the_models_own_layers(kind, granul
         copied = 4 * sum(n_in * n_out for n_in, n_out in sizes)
         assert work.copied[index] == pytest.approx(copied, **near)
         assert work.start[index] == 4 * sum(p.numel() for p in unit.parameters.values())
-    plain = step_work(tuple(unit.info for unit in units), shape, StepSetting())
+    plain = step_work(tuple(unit.info for unit in units), shape, StepShape())
     for name in ("projection", "projections", "copied", "start"):
         assert not getattr(plain, name).any(), name
 
 
 def test_a_projection_costs_time_and_memory_of_what_it_projections_alone():
-    def cost(chosen, **setting):
-        return predict_cost(UNITS, chosen, SHAPE, StepSetting(label_loss=True, **setting))
+    def cost(chosen, **step):
+        return predict_cost(UNITS, chosen, SHAPE, StepShape(label_loss=True, **step))
 
     mlps = scales(DEFAULT_MLPS, kinds=("mlp",))
     plain, projected = cost(mlps), cost(mlps, projected=True)
@@ -226,22 +226,22 @@ def test_old_text_passes_through_the_whole_model_whatever_is_cached():
     full = 3 * N_BLOCKS * a + 3.5 * N_BLOCKS * s + 3 * h
     own = 4 * (a + s) + h + 4 * (a + 2.5 * s) + 4 * a
     held = N_BLOCKS * (a + s_held) + 2 * h + 4 * (a + 2.5 * s_held) + 4 * a
-    setting = {"cached": True, "label_loss": True, "labelled_fraction": 0.5}
+    step = {"cached": True, "label_loss": True, "labelled_fraction": 0.5}
     for tokens in (98.0, 512.0):
-        found = predict(TOP, **setting, kl_tokens=tokens)["ideal_time_ratio"]
+        found = predict(TOP, **step, kl_tokens=tokens)["ideal_time_ratio"]
         closed = (own + held * tokens / (8 * 128)) / full
         assert found == pytest.approx(closed, abs=1e-4)
     # Whole logits are kept for it where the labels' loss needs none.
-    without, with_it = (predict(TOP, **setting, kl_tokens=n) for n in (0.0, 98.0))
+    without, with_it = (predict(TOP, **step, kl_tokens=n) for n in (0.0, 98.0))
     assert with_it["memory_ratio"] > without["memory_ratio"]
     assert with_it["optimizer_ratio"] == without["optimizer_ratio"]
 
 
 def test_a_protected_step_takes_what_was_measured():
     """The quickstart's default arm on two cores: .83 of full training, .98 with old text."""
-    setting = {"sequence_length": 48, "label_loss": True, "projected": True}
+    step = {"sequence_length": 48, "label_loss": True, "projected": True}
     for kl_tokens, measured in ((0.0, 0.83), (DEFAULT_KL_TOKENS, 0.98)):
-        found = predict(DEFAULT_MLPS, kinds=("mlp",), **setting, kl_tokens=kl_tokens)
+        found = predict(DEFAULT_MLPS, kinds=("mlp",), **step, kl_tokens=kl_tokens)
         assert found["time_ratio"] == pytest.approx(measured, abs=0.06)
 
 
@@ -384,7 +384,7 @@ def test_a_profile_of_an_older_version_is_read_by_its_four_sizes():
 
 
 @pytest.mark.parametrize(
-    ("setting", "message"),
+    ("step", "message"),
     [
         (dict(batch_size=0), "batch_size.*from 1 up; found 0"),
         (dict(sequence_length=1.5), "sequence_length"),
@@ -392,9 +392,9 @@ def test_a_profile_of_an_older_version_is_read_by_its_four_sizes():
         (dict(dtype="float8"), "float32, bfloat16"),
     ],
 )
-def test_bad_settings_are_explained(setting, message):
+def test_bad_settings_are_explained(step, message):
     with pytest.raises(GradlocError, match=message):
-        predict(TOP, **setting)
+        predict(TOP, **step)
 
 
 def test_model_shape_of_a_mixture_counts_its_experts():

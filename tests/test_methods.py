@@ -164,11 +164,11 @@ def test_training_time_counts_what_methods_do_before_and_after(prepared, recipe_
     """A projection, or texts that the model writes first, are part of what a method costs."""
 
     class Slow(Method):
-        def callbacks(self, setting):
+        def callbacks(self, context):
             time.sleep(0.3)
             return []
 
-        def finish(self, model, setting):
+        def finish(self, model, context):
             time.sleep(0.3)
             return model
 

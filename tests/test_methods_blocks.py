@@ -8,7 +8,7 @@ from gradloc import GradLocCallback, LayerPlan
 from gradloc.errors import MethodError
 from gradloc.models.units import find_units
 from gradloc.training.methods.badam import BAdam, BAdamCallback
-from gradloc.training.methods.base import Setting
+from gradloc.training.methods.base import TrainContext
 from gradloc.training.methods.lisa import Lisa, LisaCallback
 
 
@@ -282,10 +282,10 @@ def test_options_out_of_range_are_refused(method, message):
 
 def test_the_recipe_forms_make_the_callbacks_that_their_options_say(tmp_path):
     model = build_model("llama")
-    setting = Setting(model, None, plan_for(model, ("",)), arguments(tmp_path))
+    context = TrainContext(model, None, plan_for(model, ("",)), arguments(tmp_path))
     Lisa().check(), BAdam().check()
-    (lisa,) = Lisa(n_blocks=1, period=3, ends=False).callbacks(setting)
-    (badam,) = BAdam(period=3, order="ascending", ends=True).callbacks(setting)
+    (lisa,) = Lisa(n_blocks=1, period=3, ends=False).callbacks(context)
+    (badam,) = BAdam(period=3, order="ascending", ends=True).callbacks(context)
     for made, plain in (
         (lisa, LisaCallback(1, 3, ends=False)),
         (badam, BAdamCallback(3, "ascending", ends=True)),

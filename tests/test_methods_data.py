@@ -11,7 +11,7 @@ from gradloc.data.batches import collate, training_rows
 from gradloc.data.corpora import fact_passages
 from gradloc.errors import MethodError
 from gradloc.models.units import find_units
-from gradloc.training.methods.base import Setting
+from gradloc.training.methods.base import TrainContext
 from gradloc.training.methods.generation import generate_texts
 from gradloc.training.methods.mix_review import MixReview, review_counts
 from gradloc.training.methods.replay import Replay
@@ -35,11 +35,13 @@ def arguments(folder, **changes):
 
 
 @pytest.fixture
-def setting(tmp_path, character_tokenizer):
+def context(tmp_path, character_tokenizer):
     model = build_model("llama")
     units = tuple(unit.info for unit in find_units(model))
     plan = LayerPlan(scale={u.name: 1.0 for u in units}, units=units)
-    return Setting(model, character_tokenizer, plan, arguments(tmp_path), REFERENCE, max_length=24)
+    return TrainContext(
+        model, character_tokenizer, plan, arguments(tmp_path), REFERENCE, max_length=24
+    )
 
 
 def new_rows(tokenizer, n):
@@ -56,13 +58,13 @@ def is_old(text):
 
 
 @pytest.mark.parametrize(("ratio", "n_old"), [(0.5, 12), (0.25, 4), (0.8, 48), (0.0, 0)])
-def test_the_ratio_is_the_share_of_replayed_rows(setting, ratio, n_old):
-    rows = new_rows(setting.tokenizer, 12)
-    mixed = Replay(ratio=ratio).rows(rows, setting)
-    found = texts_of(setting.tokenizer, mixed)
+def test_the_ratio_is_the_share_of_replayed_rows(context, ratio, n_old):
+    rows = new_rows(context.tokenizer, 12)
+    mixed = Replay(ratio=ratio).rows(rows, context)
+    found = texts_of(context.tokenizer, mixed)
     old = [text for text in found if is_old(text)]
     assert len(old) == n_old
-    assert Counter(t for t in found if not is_old(t)) == Counter(texts_of(setting.tokenizer, rows))
+    assert Counter(t for t in found if not is_old(t)) == Counter(texts_of(context.tokenizer, rows))
     # Each old text comes as often as any other, but for one.
     counts = [old.count(text) for text in REFERENCE]
     assert sum(counts) == n_old
@@ -70,55 +72,55 @@ def test_the_ratio_is_the_share_of_replayed_rows(setting, ratio, n_old):
     assert all(row["labels"] == row["input_ids"] for row in mixed)
 
 
-def test_old_and_new_rows_are_shuffled_by_the_seed(setting, tmp_path):
-    rows = new_rows(setting.tokenizer, 12)
-    first, again = (Replay().rows(rows, setting) for _ in range(2))
+def test_old_and_new_rows_are_shuffled_by_the_seed(context, tmp_path):
+    rows = new_rows(context.tokenizer, 12)
+    first, again = (Replay().rows(rows, context) for _ in range(2))
     assert first == again
-    setting.arguments = arguments(tmp_path, seed=6)
-    assert Replay().rows(rows, setting) != first
-    places = [i for i, text in enumerate(texts_of(setting.tokenizer, first)) if is_old(text)]
+    context.arguments = arguments(tmp_path, seed=6)
+    assert Replay().rows(rows, context) != first
+    places = [i for i, text in enumerate(texts_of(context.tokenizer, first)) if is_old(text)]
     assert places != list(range(12)) and places != list(range(12, 24))
 
 
-def test_generated_replay_needs_no_old_text_and_ends_no_document(setting):
-    setting.reference = ()
-    rows = new_rows(setting.tokenizer, 6)
-    mixed = Replay(source="generated", n_texts=4).rows(rows, setting)
-    written = generate_texts(setting.model, setting.tokenizer, n=4, n_tokens=24, seed=5)
+def test_generated_replay_needs_no_old_text_and_ends_no_document(context):
+    context.reference = ()
+    rows = new_rows(context.tokenizer, 6)
+    mixed = Replay(source="generated", n_texts=4).rows(rows, context)
+    written = generate_texts(context.model, context.tokenizer, n=4, n_tokens=24, seed=5)
     counts = Counter(
         tuple(row["input_ids"]) for row in mixed if tuple(row["input_ids"]) not in
         {tuple(new["input_ids"]) for new in rows}
     )  # fmt: skip
-    expected = [tuple(setting.tokenizer(text)["input_ids"]) for text in written]
+    expected = [tuple(context.tokenizer(text)["input_ids"]) for text in written]
     assert set(counts) == set(expected)
     assert sorted(counts.values()) == [1, 1, 2, 2]
 
 
-def test_replayed_facts_are_shipped_passages_to_their_end(setting):
-    setting.reference, setting.max_length = (), 600
-    rows = new_rows(setting.tokenizer, 6)
+def test_replayed_facts_are_shipped_passages_to_their_end(context):
+    context.reference, context.max_length = (), 600
+    rows = new_rows(context.tokenizer, 6)
     old = [
-        row["input_ids"] for row in Replay(source="facts").rows(rows, setting) if row not in rows
+        row["input_ids"] for row in Replay(source="facts").rows(rows, context) if row not in rows
     ]
-    end = setting.tokenizer.eos_token_id
-    shipped = [setting.tokenizer(passage.text)["input_ids"] + [end] for passage in fact_passages()]
+    end = context.tokenizer.eos_token_id
+    shipped = [context.tokenizer(passage.text)["input_ids"] + [end] for passage in fact_passages()]
     assert len(old) == 6 and all(row in shipped for row in old)
 
 
 @pytest.mark.parametrize("packing", [False, True])
-def test_sampled_texts_end_only_where_the_next_one_begins(setting, monkeypatch, packing):
+def test_sampled_texts_end_only_where_the_next_one_begins(context, monkeypatch, packing):
     monkeypatch.setattr(
         "gradloc.training.methods.replay.written_texts", lambda *args, **kw: ["abcd"] * 4
     )
-    rows = new_rows(setting.tokenizer, 4)
-    mixed = Replay(source="generated", packing=packing).rows(rows, setting)
-    old = {setting.tokenizer.decode(row["input_ids"]) for row in mixed if row not in rows}
+    rows = new_rows(context.tokenizer, 4)
+    mixed = Replay(source="generated", packing=packing).rows(rows, context)
+    old = {context.tokenizer.decode(row["input_ids"]) for row in mixed if row not in rows}
     assert old == ({"abcd~abcd~abcd~abcd~"} if packing else {"abcd"})
 
 
-def test_packed_replay_fills_its_rows(setting):
-    rows = new_rows(setting.tokenizer, 6)
-    mixed = Replay(packing=True).rows(rows, setting)
+def test_packed_replay_fills_its_rows(context):
+    rows = new_rows(context.tokenizer, 6)
+    mixed = Replay(packing=True).rows(rows, context)
     old = [row for row in mixed if row not in rows]
     assert len(old) == 6
     assert sum(len(row["input_ids"]) == 24 for row in old) >= 4
@@ -142,47 +144,47 @@ def test_extra_makes_training_longer_by_the_rows_it_adds(ratio, extra, given, ex
     assert given == kept
 
 
-def rows_read(setting, rows):
+def rows_read(context, rows):
     """The texts that a Trainer reads, in order, with the arguments that the method asks for."""
     read = []
 
     def collect(batch):
-        read.extend(texts_of(setting.tokenizer, batch))
+        read.extend(texts_of(context.tokenizer, batch))
         return collate(batch, 96)
 
     Trainer(
-        model=setting.model.train(),
-        args=setting.arguments,
+        model=context.model.train(),
+        args=context.arguments,
         train_dataset=rows,
         data_collator=collect,
     ).train()
     return read
 
 
-def test_with_extra_new_rows_are_visited_as_often_as_without_replay(setting, tmp_path):
-    rows = new_rows(setting.tokenizer, 12)
+def test_with_extra_new_rows_are_visited_as_often_as_without_replay(context, tmp_path):
+    rows = new_rows(context.tokenizer, 12)
     method = Replay(ratio=0.5)
-    setting.arguments = arguments(tmp_path, **method.training_arguments({"max_steps": 6}))
-    read = rows_read(setting, method.rows(rows, setting))
+    context.arguments = arguments(tmp_path, **method.training_arguments({"max_steps": 6}))
+    read = rows_read(context, method.rows(rows, context))
     # 6 steps of 4 rows are 2 visits of 12 rows.
     assert Counter(Counter(t for t in read if not is_old(t)).values()) == {2: 12}
 
 
 @pytest.mark.parametrize("method", [Replay(), MixReview()])
-def test_without_text_to_replay_the_method_says_so(setting, method):
-    setting.reference = ()
+def test_without_text_to_replay_the_method_says_so(context, method):
+    context.reference = ()
     with pytest.raises(MethodError, match="no text of two tokens"):
-        method.rows(new_rows(setting.tokenizer, 3), setting)
+        method.rows(new_rows(context.tokenizer, 3), context)
 
 
-def test_columns_that_old_rows_lack_are_refused_and_masks_are_made(setting):
-    rows = new_rows(setting.tokenizer, 3)
+def test_columns_that_old_rows_lack_are_refused_and_masks_are_made(context):
+    rows = new_rows(context.tokenizer, 3)
     masked = [{**row, "attention_mask": [1] * len(row["input_ids"])} for row in rows]
-    mixed = Replay().rows(masked, setting)
+    mixed = Replay().rows(masked, context)
     assert all(len(row["attention_mask"]) == len(row["input_ids"]) for row in mixed)
     weighted = [{**row, "weights": [1.0]} for row in rows]
     with pytest.raises(MethodError, match="Put replay before the method that adds them"):
-        Replay().rows(weighted, setting)
+        Replay().rows(weighted, context)
 
 
 def test_review_counts_are_those_of_the_published_code():
@@ -196,11 +198,11 @@ def test_review_counts_are_those_of_the_published_code():
     assert all(new == n for new, _ in found)
 
 
-def test_each_epoch_of_mix_review_holds_all_new_rows_and_fewer_old_ones(setting, tmp_path):
-    setting.arguments = arguments(tmp_path, max_steps=-1, num_train_epochs=2.5)
-    rows = new_rows(setting.tokenizer, 8)
-    found = texts_of(setting.tokenizer, MixReview(mix_ratio=2, decay=0.5).rows(rows, setting))
-    new = Counter(texts_of(setting.tokenizer, rows))
+def test_each_epoch_of_mix_review_holds_all_new_rows_and_fewer_old_ones(context, tmp_path):
+    context.arguments = arguments(tmp_path, max_steps=-1, num_train_epochs=2.5)
+    rows = new_rows(context.tokenizer, 8)
+    found = texts_of(context.tokenizer, MixReview(mix_ratio=2, decay=0.5).rows(rows, context))
+    new = Counter(texts_of(context.tokenizer, rows))
     first, second, third = found[:24], found[24:40], found[40:]
     assert [sum(map(is_old, part)) for part in (first, second, third)] == [16, 8, 2]
     for part in (first, second):
@@ -210,34 +212,34 @@ def test_each_epoch_of_mix_review_holds_all_new_rows_and_fewer_old_ones(setting,
     assert {text for text in third if not is_old(text)} <= set(new)
     # Old rows are drawn anew: the same seven texts, in another order.
     assert [t for t in first if is_old(t)][:7] != [t for t in second if is_old(t)][:7]
-    assert setting.arguments.max_steps == 12  # 46 rows, 4 a step
+    assert context.arguments.max_steps == 12  # 46 rows, 4 a step
 
 
 @pytest.mark.parametrize("given", [{"max_steps": 6}, {"max_steps": -1, "num_train_epochs": 2}])
-def test_the_trainer_reads_the_epochs_in_order(setting, tmp_path, given):
+def test_the_trainer_reads_the_epochs_in_order(context, tmp_path, given):
     method = MixReview(mix_ratio=1, decay=0.5)
-    setting.arguments = arguments(tmp_path, **method.training_arguments(given))
-    rows = new_rows(setting.tokenizer, 12)
-    laid_out = method.rows(rows, setting)
-    read = rows_read(setting, laid_out)
+    context.arguments = arguments(tmp_path, **method.training_arguments(given))
+    rows = new_rows(context.tokenizer, 12)
+    laid_out = method.rows(rows, context)
+    read = rows_read(context, laid_out)
     # 2 visits of 12 new rows, with 12 and 6 old ones beside them.
-    assert read[: len(laid_out)] == texts_of(setting.tokenizer, laid_out)
+    assert read[: len(laid_out)] == texts_of(context.tokenizer, laid_out)
     assert Counter(Counter(t for t in read[:42] if not is_old(t)).values()) == {2: 12}
     assert [sum(map(is_old, part)) for part in (read[:24], read[24:42])] == [12, 6]
 
 
-def test_without_extra_mix_review_costs_the_same_number_of_steps(setting):
-    rows = new_rows(setting.tokenizer, 8)
-    found = MixReview(mix_ratio=2, decay=0.5, extra=False).rows(rows, setting)
+def test_without_extra_mix_review_costs_the_same_number_of_steps(context):
+    rows = new_rows(context.tokenizer, 8)
+    found = MixReview(mix_ratio=2, decay=0.5, extra=False).rows(rows, context)
     assert len(found) == 6 * 4
-    assert setting.arguments.max_steps == 6
+    assert context.arguments.max_steps == 6
 
 
-def test_a_ratio_of_zero_reviews_nothing(setting):
-    setting.reference = ()
-    rows = new_rows(setting.tokenizer, 8)
-    found = MixReview(mix_ratio=0).rows(rows, setting)
-    assert Counter(Counter(texts_of(setting.tokenizer, found)).values()) == {3: 8}
+def test_a_ratio_of_zero_reviews_nothing(context):
+    context.reference = ()
+    rows = new_rows(context.tokenizer, 8)
+    found = MixReview(mix_ratio=0).rows(rows, context)
+    assert Counter(Counter(texts_of(context.tokenizer, found)).values()) == {3: 8}
 
 
 def test_mix_review_refuses_another_order_of_rows():
@@ -263,9 +265,9 @@ def test_options_out_of_range_are_refused(method, message):
         method.check()
 
 
-def test_the_model_is_left_as_found(setting):
-    before = [p.clone() for p in setting.model.parameters()]
-    setting.model.train()
-    Replay(source="generated", n_texts=2).rows(new_rows(setting.tokenizer, 2), setting)
-    assert setting.model.training
-    assert all(torch.equal(a, b) for a, b in zip(before, setting.model.parameters(), strict=True))
+def test_the_model_is_left_as_found(context):
+    before = [p.clone() for p in context.model.parameters()]
+    context.model.train()
+    Replay(source="generated", n_texts=2).rows(new_rows(context.tokenizer, 2), context)
+    assert context.model.training
+    assert all(torch.equal(a, b) for a, b in zip(before, context.model.parameters(), strict=True))

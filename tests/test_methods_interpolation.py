@@ -13,7 +13,7 @@ from test_callback import run_on_two_processes
 from gradloc.errors import MethodError
 from gradloc.training.methods import build_method
 from gradloc.training.methods.badam import BAdam
-from gradloc.training.methods.base import Setting
+from gradloc.training.methods.base import TrainContext
 from gradloc.training.methods.interpolation import START_FILE, InterpolationCallback
 from gradloc.training.methods.lisa import Lisa
 
@@ -81,8 +81,8 @@ def test_blocks_that_rest_at_the_end_are_pulled_back_too(tmp_path, turns):
     found = []
     for order in (1, -1):
         model = build_model("llama_tied")
-        setting = Setting(model, None, None, arguments(tmp_path))
-        callbacks = [InterpolationCallback(0.5), *turns.callbacks(setting)][::order]
+        context = TrainContext(model, None, None, arguments(tmp_path))
+        callbacks = [InterpolationCallback(0.5), *turns.callbacks(context)][::order]
         by_trainer(tmp_path, model, callbacks, plan_for(model))
         found.append(model)
     assert largest_gap(*found) == 0

@@ -13,10 +13,10 @@ from hand_training import (
     arguments,
     by_hand,
     by_trainer,
+    context_for,
     largest_gap,
     moved,
     plan_for,
-    setting_for,
     token_rows,
 )
 from test_callback import DDP, FSDP2, run_on_two_processes
@@ -27,7 +27,7 @@ from gradloc.errors import MethodError
 from gradloc.training.methods import base_targets as base_targets_module
 from gradloc.training.methods import coarse_kl as coarse_kl_module
 from gradloc.training.methods.badam import BAdam
-from gradloc.training.methods.base import Setting
+from gradloc.training.methods.base import TrainContext
 from gradloc.training.methods.base_targets import BaseTargets, base_targets
 from gradloc.training.methods.coarse_kl import coarse_kl
 from gradloc.training.methods.extra_loss import planned_parameters
@@ -254,7 +254,7 @@ def test_blocks_that_rest_for_a_while_are_left_alone(tmp_path):
     for order in (1, -1):
         model = build_model("llama_tied")
         penalty = ReferenceKLCallback(base_targets(model, ROWS), weight=5.0, batch_size=4)
-        turns = BAdam(period=1).callbacks(Setting(model, None, None, arguments(tmp_path)))
+        turns = BAdam(period=1).callbacks(TrainContext(model, None, None, arguments(tmp_path)))
         by_trainer(tmp_path, model, [*turns, penalty][::order], plan_for(model), max_steps=2)
         found.append(model)
     assert moved(found[0]) == set(planned_parameters(found[0], plan_for(found[0])))
@@ -342,9 +342,9 @@ def test_the_method_records_once_and_trains_against_it(
 ):
     method = ReferenceKL(source=source, n_texts=5, top_k=8, batch_size=2, weight=2.0)
     method.check()
-    setting = setting_for(tmp_path, character_tokenizer)
-    method.prepare(setting)
-    (callback,) = method.callbacks(setting)
+    context = context_for(tmp_path, character_tokenizer)
+    method.prepare(context)
+    (callback,) = method.callbacks(context)
     assert (callback.weight, callback.batch_size, callback.seed) == (2.0, 2, 0)
     assert callback.targets.log_probs.shape[1] == 8
     if source == "reference":
@@ -353,17 +353,17 @@ def test_the_method_records_once_and_trains_against_it(
         assert set(callback.targets.rows) == expected and len(expected) == 3
     else:
         assert [len(row) for row in callback.targets.rows] == [16] * 5
-    by_trainer(tmp_path, setting.model, [callback], setting.plan, max_steps=2)
+    by_trainer(tmp_path, context.model, [callback], context.plan, max_steps=2)
 
     def refuse(*args, **kwargs):
         raise AssertionError("what was stored should have been used")
 
     monkeypatch.setattr("gradloc.training.methods.reference_kl.base_targets", refuse)
-    fresh = setting_for(tmp_path, character_tokenizer)
+    fresh = context_for(tmp_path, character_tokenizer)
     method.prepare(fresh)
     assert torch.equal(method.callbacks(fresh)[0].targets.log_probs, callback.targets.log_probs)
     # Other weights, or another k, are other targets.
-    for other, changes in ((setting, {}), (fresh, {"top_k": 9})):
+    for other, changes in ((context, {}), (fresh, {"top_k": 9})):
         with pytest.raises(AssertionError, match="stored"):
             ReferenceKL(**{**vars(method), **changes}).prepare(other)
 
@@ -381,7 +381,7 @@ def test_no_texts_and_too_large_targets_are_refused(
     tmp_path, character_tokenizer, llama, monkeypatch
 ):
     with pytest.raises(MethodError, match="source: generated"):
-        ReferenceKL().prepare(setting_for(tmp_path, character_tokenizer, reference=()))
+        ReferenceKL().prepare(context_for(tmp_path, character_tokenizer, reference=()))
     with pytest.raises(MethodError, match="no token rows"):
         base_targets(llama, [])
     monkeypatch.setattr(base_targets_module, "EXACT_BYTES", 1000)

@@ -11,7 +11,7 @@ from gradloc import GradLocCallback, LayerPlan
 from gradloc.errors import MethodError
 from gradloc.models.units import find_units
 from gradloc.models.wrappers import canonical_name
-from gradloc.training.methods.base import Setting
+from gradloc.training.methods.base import TrainContext
 from gradloc.training.methods.lora import Lora, linear_layers
 
 CHOSEN = ("layers.1.mlp", "layers.2.self_attn")
@@ -37,7 +37,7 @@ def plan_for(model, chosen=CHOSEN, granularity="sublayer", scale=1.0):
     )
 
 
-def setting_for(model, plan, folder, **changes):
+def context_for(model, plan, folder, **changes):
     defaults = dict(
         output_dir=str(folder),
         per_device_train_batch_size=4,
@@ -50,15 +50,15 @@ def setting_for(model, plan, folder, **changes):
         disable_tqdm=True,
         seed=0,
     )
-    return Setting(model, None, plan, TrainingArguments(**defaults | changes))
+    return TrainContext(model, None, plan, TrainingArguments(**defaults | changes))
 
 
-def train(method, setting, resume=None):
+def train(method, context, resume=None):
     """The steps that training takes with a method that wraps."""
-    model = method.wrap(setting.model.train(), setting)
-    callback = GradLocCallback(setting.plan)
+    model = method.wrap(context.model.train(), context)
+    callback = GradLocCallback(context.plan)
     trainer = Trainer(
-        model=model, args=setting.arguments, train_dataset=Rows(), callbacks=[callback]
+        model=model, args=context.arguments, train_dataset=Rows(), callbacks=[callback]
     )
     trainer.train(resume_from_checkpoint=resume)
     return trainer.model, callback
@@ -74,7 +74,7 @@ def places_of_adapters(model):
 
 def test_adapters_sit_on_the_linear_layers_of_the_plans_units_and_nowhere_else(tmp_path):
     model = build_model("llama_tied")
-    wrapped = Lora(r=2).wrap(model, setting_for(model, plan_for(model), tmp_path))
+    wrapped = Lora(r=2).wrap(model, context_for(model, plan_for(model), tmp_path))
     assert places_of_adapters(wrapped) == {
         *(f"model.layers.1.mlp.{part}_proj" for part in ("gate", "up", "down")),
         *(f"model.layers.2.self_attn.{part}_proj" for part in "qkvo"),
@@ -96,7 +96,7 @@ def test_names_of_one_block_do_not_match_another_block(tmp_path):
     plan = plan_for(model, tuple(f"layers.{i}." for i in (1, 3, 4, 7, 10)))
     expected = set(linear_layers(model, plan))
     assert len(expected) == 5 * 7
-    wrapped = Lora(r=2).wrap(model, setting_for(model, plan, tmp_path))
+    wrapped = Lora(r=2).wrap(model, context_for(model, plan, tmp_path))
     assert places_of_adapters(wrapped) == expected
 
 
@@ -127,15 +127,15 @@ def test_a_plan_of_whole_blocks_gives_attention_of_those_blocks_alone():
 
 def test_under_the_policy_all_it_is_pefts_own_all_linear(tmp_path):
     model = build_model("llama_tied")
-    setting = setting_for(model, plan_for(model, ("",)), tmp_path)
-    trained, _ = train(Lora(r=2, alpha=4, where="all"), setting)
+    context = context_for(model, plan_for(model, ("",)), tmp_path)
+    trained, _ = train(Lora(r=2, alpha=4, where="all"), context)
     base = build_model("llama_tied").train()
     torch.manual_seed(0)
     plain = get_peft_model(
         base,
         LoraConfig(r=2, lora_alpha=4, target_modules="all-linear", task_type="CAUSAL_LM"),
     )
-    Trainer(model=plain, args=setting.arguments, train_dataset=Rows()).train()
+    Trainer(model=plain, args=context.arguments, train_dataset=Rows()).train()
     expected = dict(plain.named_parameters())
     for name, parameter in trained.named_parameters():
         torch.testing.assert_close(parameter, expected[name], rtol=1e-3, atol=1e-4)
@@ -149,16 +149,16 @@ def test_training_moves_adapters_only_and_the_merge_keeps_what_was_learned(tmp_p
     plan = plan_for(model, parts)
     before = {n: p.detach().clone() for n, p in model.named_parameters()}
     ids = torch.arange(12)[None]
-    setting = setting_for(model, plan, tmp_path)
+    context = context_for(model, plan, tmp_path)
     method = Lora(r=2, **options)
-    trained, callback = train(method, setting)
+    trained, callback = train(method, context)
     assert callback.n_verified >= len(before)
     for name, parameter in trained.named_parameters():
         if "lora_" not in name:
             assert torch.equal(parameter, before[canonical_name(name)])
     with torch.no_grad():
         learned = trained.eval()(ids).logits
-        merged = method.finish(trained, setting)
+        merged = method.finish(trained, context)
         torch.testing.assert_close(merged.eval()(ids).logits, learned, rtol=1e-4, atol=1e-4)
     assert type(merged).__module__.startswith("transformers.")
     # What is saved is an ordinary checkpoint, changed in the plan's units alone.
@@ -177,14 +177,14 @@ def test_the_scale_is_alpha_over_r_and_at_rank_stabilised_over_its_root(tmp_path
     for rslora, scale in ((False, 8 / 4), (True, 8 / 4**0.5)):
         method = Lora(r=4, alpha=8, rslora=rslora)
         base = build_model("llama")
-        setting = setting_for(base, plan_for(model, ("layers.1.mlp",)), tmp_path)
-        wrapped = method.wrap(base, setting)
+        context = context_for(base, plan_for(model, ("layers.1.mlp",)), tmp_path)
+        wrapped = method.wrap(base, context)
         layer = wrapped.base_model.model.model.layers[1].mlp.up_proj
         a, b = layer.lora_A["default"].weight, layer.lora_B["default"].weight
         with torch.no_grad():
             b.normal_()
         expected = layer.base_layer.weight + scale * b @ a
-        merged = method.finish(wrapped, setting)
+        merged = method.finish(wrapped, context)
         torch.testing.assert_close(merged.model.layers[1].mlp.up_proj.weight, expected)
 
 
@@ -192,7 +192,7 @@ def test_scales_of_the_plan_act_on_the_adapters_rate(tmp_path):
     """One AdamW step moves B (which starts at 0) by the learning rate times the unit's scale."""
     model = build_model("llama")
     plan = plan_for(model, ("layers.1.mlp",), scale=0.5)
-    trained, _ = train(Lora(r=2), setting_for(model, plan, tmp_path, max_steps=1))
+    trained, _ = train(Lora(r=2), context_for(model, plan, tmp_path, max_steps=1))
     b = [p for n, p in trained.named_parameters() if "layers.1.mlp" in n and "lora_B" in n]
     assert len(b) == 3
     for parameter in b:
@@ -205,7 +205,7 @@ def test_adapters_are_drawn_from_the_trainings_seed_and_leave_random_state_alone
         model = build_model("llama")
         torch.manual_seed(99 + len(drawn))
         state = torch.get_rng_state()
-        wrapped = Lora(r=2).wrap(model, setting_for(model, plan_for(model), tmp_path, seed=seed))
+        wrapped = Lora(r=2).wrap(model, context_for(model, plan_for(model), tmp_path, seed=seed))
         assert torch.equal(torch.get_rng_state(), state)
         drawn.append(next(p for n, p in wrapped.named_parameters() if "lora_A" in n).clone())
     assert torch.equal(drawn[0], drawn[1])
@@ -217,9 +217,9 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path):
     results = []
     for folder, resume in (("a", None), ("b", str(tmp_path / "a" / "checkpoint-3"))):
         model = build_model("llama_tied")
-        setting = setting_for(model, plan_for(model), tmp_path / folder, **saving)
-        trained, _ = train(Lora(r=2, dropout=0.1), setting, resume)
-        results.append(Lora(r=2).finish(trained, setting))
+        context = context_for(model, plan_for(model), tmp_path / folder, **saving)
+        trained, _ = train(Lora(r=2, dropout=0.1), context, resume)
+        results.append(Lora(r=2).finish(trained, context))
     saved = json.loads((tmp_path / "a/checkpoint-3/adapter_config.json").read_text())
     assert saved["r"] == 2
     for a, b in zip(*(model.parameters() for model in results), strict=True):
@@ -229,7 +229,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path):
 def test_adapters_everywhere_need_a_plan_that_freezes_no_block(tmp_path):
     model = build_model("llama")
     with pytest.raises(MethodError, match="freezes 4 units of the blocks"):
-        Lora(where="all").wrap(model, setting_for(model, plan_for(model), tmp_path))
+        Lora(where="all").wrap(model, context_for(model, plan_for(model), tmp_path))
     assert not places_of_adapters(model)
 
 
@@ -261,14 +261,14 @@ def test_a_unit_whose_weights_are_no_linear_layer_is_named():
 
 def test_weights_that_are_not_finite_are_not_merged(tmp_path):
     model = build_model("llama")
-    setting = setting_for(model, plan_for(model), tmp_path)
-    wrapped = Lora(r=2).wrap(model, setting)
+    context = context_for(model, plan_for(model), tmp_path)
+    wrapped = Lora(r=2).wrap(model, context)
     with torch.no_grad():
         for name, parameter in wrapped.named_parameters():
             if "lora_B" in name:
                 parameter.fill_(float("nan"))
     with pytest.raises(MethodError, match="Lower the learning rate"):
-        Lora(r=2).finish(wrapped, setting)
+        Lora(r=2).finish(wrapped, context)
 
 
 @pytest.mark.parametrize(

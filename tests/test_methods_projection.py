@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from conftest import build_model
-from hand_training import CHOSEN, Rows, arguments, by_trainer, plan_for, setting_for, token_rows
+from hand_training import CHOSEN, Rows, arguments, by_trainer, context_for, plan_for, token_rows
 from test_callback import run_on_two_processes
 from transformers import AutoModelForCausalLM, OPTConfig, Qwen2MoeConfig
 
@@ -316,8 +316,8 @@ def test_sharded_weights_are_projected_like_whole_ones(tmp_path):
 
 def test_a_resumed_training_equals_an_uninterrupted_one(tmp_path, character_tokenizer):
     def callbacks():
-        setting = setting_for(tmp_path, character_tokenizer, new_texts=NEW)
-        return build_method("input_projection").callbacks(setting)
+        context = context_for(tmp_path, character_tokenizer, new_texts=NEW)
+        return build_method("input_projection").callbacks(context)
 
     whole, broken = build_model("llama_tied"), build_model("llama_tied")
     plan = plan_for(whole)
@@ -334,25 +334,25 @@ def test_a_resumed_training_equals_an_uninterrupted_one(tmp_path, character_toke
 
 
 def test_only_the_plans_linear_layers_get_a_projection(tmp_path, character_tokenizer):
-    setting = setting_for(tmp_path, character_tokenizer, new_texts=NEW)
-    (callback,) = build_method("input_projection", {"strength": 2.0}).callbacks(setting)
-    assert sorted(callback.projections) == sorted(chosen_weights(setting.model))
+    context = context_for(tmp_path, character_tokenizer, new_texts=NEW)
+    (callback,) = build_method("input_projection", {"strength": 2.0}).callbacks(context)
+    assert sorted(callback.projections) == sorted(chosen_weights(context.model))
 
 
 def test_of_two_sources_each_counts_the_same_however_much_text_it_has(
     tmp_path, character_tokenizer
 ):
-    setting = setting_for(tmp_path, character_tokenizer, new_texts=NEW)
-    names = chosen_weights(setting.model)
+    context = context_for(tmp_path, character_tokenizer, new_texts=NEW)
+    names = chosen_weights(context.model)
     parts = [
-        input_covariance(setting.model, anchor_rows(setting, source, 20), names)
+        input_covariance(context.model, anchor_rows(context, source, 20), names)
         for source in ("reference", "continued")
     ]
     expected = input_projections(
         {name: (parts[0][name] + parts[1][name]) / 2 for name in names}, 2.0
     )
     options = {"strength": 2.0, "source": ["reference", "continued"], "n_texts": 20}
-    (callback,) = build_method("input_projection", options).callbacks(setting)
+    (callback,) = build_method("input_projection", options).callbacks(context)
     for name in names:
         assert torch.allclose(callback.projections[name], expected[name], atol=1e-5)
 

@@ -9,10 +9,10 @@ from conftest import build_model
 from hand_training import (
     by_hand,
     by_trainer,
+    context_for,
     largest_gap,
     moved,
     plan_for,
-    setting_for,
     token_rows,
 )
 from peft import LoraConfig, get_peft_model
@@ -149,28 +149,28 @@ def test_normalized_importance_has_mean_one_over_all_weights():
 )
 def test_a_resumed_training_is_pulled_to_the_same_start(tmp_path, character_tokenizer, method):
     def train(resume=None, **changes):
-        setting = setting_for(tmp_path, character_tokenizer)
+        context = context_for(tmp_path, character_tokenizer)
         method.check()
-        method.prepare(setting)
-        callbacks = method.callbacks(setting)
-        return by_trainer(tmp_path, setting.model, callbacks, setting.plan, resume, **changes).model
+        method.prepare(context)
+        callbacks = method.callbacks(context)
+        return by_trainer(tmp_path, context.model, callbacks, context.plan, resume, **changes).model
 
     straight = train(save_strategy="steps", save_steps=2)
     assert largest_gap(straight, train(str(tmp_path / "checkpoint-2"))) == 0
 
 
 def test_ewc_estimates_once(tmp_path, character_tokenizer, monkeypatch):
-    setting = setting_for(tmp_path, character_tokenizer)
+    context = context_for(tmp_path, character_tokenizer)
     method = EWC(n_texts=2, normalize=True)
-    method.prepare(setting)
+    method.prepare(context)
     monkeypatch.setattr("gradloc.training.methods.quadratic.diagonal_fisher", None)
-    method.prepare(setting)
-    importance = method.callbacks(setting)[0].importance
-    assert set(importance) == set(planned_parameters(setting.model, setting.plan))
+    method.prepare(context)
+    importance = method.callbacks(context)[0].importance
+    assert set(importance) == set(planned_parameters(context.model, context.plan))
     values = torch.cat([value.flatten() for value in importance.values()])
     assert math.isclose(values.mean().item(), 1.0, rel_tol=1e-5)
     with pytest.raises(TypeError):  # another count is another estimate
-        EWC(n_texts=3).prepare(setting)
+        EWC(n_texts=3).prepare(context)
 
 
 def test_adapters_and_missing_starts_are_refused(tmp_path):
@@ -206,15 +206,15 @@ def test_all_of_them_at_once_on_a_prefix_cache_move_nothing_frozen(tmp_path, cha
     """Where a cache starts the passes above the frozen blocks, the figures stay the same."""
 
     def train(**options):
-        setting = setting_for(tmp_path, character_tokenizer)
+        context = context_for(tmp_path, character_tokenizer)
         methods = [ReferenceKL(), L2ToStart(), EWC(n_texts=2), RecAdam(), WeightAveraging()]
         for method in methods:
-            method.prepare(setting)
-        callbacks = [c for method in methods for c in method.callbacks(setting)]
-        freezing = GradLocCallback(setting.plan, **options)
+            method.prepare(context)
+        callbacks = [c for method in methods for c in method.callbacks(context)]
+        freezing = GradLocCallback(context.plan, **options)
         # Three epochs: what is seen once is not stored.
         changes = dict(per_device_train_batch_size=8, max_steps=9, logging_steps=9)
-        trainer = by_trainer(tmp_path, setting.model, [freezing, *callbacks], **changes)
+        trainer = by_trainer(tmp_path, context.model, [freezing, *callbacks], **changes)
         assert freezing.n_verified > 0
         return trainer, freezing
 
@@ -223,5 +223,5 @@ def test_all_of_them_at_once_on_a_prefix_cache_move_nothing_frozen(tmp_path, cha
     # Of each step's two passes, one is the penalty's, over rows it has seen before.
     assert freezing.prefix_cache.n_hits > 9
     assert largest_gap(plain.model, trainer.model) < 1e-6
-    setting = setting_for(tmp_path, character_tokenizer)
-    assert moved(trainer.model) == set(starting_weights(setting.model, setting.plan))
+    context = context_for(tmp_path, character_tokenizer)
+    assert moved(trainer.model) == set(starting_weights(context.model, context.plan))

@@ -11,10 +11,10 @@ from hand_training import (
     RATE,
     Rows,
     by_trainer,
+    context_for,
     largest_gap,
     moved,
     plan_for,
-    setting_for,
 )
 from reference_checks import DEFAULT, GIVEN, PATH, agrees, read_vectors
 
@@ -159,9 +159,9 @@ def test_recadam_refuses_other_optimizers_and_options(tmp_path):
 
 def test_recadam_resumes_as_the_method_builds_it(tmp_path, character_tokenizer):
     def train(resume=None, **changes):
-        setting = setting_for(tmp_path, character_tokenizer)
-        callbacks = RecAdam(gamma=500.0).callbacks(setting)
-        return by_trainer(tmp_path, setting.model, callbacks, setting.plan, resume, **changes).model
+        context = context_for(tmp_path, character_tokenizer)
+        callbacks = RecAdam(gamma=500.0).callbacks(context)
+        return by_trainer(tmp_path, context.model, callbacks, context.plan, resume, **changes).model
 
     straight = train(save_strategy="steps", save_steps=2)
     assert largest_gap(straight, train(str(tmp_path / "checkpoint-2"))) == 0

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from hand_training import (
-    setting_for,
+    context_for,
     token_rows,
 )
 
@@ -35,12 +35,12 @@ def hand_losses(model, row):
 
 
 def test_the_tokens_that_surprise_most_get_the_weight(tmp_path, character_tokenizer):
-    setting = setting_for(tmp_path, character_tokenizer)
+    context = context_for(tmp_path, character_tokenizer)
     rows = labelled_rows()
-    losses = [hand_losses(setting.model, row) for row in rows]
-    for found, expected in zip(token_losses(setting.model, rows), losses, strict=True):
+    losses = [hand_losses(context.model, row) for row in rows]
+    for found, expected in zip(token_losses(context.model, rows), losses, strict=True):
         assert found.tolist() == pytest.approx(expected, rel=1e-4, nan_ok=True)
-    weighted = TokenWeights(fraction=0.25, weight=5.0).rows(rows, setting)
+    weighted = TokenWeights(fraction=0.25, weight=5.0).rows(rows, context)
     known = sorted((x for row in losses for x in row if not math.isnan(x)), reverse=True)
     assert len(known) == 18  # 19 tokens have one before them, one of these has no label
     threshold = known[4 - 1]  # a quarter of 18, rounded to even
@@ -74,7 +74,7 @@ def test_missing_weights_and_options_out_of_range_are_refused(tmp_path, llama, c
     with pytest.raises(MethodError, match="remove_unused_columns"):
         weighted_loss(llama, collate(labelled_rows(), 0))
     with pytest.raises(MethodError, match="no token of the training rows"):
-        TokenWeights().rows([], setting_for(tmp_path, character_tokenizer, llama))
+        TokenWeights().rows([], context_for(tmp_path, character_tokenizer, llama))
     for wrong in ({"fraction": 0.0}, {"fraction": 1.0}, {"weight": 0}):
         with pytest.raises(MethodError, match=next(iter(wrong))):
             TokenWeights(**wrong).check()

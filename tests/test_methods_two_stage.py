@@ -11,7 +11,7 @@ from gradloc.data.batches import collate, training_rows
 from gradloc.data.probes import Probe
 from gradloc.errors import MethodError, SelectionError
 from gradloc.models.units import find_units
-from gradloc.training.methods.base import Setting
+from gradloc.training.methods.base import TrainContext
 from gradloc.training.methods.context_distillation import TARGETS_FILE, ContextDistillation
 from gradloc.training.methods.forget_then_learn import (
     ForgetThenLearn,
@@ -36,7 +36,7 @@ def plan_for(model, chosen=CHOSEN, scale=1.0):
     )
 
 
-def setting_for(folder, tokenizer, kind="llama", chosen=CHOSEN, scale=1.0, **changes):
+def context_for(folder, tokenizer, kind="llama", chosen=CHOSEN, scale=1.0, **changes):
     defaults = dict(
         output_dir=str(folder),
         per_device_train_batch_size=4,
@@ -50,7 +50,7 @@ def setting_for(folder, tokenizer, kind="llama", chosen=CHOSEN, scale=1.0, **cha
         seed=0,
     )
     model = build_model(kind)
-    return Setting(
+    return TrainContext(
         model,
         tokenizer,
         plan_for(model, chosen, scale),
@@ -98,15 +98,15 @@ def test_old_sentences_are_prompt_first_old_answer_and_suffix():
 def test_preparing_steps_away_from_what_learning_the_old_answers_does(
     tmp_path, character_tokenizer, scale
 ):
-    setting = setting_for(tmp_path, character_tokenizer, scale=scale)
-    start = weights_of(setting.model)
-    ForgetThenLearn(rate=0.3, old_steps=3, batch_size=2).prepare(setting)
+    context = context_for(tmp_path, character_tokenizer, scale=scale)
+    start = weights_of(context.model)
+    ForgetThenLearn(rate=0.3, old_steps=3, batch_size=2).prepare(context)
     # The same by hand: three AdamW steps over the two sentences.
     model = build_model("llama").train()
     trained = {
         name: parameter
         for unit in find_units(model)
-        if setting.plan.scale[unit.name]
+        if context.plan.scale[unit.name]
         for name, parameter in unit.parameters.items()
     }
     rows = list(
@@ -126,7 +126,7 @@ def test_preparing_steps_away_from_what_learning_the_old_answers_does(
             parameter.grad = gradient
         torch.nn.utils.clip_grad_norm_(trained.values(), 1.0)
         optimizer.step()
-    for name, parameter in setting.model.named_parameters():
+    for name, parameter in context.model.named_parameters():
         assert parameter.requires_grad and parameter.grad is None
         if name in trained:
             expected = start[name] - 0.3 * (trained[name].detach() - start[name])
@@ -134,30 +134,30 @@ def test_preparing_steps_away_from_what_learning_the_old_answers_does(
             assert not torch.equal(parameter, start[name])
         else:
             assert torch.equal(parameter, start[name])
-    assert not setting.model.training
+    assert not context.model.training
 
 
 def test_the_old_answers_become_less_likely(tmp_path, character_tokenizer):
-    setting = setting_for(tmp_path, character_tokenizer)
+    context = context_for(tmp_path, character_tokenizer)
     rows = training_rows(character_tokenizer, old_sentences(FACTS), max_length=32, packing=False)
     batch = collate(list(rows), 96)
     with torch.no_grad():
-        before = setting.model(**batch).loss
-    ForgetThenLearn(old_steps=5, learning_rate=1e-3).prepare(setting)
+        before = context.model(**batch).loss
+    ForgetThenLearn(old_steps=5, learning_rate=1e-3).prepare(context)
     with torch.no_grad():
-        assert setting.model(**batch).loss > before
+        assert context.model(**batch).loss > before
 
 
 def test_training_goes_on_from_there_inside_the_plan(tmp_path, character_tokenizer):
-    setting = setting_for(tmp_path, character_tokenizer)
+    context = context_for(tmp_path, character_tokenizer)
     state = torch.get_rng_state()
-    ForgetThenLearn(old_steps=2).prepare(setting)
+    ForgetThenLearn(old_steps=2).prepare(context)
     assert torch.equal(torch.get_rng_state(), state)
     rows = training_rows(character_tokenizer, ["New text."] * 8, max_length=32, packing=False)
-    callback = GradLocCallback(setting.plan)
+    callback = GradLocCallback(context.plan)
     Trainer(
-        setting.model.train(),
-        args=setting.arguments,
+        context.model.train(),
+        args=context.arguments,
         train_dataset=list(rows),
         data_collator=lambda batch: collate(batch, 96),
         callbacks=[callback],
@@ -166,12 +166,12 @@ def test_training_goes_on_from_there_inside_the_plan(tmp_path, character_tokeniz
 
 
 def test_forgetting_without_old_answers_or_without_a_unit_is_refused(tmp_path, character_tokenizer):
-    setting = setting_for(tmp_path, character_tokenizer)
-    setting.facts = FACTS[1:2]
+    context = context_for(tmp_path, character_tokenizer)
+    context.facts = FACTS[1:2]
     with pytest.raises(MethodError, match="without f_learning"):
-        ForgetThenLearn().prepare(setting)
+        ForgetThenLearn().prepare(context)
     with pytest.raises(SelectionError, match="freezes everything"):
-        ForgetThenLearn().prepare(setting_for(tmp_path, character_tokenizer, chosen=("none",)))
+        ForgetThenLearn().prepare(context_for(tmp_path, character_tokenizer, chosen=("none",)))
 
 
 @pytest.mark.parametrize("option", ["rate", "old_steps", "learning_rate", "batch_size"])
@@ -247,17 +247,17 @@ def test_with_few_probabilities_kept_the_loss_is_a_lower_bound(tmp_path):
 def test_rows_become_sentences_of_the_model_and_the_loss_compares_with_the_teacher(
     tmp_path, character_tokenizer
 ):
-    setting = setting_for(tmp_path, character_tokenizer)
+    context = context_for(tmp_path, character_tokenizer)
     method = ContextDistillation(n_sentences=3, n_tokens=6, top_k=0)
-    before, state = weights_of(setting.model), torch.get_rng_state()
-    rows = method.rows(documents_of(character_tokenizer), setting)
+    before, state = weights_of(context.model), torch.get_rng_state()
+    rows = method.rows(documents_of(character_tokenizer), context)
     assert torch.equal(torch.get_rng_state(), state)
     assert len(rows) == 6
     special = set(character_tokenizer.all_special_ids)
     for row in rows:
         assert row["labels"] == row["input_ids"] and len(row["input_ids"]) == 6
         assert not special & set(row["input_ids"])
-    loss = method.loss(setting)
+    loss = method.loss(context)
     document = documents_of(character_tokenizer)[0]["input_ids"][:-1]  # without the end token
     student = build_model("llama", seed=4)
     row = rows[1]["input_ids"]
@@ -265,7 +265,7 @@ def test_rows_become_sentences_of_the_model_and_the_loss_compares_with_the_teach
         batch = collate([rows[1], {"input_ids": row, "labels": row}], 96, side, 8)
         with torch.no_grad():
             found = loss(student, batch)
-            teacher = setting.model(torch.tensor([[*document, *row]])).logits[0, -6:-1]
+            teacher = context.model(torch.tensor([[*document, *row]])).logits[0, -6:-1]
             alone = student(torch.tensor([row])).logits[0, :-1]
             expected = 4 * torch.nn.functional.kl_div(
                 (alone / 2).log_softmax(-1),
@@ -274,15 +274,15 @@ def test_rows_become_sentences_of_the_model_and_the_loss_compares_with_the_teach
                 log_target=True,
             )
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
-    assert all(torch.equal(p, before[n]) for n, p in setting.model.named_parameters())
+    assert all(torch.equal(p, before[n]) for n, p in context.model.named_parameters())
 
 
 def test_a_document_that_would_end_is_written_on_about(tmp_path, character_tokenizer):
-    setting = setting_for(tmp_path, character_tokenizer)
+    context = context_for(tmp_path, character_tokenizer)
     with torch.no_grad():
-        setting.model.lm_head.weight.zero_()  # every token, special ones too, is as likely
+        context.model.lm_head.weight.zero_()  # every token, special ones too, is as likely
     method = ContextDistillation(n_sentences=4, n_tokens=40)
-    rows = method.rows(documents_of(character_tokenizer), setting)
+    rows = method.rows(documents_of(character_tokenizer), context)
     ids = [token for row in rows for token in row["input_ids"]]
     assert len(ids) == 2 * 4 * 40
     assert not set(character_tokenizer.all_special_ids) & set(ids)
@@ -290,9 +290,9 @@ def test_a_document_that_would_end_is_written_on_about(tmp_path, character_token
 
 def test_sentences_follow_from_document_prompt_and_seed(tmp_path, character_tokenizer):
     def rows(folder, documents=None, seed=0, **options):
-        setting = setting_for(tmp_path / folder, character_tokenizer, seed=seed)
+        context = context_for(tmp_path / folder, character_tokenizer, seed=seed)
         method = ContextDistillation(n_sentences=2, n_tokens=6, **options)
-        return method.rows(documents or documents_of(character_tokenizer), setting)
+        return method.rows(documents or documents_of(character_tokenizer), context)
 
     first = rows("a")
     assert rows("b") == first
@@ -309,24 +309,24 @@ def test_sentences_follow_from_document_prompt_and_seed(tmp_path, character_toke
 def test_a_resumed_run_finds_its_sentences_again(tmp_path, character_tokenizer, monkeypatch):
     method = ContextDistillation(n_sentences=2, n_tokens=6)
     documents = documents_of(character_tokenizer)
-    first = method.rows(documents, setting_for(tmp_path, character_tokenizer))
-    setting = setting_for(tmp_path, character_tokenizer)
-    monkeypatch.setattr(setting.model, "generate", None)
-    assert method.rows(documents, setting) == first
+    first = method.rows(documents, context_for(tmp_path, character_tokenizer))
+    context = context_for(tmp_path, character_tokenizer)
+    monkeypatch.setattr(context.model, "generate", None)
+    assert method.rows(documents, context) == first
     # Another model, or other options, are another request.
     with torch.no_grad():
-        setting.model.model.norm.weight.add_(1)
+        context.model.model.norm.weight.add_(1)
     with pytest.raises(TypeError):
-        method.rows(documents, setting)
+        method.rows(documents, context)
 
 
 def test_training_by_the_trainer_brings_the_student_nearer_inside_the_plan(
     tmp_path, character_tokenizer
 ):
-    setting = setting_for(tmp_path, character_tokenizer, max_steps=12)
+    context = context_for(tmp_path, character_tokenizer, max_steps=12)
     method = ContextDistillation(n_sentences=3, n_tokens=8)
-    rows = method.rows(documents_of(character_tokenizer), setting)
-    loss = method.loss(setting)
+    rows = method.rows(documents_of(character_tokenizer), context)
+    loss = method.loss(context)
 
     class WithLoss(Trainer):
         model_accepts_loss_kwargs = False
@@ -334,40 +334,40 @@ def test_training_by_the_trainer_brings_the_student_nearer_inside_the_plan(
         def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
             return loss(model, inputs)
 
-    callback = GradLocCallback(setting.plan)
+    callback = GradLocCallback(context.plan)
     trainer = WithLoss(
-        setting.model.train(),
-        args=setting.arguments,
+        context.model.train(),
+        args=context.arguments,
         train_dataset=rows,
         data_collator=lambda batch: collate(batch, 96),
         callbacks=[callback],
     )
     batch = collate(rows, 96)
     with torch.no_grad():
-        before = loss(setting.model, batch)
+        before = loss(context.model, batch)
     trainer.train()
     with torch.no_grad():
-        assert loss(setting.model, batch) < 0.8 * before
+        assert loss(context.model, batch) < 0.8 * before
     assert callback.n_verified > 0
 
 
 def test_rows_that_no_teacher_has_seen_are_refused(tmp_path, character_tokenizer):
-    setting = setting_for(tmp_path, character_tokenizer)
+    context = context_for(tmp_path, character_tokenizer)
     method = ContextDistillation(n_sentences=1, n_tokens=6)
     with pytest.raises(MethodError, match=f"{TARGETS_FILE} is missing"):
-        method.loss(setting)
-    rows = method.rows(documents_of(character_tokenizer), setting)
+        method.loss(context)
+    rows = method.rows(documents_of(character_tokenizer), context)
     foreign = {"input_ids": [1, 2, 3], "labels": [1, 2, 3]}
     with pytest.raises(MethodError, match="1 of 2 rows of a batch are none of its sentences"):
-        method.loss(setting)(setting.model, collate([rows[0], foreign], 96))
+        method.loss(context)(context.model, collate([rows[0], foreign], 96))
 
 
 def test_a_document_as_long_as_the_models_context_is_cut(tmp_path, character_tokenizer):
     # GPT-2 has a position embedding for each of 64 places, and no more.
-    setting = setting_for(tmp_path, character_tokenizer, kind="gpt2", chosen=("h.1",))
+    context = context_for(tmp_path, character_tokenizer, kind="gpt2", chosen=("h.1",))
     long = {"input_ids": [1] * 64, "labels": [1] * 64}
     method = ContextDistillation(n_sentences=1, n_tokens=6, prompt="So: ")
-    assert len(method.rows([long], setting)) == 1
+    assert len(method.rows([long], context)) == 1
 
 
 @pytest.mark.parametrize(

@@ -178,13 +178,13 @@ def test_options_reach_prediction_and_policy(profile_file):
     assert own[name]["memory_ratio"] > plain[name]["memory_ratio"]
     few, data = rows("--labelled-fraction", 0.1, "--sequence-length", 64, "--dtype", "bfloat16")
     assert few[name]["time_ratio"] < plain[name]["time_ratio"]
-    assert (data["setting"]["sequence_length"], data["setting"]["dtype"]) == (64, "bfloat16")
+    assert (data["step"]["sequence_length"], data["step"]["dtype"]) == (64, "bfloat16")
     three, _ = rows("-o", "k=3")
     assert len(three[name]["trained"]) == 3
     other, _ = rows("--policy", "raw_norm", "-o", "k=2")
     assert len(other["raw_norm"]["trained"]) == 2
     _, data = rows("--calibrate")
-    assert "this machine" in data["setting"]["machine"]["origin"]
+    assert "this machine" in data["step"]["machine"]["origin"]
     # A cached prefix makes room for more within the same time.
     _, data = rows("--cached", "--budget", 0.5)
     assert data["chosen"] == "cached time ≤ 0.5"

@@ -5,7 +5,7 @@ import pytest
 
 from gradloc import LayerPlan, select_layers
 from gradloc.errors import GradlocError, PlanMismatchError, SelectionError
-from gradloc.localization.cost import StepSetting, predict_cost
+from gradloc.localization.cost import StepShape, predict_cost
 from gradloc.localization.policies import POLICIES, SCORES, share_of_mass
 from gradloc.localization.profile import GradientProfile
 from gradloc.models.unit_info import UnitInfo
@@ -214,7 +214,7 @@ def uneven_profile(seed):
     )
 
 
-def every_choice(p, setting):
+def every_choice(p, step):
     """Mass, time and memory of every set of the stack's units, one by one by the cost model."""
     stack = [unit.name for unit in p.units if unit.in_stack]
     scores = dict(zip(p.names, p.interference_ratio, strict=True))
@@ -222,18 +222,18 @@ def every_choice(p, setting):
     for n in range(1, len(stack) + 1):
         for chosen in itertools.combinations(stack, n):
             cost = predict_cost(
-                p.units, {name: float(name in chosen) for name in p.names}, p.shape, setting
+                p.units, {name: float(name in chosen) for name in p.names}, p.shape, step
             )
             mass = sum(scores[name] for name in chosen) / total
             yield frozenset(chosen), mass, cost["time_ratio"], cost["memory_ratio"]
 
 
-SETTINGS = {
-    "plain": StepSetting(sequence_length=16, batch_size=2),
-    "cached": StepSetting(sequence_length=16, batch_size=2, cached=True, label_loss=True),
-    "much memory": StepSetting(sequence_length=128, batch_size=8),
-    "projected": StepSetting(sequence_length=16, batch_size=2, projected=True, label_loss=True),
-    "projected and held": StepSetting(
+STEPS = {
+    "plain": StepShape(sequence_length=16, batch_size=2),
+    "cached": StepShape(sequence_length=16, batch_size=2, cached=True, label_loss=True),
+    "much memory": StepShape(sequence_length=128, batch_size=8),
+    "projected": StepShape(sequence_length=16, batch_size=2, projected=True, label_loss=True),
+    "projected and held": StepShape(
         sequence_length=128,
         batch_size=2,
         cached=True,
@@ -244,11 +244,11 @@ SETTINGS = {
 }
 
 
-@pytest.mark.parametrize("setting", sorted(SETTINGS))
+@pytest.mark.parametrize("step", sorted(STEPS))
 @pytest.mark.parametrize("seed", range(3))
-def test_budgets_choose_what_trying_every_set_of_units_finds(seed, setting):
-    p, setting = uneven_profile(seed), SETTINGS[setting]
-    choices = list(every_choice(p, setting))
+def test_budgets_choose_what_trying_every_set_of_units_finds(seed, step):
+    p, step = uneven_profile(seed), STEPS[step]
+    choices = list(every_choice(p, step))
     times, memories = sorted(c[2] for c in choices), sorted(c[3] for c in choices)
     n_tight = 0
     for part in (0.02, 0.2, 0.5, 0.8):
@@ -267,14 +267,14 @@ def test_budgets_choose_what_trying_every_set_of_units_finds(seed, setting):
             best = max((c[1] for c in allowed), default=None)
             if best is None:
                 continue
-            plan = select_layers(p, k=8, setting=setting, **limits)
+            plan = select_layers(p, k=8, step=step, **limits)
             kept = next(c[1] for c in choices if c[0] == frozenset(plan.trained))
             assert kept == pytest.approx(best, abs=1e-6), (limits, plan.trained)
             assert plan.predicted["time_ratio"] <= limits.get("budget", 9)
             assert plan.predicted["memory_ratio"] <= limits.get("memory_budget", 9)
             n_tight += best < 0.999
         least = min(c[2] for c in choices if c[1] >= part)
-        plan = select_layers(p, k=8, setting=setting, share=part)
+        plan = select_layers(p, k=8, step=step, share=part)
         assert plan.predicted["time_ratio"] == pytest.approx(least, abs=1.1e-4)
     assert n_tight >= 6  # budgets that bind, or nothing was tested
 

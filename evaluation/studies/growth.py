@@ -48,7 +48,7 @@ from gradloc.experiments.bench.plans import blocks_plan
 from gradloc.experiments.bench.prediction import predict
 from gradloc.experiments.bench.settings import BenchSettings
 from gradloc.experiments.bench.timing import Rotation, time_arms
-from gradloc.localization.cost import StepSetting, step_memory, step_seconds, step_work
+from gradloc.localization.cost import StepShape, step_memory, step_seconds, step_work
 from gradloc.localization.gradients.measure import BUFFER_BYTES, measure_gradients
 from gradloc.localization.profile import GradientProfile
 from gradloc.models import load_model
@@ -124,9 +124,9 @@ def make_case(size: dict[str, int], path: Path, given: argparse.Namespace) -> Ca
 def predicted_step(case: Case) -> np.ndarray:
     """Seconds and bytes of a step of full training, by the cost model; their ratios count."""
     units = tuple(unit.info for unit in find_units(case.model))
-    setting = StepSetting(case.settings.sequence_length, case.settings.batch_size)
-    work, trained = step_work(units, model_shape(case.model), setting), np.ones(len(units), bool)
-    return np.array([step_seconds(units, work, trained, setting).total, step_memory(work, trained)])
+    step = StepShape(case.settings.sequence_length, case.settings.batch_size)
+    work, trained = step_work(units, model_shape(case.model), step), np.ones(len(units), bool)
+    return np.array([step_seconds(units, work, trained, step).total, step_memory(work, trained)])
 
 
 def compare(case: Case, first: Case) -> dict[str, Any]:

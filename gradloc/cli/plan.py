@@ -95,7 +95,7 @@ def plan(
       gradloc plan profile.json --memory-budget 0.3 --calibrate
       gradloc plan smollm2-135m-instruct --policy top_k -o k=6
     """
-    from gradloc.localization.cost import DEFAULT_KL_TOKENS, StepSetting, calibrate
+    from gradloc.localization.cost import DEFAULT_KL_TOKENS, StepShape, calibrate
     from gradloc.localization.plan import LayerPlan
     from gradloc.localization.planning.candidates import plan_candidates
     from gradloc.localization.planning.table import planning_tables
@@ -109,12 +109,12 @@ def plan(
     profile, policy = _read(source, policy, limits, given)
     if step.pop("protected"):
         step |= {"projected": True, "kl_tokens": DEFAULT_KL_TOKENS}
-    setting = StepSetting(**step, label_loss=not own_loss)
+    shape = StepShape(**step, label_loss=not own_loss)
     if measure_rates:
-        rates = calibrate(profile.shape, n_tokens=setting.n_tokens, dtype=setting.dtype)
-        setting = StepSetting(**step, label_loss=not own_loss, machine=rates)
+        rates = calibrate(profile.shape, n_tokens=shape.n_tokens, dtype=shape.dtype)
+        shape = StepShape(**step, label_loss=not own_loss, machine=rates)
     planning = plan_candidates(
-        profile, policy, limits=limits, setting=setting, plan=given, **policy_options(options)
+        profile, policy, limits=limits, step=shape, plan=given, **policy_options(options)
     )
     if out is not None:
         planning.candidates[planning.chosen].plan.save(out)

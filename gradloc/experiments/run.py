@@ -218,8 +218,8 @@ def _plans(
     for arm, config in recipe.arms.items():
         path = (run_dir if not plans else arm_dir(recipe, arm)) / PLAN_FILE
         if not path.is_file():
-            setting = arm_step_setting(config, recipe.corpus.max_length)
-            plan = select_layers(profile, config.policy, setting=setting, **config.options)
+            step = arm_step(config, recipe.corpus.max_length)
+            plan = select_layers(profile, config.policy, step=step, **config.options)
             if not plans:
                 plan.save(path)
                 say(f"select     {arm}: {', '.join(plan.trained)}")
@@ -227,15 +227,15 @@ def _plans(
     return plans
 
 
-def arm_step_setting(arm: ArmConfig, max_length: int):
+def arm_step(arm: ArmConfig, max_length: int):
     """What the arm's methods do to the cost of a step."""
-    from gradloc.localization.policies import step_setting
+    from gradloc.localization.policies import callback_step
     from gradloc.training.methods import build_methods
     from gradloc.training.methods.input_projection import InputProjection
     from gradloc.training.methods.reference_kl import ReferenceKL
 
     methods = build_methods(arm.methods)
-    return step_setting(
+    return callback_step(
         projected=any(isinstance(method, InputProjection) for method in methods),
         kl_tokens=sum(
             method.kl_tokens(max_length) for method in methods if isinstance(method, ReferenceKL)

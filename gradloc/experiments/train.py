@@ -28,7 +28,7 @@ from gradloc.models import load_model, load_tokenizer
 from gradloc.models.prefix_cache import CacheConfig
 from gradloc.models.units import find_units
 from gradloc.training.callback import GradLocCallback
-from gradloc.training.methods import Method, Setting, build_methods
+from gradloc.training.methods import Method, TrainContext, build_methods
 from gradloc.training.monitoring import (
     ProbeCurve,
     Progress,
@@ -90,7 +90,7 @@ def train(
     tokenizer = load_tokenizer(recipe.model)
     methods = build_methods(recipe.arms[arm].methods)
     arguments = _arguments(recipe, recipe.arms[arm], methods, out_dir)
-    setting = Setting(
+    context = TrainContext(
         model=model,
         tokenizer=tokenizer,
         plan=plan,
@@ -104,12 +104,12 @@ def train(
     watch = Stopwatch()
     with watch:
         for method in methods:
-            method.prepare(setting)
-    dataset, followers = training_data(recipe, setting, methods, corpus, probes, watch)
+            method.prepare(context)
+    dataset, callbacks = training_data(recipe, context, methods, corpus, probes, watch)
     with watch:
         for method in methods:
-            model = method.wrap(model, setting)
-        added = [callback for method in methods for callback in method.callbacks(setting)]
+            model = method.wrap(model, context)
+        added = [callback for method in methods for callback in method.callbacks(context)]
     cache = _prefix_cache(recipe, plan)
     callback = GradLocCallback(plan, cache=cache, bfloat16=_bfloat16_parts(recipe, plan))
     curve = ProbeCurve(
@@ -117,7 +117,7 @@ def train(
         *followed_probes(probes, recipe.evaluation.n_curve_probes),
         n_points=recipe.evaluation.n_curve_points,
     )
-    trainer = _trainer_class(methods, setting)(
+    trainer = _trainer_class(methods, context)(
         model=model,
         args=arguments,
         train_dataset=dataset,
@@ -131,7 +131,7 @@ def train(
             callback,
             *added,
             curve,
-            *followers,
+            *callbacks,
             Progress(arm),
         ],
     )
@@ -141,11 +141,11 @@ def train(
         start = time.perf_counter()
         trainer.train(resume_from_checkpoint=last)
         seconds = time.perf_counter() - start
-        seconds -= curve.seconds + sum(follower.seconds for follower in followers)
+        seconds -= curve.seconds + sum(item.seconds for item in callbacks)
     trained = trainer.model
     with watch:
         for method in methods:
-            trained = method.finish(trained, setting)
+            trained = method.finish(trained, context)
     trainer.model = trained
     log = {
         "arm": arm,
@@ -167,9 +167,9 @@ def train(
     return out_dir
 
 
-def _trainer_class(methods: Sequence[Method], setting: Setting) -> type[Trainer]:
+def _trainer_class(methods: Sequence[Method], context: TrainContext) -> type[Trainer]:
     """The Trainer, with the loss of the method that has one."""
-    losses = [loss for method in methods if (loss := method.loss(setting)) is not None]
+    losses = [loss for method in methods if (loss := method.loss(context)) is not None]
     if not losses:
         return Trainer  # as it is, so that logits are computed where a label counts and only there
 

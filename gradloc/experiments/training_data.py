@@ -20,7 +20,7 @@ from gradloc.data.probes import ProbeSet
 from gradloc.errors import CorpusError, MethodError
 from gradloc.localization.probe_profile import MAX_REFERENCE
 from gradloc.training.acquisition.callback import AcquisitionCallback
-from gradloc.training.methods import Method, Setting
+from gradloc.training.methods import Method, TrainContext
 from gradloc.training.monitoring import Stopwatch
 
 
@@ -35,7 +35,7 @@ def new_texts(recipe: Recipe, corpus: Corpus, probes: ProbeSet) -> tuple[str, ..
 
 def training_data(
     recipe: Recipe,
-    setting: Setting,
+    context: TrainContext,
     methods: Sequence[Method],
     corpus: Corpus,
     probes: ProbeSet,
@@ -45,7 +45,7 @@ def training_data(
 
     Args:
         recipe: The recipe.
-        setting: The training.
+        context: The training.
         methods: Its methods; those that change rows do so, under ``watch``.
         corpus: The recipe's corpus.
         probes: The run's probes.
@@ -55,10 +55,10 @@ def training_data(
         CorpusError: There is no text to train on.
         MethodError: A method changes the rows of a corpus that streams.
     """
-    tokenizer = setting.tokenizer
+    tokenizer = context.tokenizer
     if not recipe.injection.n_facts:
         documents = functools.partial(training_documents, recipe, corpus, probes)
-        return _dataset(recipe, setting, methods, documents, watch), []
+        return _dataset(recipe, context, methods, documents, watch), []
     injection = plan_injection(recipe.injection, corpus.update, probes)
     length = recipe.corpus.max_length
     texts = ordinary_texts(recipe.injection, corpus)
@@ -68,15 +68,15 @@ def training_data(
         for row in training_rows(tokenizer, texts, max_length=length, packing=True)
         if len(row["input_ids"]) == length
     ]
-    follower = AcquisitionCallback(
+    tracker = AcquisitionCallback(
         injection.probes, recipe.injection.measure_every, exposures=injection.schedule
     )
-    return InjectedRows(injection.schedule, rows, setting.arguments, tokenizer), [follower]
+    return InjectedRows(injection.schedule, rows, context.arguments, tokenizer), [tracker]
 
 
 def _dataset(
     recipe: Recipe,
-    setting: Setting,
+    context: TrainContext,
     methods: Sequence[Method],
     documents: Callable[[], Iterator[Document]],
     watch: Stopwatch,
@@ -86,7 +86,7 @@ def _dataset(
 
     def rows() -> Iterator[dict]:
         return training_rows(
-            setting.tokenizer,
+            context.tokenizer,
             (document.text for document in documents()),
             max_length=recipe.corpus.max_length,
             packing=recipe.corpus.packing,
@@ -104,5 +104,5 @@ def _dataset(
         raise CorpusError("the update documents hold no text of two tokens or more to train on.")
     with watch:
         for method in changing:
-            held = method.rows(held, setting)
+            held = method.rows(held, context)
     return Dataset.from_list(held)

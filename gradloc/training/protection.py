@@ -21,7 +21,12 @@ from gradloc.data.probes import ProbeSet
 from gradloc.errors import MethodError
 from gradloc.localization.cost import DEFAULT_KL_TOKENS
 from gradloc.localization.plan import LayerPlan
-from gradloc.localization.policies import DEFAULT_POLICY, check_options, select_layers, step_setting
+from gradloc.localization.policies import (
+    DEFAULT_POLICY,
+    callback_step,
+    check_options,
+    select_layers,
+)
 from gradloc.localization.probe_profile import draw_probes, profile_probes
 from gradloc.localization.profile import GradientProfile
 from gradloc.models.units import find_units
@@ -167,11 +172,11 @@ class Localization:
         profile = profile_probes(
             model, tokenizer, self.probes, list(self.reference), self.measure, seed=self.seed
         )
-        setting = step_setting(
+        step = callback_step(
             projected=bool(self.strength),
             kl_tokens=DEFAULT_KL_TOKENS if self.kl_weight else 0.0,
         )
-        return profile, select_layers(profile, self.policy, **{"setting": setting, **self.options})
+        return profile, select_layers(profile, self.policy, **{"step": step, **self.options})
 
     def protect(
         self, model: nn.Module, tokenizer, dataset, given: Sequence[TrainerCallback] = ()

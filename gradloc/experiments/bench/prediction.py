@@ -8,7 +8,7 @@ from torch import nn
 
 from gradloc.experiments.bench.arms import REFERENCE, Arm
 from gradloc.experiments.bench.settings import BenchSettings
-from gradloc.localization.cost import StepSetting, predict_cost
+from gradloc.localization.cost import StepShape, predict_cost
 from gradloc.models.units import model_shape
 
 NOTHING = {"time_ratio": None, "memory_ratio": None, "ideal_time_ratio": None}
@@ -31,7 +31,7 @@ def predict(arm: Arm, model: nn.Module, settings: BenchSettings) -> dict[str, fl
         return dict.fromkeys(NOTHING, 1.0)
     if arm.plan is None or arm.bf16:
         return dict(NOTHING)
-    setting = StepSetting(
+    step = StepShape(
         sequence_length=settings.sequence_length,
         batch_size=settings.batch_size,
         cached=arm.cached,
@@ -39,5 +39,5 @@ def predict(arm: Arm, model: nn.Module, settings: BenchSettings) -> dict[str, fl
         projected=arm.projected,
         dtype=settings.dtype,
     )
-    found = predict_cost(arm.plan.units, arm.plan.scale, model_shape(model), setting)
+    found = predict_cost(arm.plan.units, arm.plan.scale, model_shape(model), step)
     return {name: found[name] for name in NOTHING}

@@ -16,7 +16,7 @@ from gradloc.config.recipe import ProbeSource, Recipe
 from gradloc.errors import RunError
 from gradloc.experiments.continual.periods import Period
 from gradloc.experiments.continual.start import BASE_SCORES_FILE, PROBES_FILE, Say, Start
-from gradloc.experiments.run import arm_step_setting, make_probes, make_profile, train_stage
+from gradloc.experiments.run import arm_step, make_probes, make_profile, train_stage
 from gradloc.localization.plan import LayerPlan
 from gradloc.localization.policies import POSITIONAL, select_layers
 from gradloc.localization.profile import GradientProfile
@@ -197,8 +197,8 @@ def _choose(start: Start, stage: Stage, first: Stage, say: Say) -> LayerPlan:
     elif not (stage.folder / PROFILE_FILE).is_file():
         make_profile(stage.recipe, stage.folder, make_probes(stage.recipe, stage.folder), say)
     profile = GradientProfile.load(stage.folder / PROFILE_FILE)
-    setting = arm_step_setting(config, stage.recipe.corpus.max_length)
-    return select_layers(profile, config.policy, setting=setting, **config.options)
+    step = arm_step(config, stage.recipe.corpus.max_length)
+    return select_layers(profile, config.policy, step=step, **config.options)
 
 
 def _require_weights(stage: Stage) -> None:

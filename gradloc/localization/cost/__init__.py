@@ -7,24 +7,24 @@ ratios. It measures no model; ``calibrate`` times the machine alone.
 from gradloc.localization.cost.machine import MACHINE, Machine, calibrate
 from gradloc.localization.cost.prediction import (
     added_by,
-    full_setting,
+    full_step,
     predict_cost,
     step_memory,
     step_seconds,
 )
-from gradloc.localization.cost.setting import DEFAULT_KL_TOKENS, HELD_LENGTH, StepSetting
+from gradloc.localization.cost.step_shape import DEFAULT_KL_TOKENS, KL_LENGTH, StepShape
 from gradloc.localization.cost.work import StepWork, step_work
 
 __all__ = [
     "DEFAULT_KL_TOKENS",
-    "HELD_LENGTH",
+    "KL_LENGTH",
     "MACHINE",
     "Machine",
-    "StepSetting",
+    "StepShape",
     "StepWork",
     "added_by",
     "calibrate",
-    "full_setting",
+    "full_step",
     "predict_cost",
     "step_memory",
     "step_seconds",

@@ -1,6 +1,6 @@
 """Time and memory of a plan against full training.
 
-Comes in: units, scales, the sizes of the model, a setting. Goes out: ratios, apart for forward,
+Comes in: units, scales, the sizes of the model, a step. Goes out: ratios, apart for forward,
 backward and optimizer. It runs nothing.
 """
 
@@ -11,7 +11,7 @@ from itertools import compress
 import numpy as np
 
 from gradloc.localization.cost.machine import Machine
-from gradloc.localization.cost.setting import StepSetting
+from gradloc.localization.cost.step_shape import StepShape
 from gradloc.localization.cost.work import StepWork, step_work
 from gradloc.models.unit_info import UnitInfo, lowest_block
 
@@ -23,7 +23,7 @@ _PARTS = ("forward_ratio", "backward_ratio", "optimizer_ratio")
 
 @dataclass(frozen=True)
 class StepSeconds:
-    """Predicted seconds of one step on ``StepSetting.machine``; their ratios are what counts.
+    """Predicted seconds of one step on ``StepShape.machine``; their ratios are what counts.
 
     Args:
         forward: Forward pass with the loss.
@@ -45,7 +45,7 @@ def predict_cost(
     units: tuple[UnitInfo, ...],
     scale: dict[str, float],
     shape: dict,
-    setting: StepSetting | None = None,
+    step: StepShape | None = None,
 ) -> dict[str, float | int | None]:
     """Predict step time and memory of a plan relative to full training by the plain Trainer.
 
@@ -56,7 +56,7 @@ def predict_cost(
         units: All units of the model, in order.
         scale: Unit name -> scale; 0 is frozen.
         shape: ``gradloc.models.units.model_shape``.
-        setting: How steps are set up; ``None``: 8 x 128 tokens, nothing saved or added.
+        step: How steps are set up; ``None``: 8 x 128 tokens, nothing saved or added.
 
     Returns:
         ``time_ratio``, and its parts ``forward_ratio``, ``backward_ratio``, ``optimizer_ratio``
@@ -66,14 +66,14 @@ def predict_cost(
         the backward pass reaches. Ratios are ``None`` without ``shape`` and where nothing is
         trained.
     """
-    setting = setting or StepSetting()
+    step = step or StepShape()
     trained = np.array([scale[unit.name] > 0 for unit in units])
     lowest = lowest_block(compress(units, trained))
     if not trained.any() or not shape:
         return {**dict.fromkeys((*_RATIOS, *_PARTS)), "lowest_block": lowest}
-    full, work, full_work, seconds = _against_full(units, trained, shape, setting)
+    full, work, full_work, seconds = _against_full(units, trained, shape, step)
     ideal_full, _, _, ideal = _against_full(
-        units, trained, shape, replace(setting, machine=_WITHOUT_BYTES)
+        units, trained, shape, replace(step, machine=_WITHOUT_BYTES)
     )
     memory = step_memory(work, trained) / step_memory(full_work, np.ones(len(units), dtype=bool))
     ratios = (seconds.total / full.total, memory, ideal.total / ideal_full.total)
@@ -85,24 +85,24 @@ def predict_cost(
     }
 
 
-def full_setting(setting: StepSetting) -> StepSetting:
-    """The setting of full training by the plain Trainer: what every ratio is to."""
-    return replace(setting, cached=False, label_loss=False, projected=False, kl_tokens=0.0)
+def full_step(step: StepShape) -> StepShape:
+    """The step of full training by the plain Trainer: what every ratio is to."""
+    return replace(step, cached=False, label_loss=False, projected=False, kl_tokens=0.0)
 
 
-def _against_full(units, trained, shape, setting):
+def _against_full(units, trained, shape, step):
     """Seconds of full training, work of the plan and of full training, seconds of the plan."""
-    plain = full_setting(setting)
-    full_work, work = step_work(units, shape, plain), step_work(units, shape, setting)
+    plain = full_step(step)
+    full_work, work = step_work(units, shape, plain), step_work(units, shape, step)
     full = step_seconds(units, full_work, np.ones(len(units), dtype=bool), plain)
-    return full, work, full_work, step_seconds(units, work, trained, setting)
+    return full, work, full_work, step_seconds(units, work, trained, step)
 
 
 def added_by(
     units: tuple[UnitInfo, ...],
     scale: dict[str, float],
     shape: dict,
-    setting: StepSetting | None = None,
+    step: StepShape | None = None,
 ) -> dict[str, dict[str, float]]:
     """What training the embedding or the head as well would add to a plan's cost.
 
@@ -110,11 +110,11 @@ def added_by(
         Unit name -> ``time_ratio`` and ``memory_ratio`` added, and ``lowest_block`` then, for
         every embedding and head that the plan leaves frozen. Empty without ``shape``.
     """
-    before = predict_cost(units, scale, shape, setting)
+    before = predict_cost(units, scale, shape, step)
     added = {}
     for unit in units if shape else ():
         if unit.kind in ("embedding", "head") and scale[unit.name] == 0:
-            after = predict_cost(units, {**scale, unit.name: 1.0}, shape, setting)
+            after = predict_cost(units, {**scale, unit.name: 1.0}, shape, step)
             added[unit.name] = {
                 name: round(after[name] - (before[name] or 0.0), 4)
                 for name in ("time_ratio", "memory_ratio")
@@ -123,7 +123,7 @@ def added_by(
 
 
 def step_seconds(
-    units: tuple[UnitInfo, ...], work: StepWork, trained: np.ndarray, setting: StepSetting
+    units: tuple[UnitInfo, ...], work: StepWork, trained: np.ndarray, step: StepShape
 ) -> StepSeconds:
     """Seconds of one step in which some units are trained.
 
@@ -131,14 +131,14 @@ def step_seconds(
         units: All units.
         work: Their work.
         trained: Which are trained, (n_units,).
-        setting: ``cached`` and ``label_loss`` matter here.
+        step: ``cached`` and ``label_loss`` matter here.
     """
     reached = work.depth >= work.depth[trained].min()
     lowest = lowest_block(compress(units, trained))
     # What stands above the blocks runs in any case; with a cache, blocks from the lowest one up.
     runs = np.array(
         [
-            not (setting.cached and unit.in_stack and (lowest is None or unit.block < lowest))
+            not (step.cached and unit.in_stack and (lowest is None or unit.block < lowest))
             for unit in units
         ]
     )
@@ -147,14 +147,14 @@ def step_seconds(
     head = work.loss_backward
     if any(unit.kind != "head" for unit, is_it in zip(units, trained, strict=True) if is_it):
         head += work.head_through
-    if setting.label_loss:  # the gradient of the hidden states comes with the loss
+    if step.label_loss:  # the gradient of the hidden states comes with the loss
         forward += head
     else:
         backward += head
     optimizer = work.update[trained].sum() + work.projection[trained].sum()
-    if work.held is not None:
-        of_pass, passes = work.held
-        extra = step_seconds(units, of_pass, trained, setting.held_pass)
+    if work.kl is not None:
+        of_pass, passes = work.kl
+        extra = step_seconds(units, of_pass, trained, step.kl_pass)
         forward += passes * extra.forward
         backward += passes * extra.backward
     return StepSeconds(float(forward), float(backward), float(optimizer))
@@ -171,10 +171,10 @@ def step_memory(work: StepWork, trained: np.ndarray) -> float:
     gradient = work.gradient * trained
     there_always = 2 * gradient.sum() + ((work.projections + work.start) * trained).sum()
     peaks = [_backward_peak(work, trained), gradient.sum() + (work.copied * trained).sum()]
-    if work.held is not None:
+    if work.kl is not None:
         reached = work.depth >= work.depth[trained].min()
         kept = (work.kept * reached + work.kept_trained * trained).sum()
-        peaks += [_backward_peak(work.held[0], trained), gradient.sum() + kept + work.logits]
+        peaks += [_backward_peak(work.kl[0], trained), gradient.sum() + kept + work.logits]
     return float(there_always + max(peaks))
 
 

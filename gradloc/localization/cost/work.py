@@ -1,6 +1,6 @@
 """What a training step does in each unit, in seconds and bytes.
 
-Comes in: units, the sizes of the model, a setting. Goes out: ``StepWork``, one number a unit for
+Comes in: units, the sizes of the model, a step. Goes out: ``StepWork``, one number a unit for
 each kind of work, so that the cost of any plan is a sum. It knows no plan.
 
 Multiply-adds per token: a linear layer of p parameters costs 2p forward, 2p for the gradient of
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gradloc.localization.cost.setting import StepSetting
+from gradloc.localization.cost.step_shape import StepShape
 from gradloc.models.unit_info import UnitInfo
 
 # Tensors read and written per token by elementwise work, counted in Transformers' Llama: a norm
@@ -73,7 +73,7 @@ class StepWork:
         projections: Bytes of its projections, which are there all the time.
         copied: Bytes of its weights' copy while the optimizer steps.
         start: Bytes of the copy of where its weights started, which is there all the time.
-        held: Work of a pass over old text, and how many there are a step; ``None``: there is none.
+        kl: Work of a KL pass over old text, and how many there are a step; ``None``: none.
     """
 
     depth: np.ndarray
@@ -95,18 +95,19 @@ class StepWork:
     projections: np.ndarray
     copied: np.ndarray
     start: np.ndarray
-    held: tuple["StepWork", float] | None = None
+    kl: tuple["StepWork", float] | None = None
 
 
-def step_work(units: tuple[UnitInfo, ...], shape: dict, setting: StepSetting) -> StepWork:
+def step_work(units: tuple[UnitInfo, ...], shape: dict, step: StepShape) -> StepWork:
     """Count the work of one step in every unit.
 
     Args:
         units: All units of the model, in order.
         shape: ``gradloc.models.units.model_shape``; sizes that an older profile lacks are
-        estimated. setting: Batch, length, type, machine.
+            estimated.
+        step: Batch, length, type, machine.
     """
-    machine, n_tokens, each = setting.machine, setting.n_tokens, setting.bytes_each
+    machine, n_tokens, each = step.machine, step.n_tokens, step.bytes_each
     sizes = np.array([float(unit.n_parameters) for unit in units])
     in_stack = np.array([unit.in_stack for unit in units])
     heads = _heads(units, shape)
@@ -114,23 +115,22 @@ def step_work(units: tuple[UnitInfo, ...], shape: dict, setting: StepSetting) ->
     moved, kept, kept_trained = widths.T * n_tokens * each
     linear = 2 * n_tokens * np.array([_used(unit, shape) for unit in units]) * in_stack
     attends = np.array([unit.kind in ("attention", "block") for unit in units])
-    context = 4 * setting.sequence_length * _query_size(shape) * n_tokens * attends
-    head = 2 * shape["vocab_size"] * shape["hidden_size"] * _scored(setting)
+    context = 4 * step.sequence_length * _query_size(shape) * n_tokens * attends
+    head = 2 * shape["vocab_size"] * shape["hidden_size"] * _scored(step)
     fresh, new = machine.fresh_bytes_per_second, machine.new_bytes_per_second
-    logits = 4 * shape["vocab_size"] * _scored(setting)  # float32 in every case
+    logits = 4 * shape["vocab_size"] * _scored(step)  # float32 in every case
     kept_logits = _LOGITS_KEPT * logits
-    if setting.label_loss:
+    if step.label_loss:
         kept_logits = _CHUNK_COPIES * min(logits, _CHUNK_BYTES)
     products, moments, copied = np.array(
-        [_projected(unit, shape) if setting.projected else (0, 0, 0) for unit in units], dtype=float
+        [_projected(unit, shape) if step.projected else (0, 0, 0) for unit in units], dtype=float
     ).reshape(len(units), 3).T  # fmt: skip
     copied = copied * each
     gradient = sizes * each
     is_tied = not any(unit.kind == "head" for unit in units)
-    held = None
-    if setting.kl_tokens:
-        rest = setting.held_pass
-        held = step_work(units, shape, rest), setting.kl_tokens / rest.n_tokens
+    kl = None
+    if step.kl_tokens:
+        kl = step_work(units, shape, step.kl_pass), step.kl_tokens / step.kl_pass.n_tokens
     return StepWork(
         depth=_depth(units),
         forward=(linear + context) / machine.products_per_second + moved / fresh,
@@ -155,19 +155,19 @@ def step_work(units: tuple[UnitInfo, ...], shape: dict, setting: StepSetting) ->
         head_through=head / machine.products_per_second,
         loss_backward=_LOGITS_BACKWARD * logits / fresh,
         logits=kept_logits,
-        logits_in_head=kept_logits if setting.label_loss else logits,
+        logits_in_head=kept_logits if step.label_loss else logits,
         projection=2 * products / machine.products_per_second
         + _PROJECTED_UPDATE * copied / machine.stream_bytes_per_second,
         projections=_PROJECTION_BYTES * moments,
         copied=copied,
-        start=gradient * setting.projected,
-        held=held,
+        start=gradient * step.projected,
+        kl=kl,
     )
 
 
-def _scored(setting: StepSetting) -> float:
+def _scored(step: StepShape) -> float:
     """Positions at which head and loss are computed."""
-    return setting.n_tokens * (setting.labelled_fraction if setting.label_loss else 1.0)
+    return step.n_tokens * (step.labelled_fraction if step.label_loss else 1.0)
 
 
 def _depth(units: tuple[UnitInfo, ...]) -> np.ndarray:

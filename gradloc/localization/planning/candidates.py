@@ -1,6 +1,6 @@
 """Plans beside each other: what each trains, holds of the policy's scores, and costs.
 
-Comes in: a profile (or the units of a model without scores), a policy, limits, a setting. Goes
+Comes in: a profile (or the units of a model without scores), a policy, limits, a step. Goes
 out: ``Planning``. It prints nothing and trains nothing.
 """
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from gradloc.localization.cost import StepSetting, added_by, full_setting, predict_cost
+from gradloc.localization.cost import StepShape, added_by, full_step, predict_cost
 from gradloc.localization.plan import LayerPlan
 from gradloc.localization.policies import SCORES, Budget, select_layers, share_of_mass
 from gradloc.localization.policies.budget import rule_scores
@@ -62,7 +62,7 @@ class Planning:
     Args:
         candidates: The plans; the first is the policy's own, or the user's.
         chosen: Place of the one that the user asked for.
-        setting: What the costs hold for.
+        step: What the costs hold for.
         island: What the units below the largest gap of the policy's plan buy and cost
             (``share_of_mass``, ``time_ratio``, ``cached_time_ratio``, ``memory_ratio``: what would
             be saved without them); empty where there is no such gap.
@@ -72,7 +72,7 @@ class Planning:
 
     candidates: tuple[Candidate, ...]
     chosen: int
-    setting: StepSetting
+    step: StepShape
     island: dict = field(default_factory=dict)
     added: dict = field(default_factory=dict)
     kept_share: float | None = None
@@ -80,7 +80,7 @@ class Planning:
     def to_dict(self) -> dict:
         """Plain values, for JSON."""
         return {
-            "setting": {**vars(self.setting), "machine": vars(self.setting.machine)},
+            "step": {**vars(self.step), "machine": vars(self.step.machine)},
             "candidates": [candidate.to_dict() for candidate in self.candidates],
             "chosen": self.candidates[self.chosen].name,
             "early_island": self.island,
@@ -93,7 +93,7 @@ def plan_candidates(
     policy: str,
     *,
     limits: Budget | None = None,
-    setting: StepSetting | None = None,
+    step: StepShape | None = None,
     plan: LayerPlan | None = None,
     **options: object,
 ) -> Planning:
@@ -103,7 +103,7 @@ def plan_candidates(
         profile: The profile; of a model without scores see ``units_only``.
         policy: Policy whose plan is taken apart.
         limits: What the user can afford or wants to keep.
-        setting: How steps are set up.
+        step: How steps are set up.
         plan: A plan of the user's, to stand among the others.
         **options: Options of the policy.
 
@@ -111,8 +111,8 @@ def plan_candidates(
         SelectionError: As ``select_layers``.
         PlanMismatchError: The user's plan is for a model with other units.
     """
-    setting, limits = setting or StepSetting(label_loss=True), limits or Budget()
-    table = _Rows(profile, policy, setting)
+    step, limits = step or StepShape(label_loss=True), limits or Budget()
+    table = _Rows(profile, policy, step)
     if plan is not None:
         plan.check_units(profile.units, "profile" if table.has_scores else "model")
         table.add("your plan", plan)
@@ -127,15 +127,15 @@ def plan_candidates(
     if table.has_scores and (limits.share is None or limits.given.keys() == {"share"}):
         table.add(f"{share:.0%} of its mass", table.select(policy, share=share, **options))
     if limits and limits.given.keys() != {"share"}:
-        table.add(_asked(limits, setting.cached), table.select(policy, **limits.given, **options))
+        table.add(_asked(limits, step.cached), table.select(policy, **limits.given, **options))
     chosen = len(table.rows) - 1 if limits else 0 if plan is not None else first
     _add_positions(table, policy)
     return Planning(
         candidates=tuple(table.rows),
         chosen=chosen,
-        setting=setting,
+        step=step,
         island=_island_cost(table, rule, island),
-        added=added_by(profile.units, table.rows[chosen].plan.scale, profile.shape, setting),
+        added=added_by(profile.units, table.rows[chosen].plan.scale, profile.shape, step),
         kept_share=share if table.has_scores else None,
     )
 
@@ -152,16 +152,16 @@ def units_only(units: tuple, shape: dict, granularity: str, model: str) -> Gradi
 
 
 class _Rows:
-    """Candidates as they are found, all under one setting."""
+    """Candidates as they are found, all under one step."""
 
-    def __init__(self, profile: GradientProfile, policy: str, setting: StepSetting):
-        self.profile, self.policy, self.setting = profile, policy, setting
+    def __init__(self, profile: GradientProfile, policy: str, step: StepShape):
+        self.profile, self.policy, self.step = profile, policy, step
         self.has_scores = policy in SCORES
         self.scores: np.ndarray | None = None
         self.rows: list[Candidate] = []
 
     def select(self, policy: str, **options: object) -> LayerPlan:
-        return select_layers(self.profile, policy, setting=self.setting, **options)
+        return select_layers(self.profile, policy, step=self.step, **options)
 
     def mass(self, rule: LayerPlan) -> np.ndarray | None:
         """Scores of the units that the rule trains; also completes rows that came before."""
@@ -181,11 +181,11 @@ class _Rows:
             plain: Trained by the plain Trainer, without gradloc's loss or cache.
         """
         units, shape = self.profile.units, self.profile.shape
-        setting = full_setting(self.setting) if plain else replace(self.setting, cached=False)
-        predicted = predict_cost(units, plan.scale, shape, setting)
+        step = full_step(self.step) if plain else replace(self.step, cached=False)
+        predicted = predict_cost(units, plan.scale, shape, step)
         cached = None
         if predicted["lowest_block"] != 0:
-            with_cache = replace(setting, cached=True)
+            with_cache = replace(step, cached=True)
             cached = predict_cost(units, plan.scale, shape, with_cache)["time_ratio"]
         share = None if self.scores is None else self._share(plan, self.scores)
         self.rows.append(Candidate(name, replace(plan, units=units), predicted, cached, share))

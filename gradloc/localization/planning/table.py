@@ -25,15 +25,15 @@ def planning_tables(planning: Planning, title: str) -> list[Table | Text]:
 
 
 def _table(planning: Planning, title: str) -> Table:
-    setting = planning.setting
-    loss = "loss at labelled positions" if setting.label_loss else "the model's own loss"
-    projection = ", steps projected" * setting.projected
-    if setting.kl_tokens:
-        projection += f", held on {setting.kl_tokens:.0f} tokens"
+    step = planning.step
+    loss = "loss at labelled positions" if step.label_loss else "the model's own loss"
+    projection = ", steps projected" * step.projected
+    if step.kl_tokens:
+        projection += f", KL on {step.kl_tokens:.0f} tokens"
     table = Table(
         box=box.SIMPLE_HEAD,
-        title=f"{title}: predicted cost, full training = 1\n[dim]batches of {setting.batch_size} × "
-        f"{setting.sequence_length} tokens, {setting.dtype}, {loss}{projection}[/dim]",
+        title=f"{title}: predicted cost, full training = 1\n[dim]batches of {step.batch_size} × "
+        f"{step.sequence_length} tokens, {step.dtype}, {loss}{projection}[/dim]",
         title_justify="left",
         caption_justify="left",
     )
@@ -100,7 +100,7 @@ def _notes(planning: Planning) -> list[Text]:
     elif not any(row.share is not None for row in planning.candidates):
         lines.append("No scores: what a plan buys is known after gradloc measure.")
     lines.append(
-        f"Memory: peak above the weights. Rates: {planning.setting.machine.origin or 'given'} "
+        f"Memory: peak above the weights. Rates: {planning.step.machine.origin or 'given'} "
         "(--calibrate times yours)."
     )
     return [

@@ -7,9 +7,9 @@ model in sight. To add a policy, see ``gradloc.localization.policies.policies``.
 from gradloc.localization.policies.budget import BUDGETS, Budget, share_of_mass
 from gradloc.localization.policies.choosing import (
     COMMON_OPTIONS,
+    callback_step,
     check_options,
     select_layers,
-    step_setting,
 )
 from gradloc.localization.policies.policies import DEFAULT_POLICY, POLICIES, POSITIONAL, SCORES
 
@@ -24,5 +24,5 @@ __all__ = [
     "check_options",
     "select_layers",
     "share_of_mass",
-    "step_setting",
+    "callback_step",
 ]

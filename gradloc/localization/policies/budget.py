@@ -18,9 +18,9 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 
 from gradloc.errors import SelectionError
 from gradloc.localization.cost import (
-    StepSetting,
+    StepShape,
     StepWork,
-    full_setting,
+    full_step,
     step_memory,
     step_seconds,
     step_work,
@@ -120,7 +120,7 @@ def share_of_mass(scores: np.ndarray, trained: np.ndarray) -> float:
 
 
 def cheapest_best(
-    profile: GradientProfile, scores: np.ndarray, limits: Budget, setting: StepSetting
+    profile: GradientProfile, scores: np.ndarray, limits: Budget, step: StepShape
 ) -> np.ndarray:
     """Choose units: the most mass within the budgets, or the least time that holds a share.
 
@@ -131,7 +131,7 @@ def cheapest_best(
         profile: For its units and the sizes of the model.
         scores: Score of each unit, (n_units,); see ``rule_scores``.
         limits: At least one limit.
-        setting: How steps are set up.
+        step: How steps are set up.
 
     Returns:
         Which units are trained, (n_units,).
@@ -146,7 +146,7 @@ def cheapest_best(
         )
     if not scores.sum():
         raise SelectionError("the policy trains no unit with a score, so no budget can be kept.")
-    problem = _Problem(profile, setting)
+    problem = _Problem(profile, step)
     _refuse_too_small(problem, scores, limits)
     mass = scores / scores.sum()
     n = len(mass)
@@ -184,18 +184,18 @@ class _Problem:
         fixed: Time that every plan costs: head, loss and the forward pass that is not cached.
     """
 
-    def __init__(self, profile: GradientProfile, setting: StepSetting):
-        self.units, self.setting = profile.units, setting
-        plain, everything = full_setting(setting), np.ones(len(profile.units), dtype=bool)
+    def __init__(self, profile: GradientProfile, step: StepShape):
+        self.units, self.step = profile.units, step
+        plain, everything = full_step(step), np.ones(len(profile.units), dtype=bool)
         full_work = step_work(self.units, profile.shape, plain)
-        self.work: StepWork = step_work(self.units, profile.shape, setting)
+        self.work: StepWork = step_work(self.units, profile.shape, step)
         self.full_seconds = step_seconds(self.units, full_work, everything, plain).total
         self.full_bytes = step_memory(full_work, everything)
         work = self.work
         fixed = work.head_forward + work.head_through + work.loss_backward
-        fixed += 0 if setting.cached else work.forward.sum()
-        if work.held is not None:
-            of_pass, passes = work.held
+        fixed += 0 if step.cached else work.forward.sum()
+        if work.kl is not None:
+            of_pass, passes = work.kl
             head = of_pass.head_forward + of_pass.head_through + of_pass.loss_backward
             fixed += passes * (head + of_pass.forward.sum())
         self.fixed = fixed / self.full_seconds
@@ -204,14 +204,14 @@ class _Problem:
         """Time of each variable, (2 n_units,)."""
         work = self.work
         reached = work.through.copy()
-        if self.setting.cached:
+        if self.step.cached:
             # A block runs forward if anything up to its last unit is trained.
             last = {unit.block: i for i, unit in enumerate(self.units) if unit.in_stack}
             for i, unit in enumerate(self.units):
                 reached[last.get(unit.block, i)] += work.forward[i]
         trained = work.weights + work.update + work.projection
-        if work.held is not None:
-            of_pass, passes = work.held
+        if work.kl is not None:
+            of_pass, passes = work.kl
             trained, reached = (
                 trained + passes * of_pass.weights,
                 reached + passes * of_pass.through,
@@ -228,8 +228,8 @@ class _Problem:
         always = 2 * work.gradient + work.projections + work.start
         moments = _backward_moments(work)
         moments.append((work.gradient + work.copied, 0 * work.kept, 0.0))  # the optimizer's step
-        if work.held is not None:  # its gradients are there when the others' backward pass begins
-            moments += _backward_moments(work.held[0])
+        if work.kl is not None:  # its gradients are there when the others' backward pass begins
+            moments += _backward_moments(work.kl[0])
             moments.append((work.gradient + work.kept_trained, work.kept, work.logits))
         rows = np.array([np.r_[always + trained, reached] for trained, reached, _ in moments])
         allowed = limit - np.array([fixed for *_, fixed in moments]) / self.full_bytes
@@ -251,7 +251,7 @@ class _Problem:
     def alone(self, index: int) -> dict[str, float]:
         """Time and memory of training one unit, by the name of the budget they count in."""
         trained = np.arange(len(self.units)) == index
-        seconds = step_seconds(self.units, self.work, trained, self.setting)
+        seconds = step_seconds(self.units, self.work, trained, self.step)
         return {
             "budget": seconds.total / self.full_seconds,
             "memory_budget": step_memory(self.work, trained) / self.full_bytes,

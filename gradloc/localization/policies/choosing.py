@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from gradloc.errors import GradlocError, SelectionError
-from gradloc.localization.cost import StepSetting, predict_cost
+from gradloc.localization.cost import StepShape, predict_cost
 from gradloc.localization.plan import LayerPlan
 from gradloc.localization.policies.budget import BUDGETS, Budget, cheapest_best, rule_scores
 from gradloc.localization.policies.policies import (
@@ -45,9 +45,9 @@ def check_options(policy: str, options: Iterable[str]) -> None:
             )
 
 
-def step_setting(*, projected: bool = False, kl_tokens: float = 0.0) -> StepSetting:
+def callback_step(*, projected: bool = False, kl_tokens: float = 0.0) -> StepShape:
     """How GradLocCallback trains where the Trainer's own loss is in use."""
-    return StepSetting(label_loss=True, projected=projected, kl_tokens=kl_tokens)
+    return StepShape(label_loss=True, projected=projected, kl_tokens=kl_tokens)
 
 
 def select_layers(
@@ -58,7 +58,7 @@ def select_layers(
     budget: float | None = None,
     memory_budget: float | None = None,
     share: float | None = None,
-    setting: StepSetting | None = None,
+    step: StepShape | None = None,
     **options: object,
 ) -> LayerPlan:
     """Choose which units to train.
@@ -81,7 +81,7 @@ def select_layers(
             maximised.
         memory_budget: Largest predicted memory above the weights, as a ratio to full training.
         share: Least part of the mass to keep, 0-1; the predicted step time is minimised.
-        setting: How the steps will be set up; what the predicted cost holds for. ``None``: as
+        step: How the steps will be set up; what the predicted cost holds for. ``None``: as
             under ``GradLocCallback``, not projected.
         **options: Options of that policy, such as ``k=10``.
 
@@ -98,7 +98,7 @@ def select_layers(
         >>> select_layers(profile, budget=0.5).predicted["time_ratio"] <= 0.5   # doctest: +SKIP
         True
     """
-    setting = setting or step_setting()
+    step = step or callback_step()
     check_options(policy, options)
     choose = policy_named(policy)
     candidates = _of_kind(profile, only)
@@ -118,7 +118,7 @@ def select_layers(
     limits = Budget(budget, memory_budget, share)
     if limits:
         scores = rule_scores(candidates, policy, scale, options)
-        scale = np.where(cheapest_best(profile, scores, limits, setting), scale, 0.0)
+        scale = np.where(cheapest_best(profile, scores, limits, step), scale, 0.0)
     scales = {name: float(value) for name, value in zip(profile.names, scale, strict=True)}
     score = score_of(policy, options)
     values = [] if score is None else score(candidates).tolist()
@@ -132,7 +132,7 @@ def select_layers(
         score_name="" if score is None else SCORES[policy].name,
         scores={} if score is None else dict(zip(profile.names, values, strict=True)),
         reliability={} if score is None else _trusted(candidates, policy, options),
-        predicted=predict_cost(profile.units, scales, profile.shape, setting),
+        predicted=predict_cost(profile.units, scales, profile.shape, step),
     )
 
 

@@ -16,7 +16,7 @@ from gradloc.config.schema import did_you_mean
 from gradloc.errors import MethodError
 from gradloc.training.methods.averaging import WeightAveraging
 from gradloc.training.methods.badam import BAdam
-from gradloc.training.methods.base import Loss, Method, Rows, Setting
+from gradloc.training.methods.base import Loss, Method, Rows, TrainContext
 from gradloc.training.methods.context_distillation import ContextDistillation
 from gradloc.training.methods.forget_then_learn import ForgetThenLearn
 from gradloc.training.methods.input_projection import InputProjection
@@ -31,7 +31,7 @@ from gradloc.training.methods.replay import Replay
 from gradloc.training.methods.schedule import Rewarm
 from gradloc.training.methods.token_weights import TokenWeights
 
-__all__ = ["METHODS", "Loss", "Method", "Rows", "Setting", "build_method", "build_methods"]
+__all__ = ["METHODS", "Loss", "Method", "Rows", "TrainContext", "build_method", "build_methods"]
 
 METHODS: dict[str, type[Method]] = {
     "input_projection": InputProjection,

@@ -1,6 +1,6 @@
 """The texts on which a penalty holds a model to what it was.
 
-Comes in: a setting and where texts are to come from. Goes out: texts or token rows, and plain
+Comes in: a context and where texts are to come from. Goes out: texts or token rows, and plain
 values that say which. It records no predictions.
 """
 
@@ -10,10 +10,10 @@ from typing import Any, Literal, get_args
 
 from gradloc.data.corpora import fact_passages
 from gradloc.errors import MethodError
-from gradloc.training.methods.base import Setting
+from gradloc.training.methods.base import TrainContext
 from gradloc.training.methods.generation import generate_texts
 
-# ``reference``: the setting's reference texts. ``facts``: passages on people, places, companies and
+# ``reference``: the context's reference texts. ``facts``: passages on people, places, companies and
 # works that ship with gradloc. ``generated``: texts that the base model writes by itself.
 # ``continued``: what it writes when a few words of the new documents are put before it: in their
 # manner, but of what it knows already. The last three need no old data.
@@ -40,28 +40,28 @@ def check_texts(method: str, source: str, n_texts: int) -> None:
         raise MethodError(f"{method}: n_texts must be 1 or more; found {n_texts!r}.")
 
 
-def describe_texts(setting: Setting, source: str, n_texts: int) -> dict[str, Any]:
+def describe_texts(context: TrainContext, source: str, n_texts: int) -> dict[str, Any]:
     """Everything that ``anchor_rows`` depends on but the model, as plain values."""
     texts = {
-        "reference": lambda: _reference_texts(setting, n_texts),
-        "facts": lambda: fact_texts(n_texts, setting.arguments.seed),
+        "reference": lambda: _reference_texts(context, n_texts),
+        "facts": lambda: fact_texts(n_texts, context.arguments.seed),
         "generated": list,
-        "continued": lambda: list(setting.new_texts),
+        "continued": lambda: list(context.new_texts),
     }[source]()
     return {
         "source": source,
         "texts": texts,
         "n_texts": n_texts,
-        "max_length": setting.max_length,
-        "seed": setting.arguments.seed,
+        "max_length": context.max_length,
+        "seed": context.arguments.seed,
     }
 
 
-def anchor_rows(setting: Setting, source: str, n_texts: int) -> list[tuple[int, ...]]:
+def anchor_rows(context: TrainContext, source: str, n_texts: int) -> list[tuple[int, ...]]:
     """Token rows of reference texts, of shipped ones, or of texts that the model writes now.
 
     Args:
-        setting: Model, tokenizer, texts, ``max_length`` and seed.
+        context: Model, tokenizer, texts, ``max_length`` and seed.
         source: One of ``SOURCES``.
         n_texts: How many texts at most; given ones are drawn by the seed.
 
@@ -72,23 +72,23 @@ def anchor_rows(setting: Setting, source: str, n_texts: int) -> list[tuple[int, 
         MethodError: There is no such text.
     """
     if source == "reference":
-        texts = _reference_texts(setting, n_texts)
+        texts = _reference_texts(context, n_texts)
     elif source == "facts":
-        texts = fact_texts(n_texts, setting.arguments.seed)
+        texts = fact_texts(n_texts, context.arguments.seed)
     else:
-        texts = written_texts(setting, source, n_texts)
-    return encoded_rows(setting.tokenizer, texts, setting.max_length)
+        texts = written_texts(context, source, n_texts)
+    return encoded_rows(context.tokenizer, texts, context.max_length)
 
 
-def new_rows(setting: Setting, n_texts: int) -> list[tuple[int, ...]]:
+def new_rows(context: TrainContext, n_texts: int) -> list[tuple[int, ...]]:
     """Token rows of the new documents, at most ``n_texts`` of them, drawn by the seed.
 
     Raises:
         MethodError: There are none.
     """
-    texts = list(setting.new_texts)
-    drawn = random.Random(setting.arguments.seed).sample(texts, min(n_texts, len(texts)))
-    return encoded_rows(setting.tokenizer, drawn, setting.max_length)
+    texts = list(context.new_texts)
+    drawn = random.Random(context.arguments.seed).sample(texts, min(n_texts, len(texts)))
+    return encoded_rows(context.tokenizer, drawn, context.max_length)
 
 
 def fact_texts(n_texts: int, seed: int) -> list[str]:
@@ -110,33 +110,33 @@ def encoded_rows(tokenizer, texts: Sequence[str], max_length: int) -> list[tuple
     return found
 
 
-def written_texts(setting: Setting, source: str, n_texts: int) -> list[str]:
+def written_texts(context: TrainContext, source: str, n_texts: int) -> list[str]:
     """Texts that the model writes now, ``generated`` or ``continued``.
 
     Raises:
         MethodError: There are no new documents to take beginnings from.
     """
     beginnings: list[list[int]] = []
-    n_tokens = setting.max_length
+    n_tokens = context.max_length
     if source == "continued":
-        beginnings = _beginnings(setting, n_texts)
+        beginnings = _beginnings(context, n_texts)
         n_tokens = _ADDED_TOKENS
     return generate_texts(
-        setting.model,
-        setting.tokenizer,
+        context.model,
+        context.tokenizer,
         n=n_texts,
         n_tokens=n_tokens,
-        seed=setting.arguments.seed,
+        seed=context.arguments.seed,
         beginnings=beginnings,
     )
 
 
-def _beginnings(setting: Setting, n: int) -> list[list[int]]:
+def _beginnings(context: TrainContext, n: int) -> list[list[int]]:
     """A few tokens from the new documents, half of them from their first words."""
     rows = [
         ids
-        for text in setting.new_texts
-        if len(ids := _plain_ids(setting.tokenizer, text)[: setting.max_length])
+        for text in context.new_texts
+        if len(ids := _plain_ids(context.tokenizer, text)[: context.max_length])
         >= _BEGINNING_TOKENS
     ]
     if not rows:
@@ -144,7 +144,7 @@ def _beginnings(setting: Setting, n: int) -> list[list[int]]:
             f"source: continued takes beginnings of {_BEGINNING_TOKENS} tokens from the new "
             "documents, and none of them is as long. Choose another source."
         )
-    generator = random.Random(setting.arguments.seed)
+    generator = random.Random(context.arguments.seed)
     found = []
     for number in range(n):
         ids = generator.choice(rows)
@@ -157,11 +157,11 @@ def _plain_ids(tokenizer, text: str) -> list[int]:
     return tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
 
 
-def _reference_texts(setting: Setting, n: int) -> list[str]:
-    texts = list(setting.reference)
+def _reference_texts(context: TrainContext, n: int) -> list[str]:
+    texts = list(context.reference)
     if not texts:
         raise MethodError(
             "there are no reference texts to stay near. Give the recipe reference text, or "
             "source: generated."
         )
-    return random.Random(setting.arguments.seed).sample(texts, min(n, len(texts)))
+    return random.Random(context.arguments.seed).sample(texts, min(n, len(texts)))

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import TrainerCallback
 
 from gradloc.errors import MethodError
-from gradloc.training.methods.base import Method, Setting
+from gradloc.training.methods.base import Method, TrainContext
 from gradloc.training.methods.extra_loss import refuse_shards, trainable_parameters
 from gradloc.training.trainer_hooks import resumed_checkpoint, saved_checkpoint
 
@@ -138,6 +138,6 @@ class WeightAveraging(Method):
         """Refuse options out of range."""
         check_options(self.kind, self.start, self.decay)
 
-    def callbacks(self, setting: Setting) -> list[WeightAveragingCallback]:
+    def callbacks(self, context: TrainContext) -> list[WeightAveragingCallback]:
         """The callback that averages and, at the end, puts the average in place."""
         return [WeightAveragingCallback(**vars(self))]

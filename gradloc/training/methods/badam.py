@@ -11,7 +11,7 @@ import numpy as np
 from transformers import TrainerCallback
 
 from gradloc.errors import MethodError
-from gradloc.training.methods.base import Method, Setting
+from gradloc.training.methods.base import Method, TrainContext
 from gradloc.training.methods.block_switch import BlockSwitch
 
 ORDERS = ("random", "ascending", "descending")
@@ -86,6 +86,6 @@ class BAdam(Method):
         if self.order not in ORDERS:
             raise MethodError(f"badam: order is {self.order!r}; choose one of {', '.join(ORDERS)}.")
 
-    def callbacks(self, setting: Setting) -> list[TrainerCallback]:
+    def callbacks(self, context: TrainContext) -> list[TrainerCallback]:
         """The one callback."""
         return [BAdamCallback(self.period, self.order, ends=self.ends)]

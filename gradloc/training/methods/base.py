@@ -1,6 +1,6 @@
 """What a training method may change, and nothing else it may.
 
-Comes in: the setting of one training. Goes out: for each method, what it changes of the data, the
+Comes in: the context of one training. Goes out: for each method, what it changes of the data, the
 model, the loss or the steps. A method composes with any plan and, as far as its hooks allow, with
 any other method. It knows no recipe and builds no Trainer (``gradloc.experiments.train`` does).
 """
@@ -23,7 +23,7 @@ Loss = Callable[[nn.Module, dict[str, Tensor]], Tensor]
 
 
 @dataclass
-class Setting:
+class TrainContext:
     """One training, as far as a method may see it.
 
     Args:
@@ -68,25 +68,25 @@ class Method:
         """``TrainingArguments`` by name, from those that the recipe gives."""
         return given
 
-    def prepare(self, setting: Setting) -> None:
+    def prepare(self, context: TrainContext) -> None:
         """Change the weights before training, or compute what the loss will need."""
 
-    def rows(self, rows: Rows, setting: Setting) -> Rows:
+    def rows(self, rows: Rows, context: TrainContext) -> Rows:
         """The rows to train on, from those of the update documents."""
         return rows
 
-    def wrap(self, model: nn.Module, setting: Setting) -> nn.Module:
+    def wrap(self, model: nn.Module, context: TrainContext) -> nn.Module:
         """The model that the Trainer gets, such as one with adapters."""
         return model
 
-    def callbacks(self, setting: Setting) -> list[TrainerCallback]:
+    def callbacks(self, context: TrainContext) -> list[TrainerCallback]:
         """Callbacks for the Trainer."""
         return []
 
-    def loss(self, setting: Setting) -> Loss | None:
+    def loss(self, context: TrainContext) -> Loss | None:
         """A loss in place of the model's own; at most one method of a training has one."""
         return None
 
-    def finish(self, model: nn.Module, setting: Setting) -> nn.Module:
+    def finish(self, model: nn.Module, context: TrainContext) -> nn.Module:
         """The model to save: an ordinary one, adapters merged, averages put in place."""
         return model

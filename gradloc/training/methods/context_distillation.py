@@ -18,7 +18,7 @@ from gradloc.data.batches import collate, pad_token_id
 from gradloc.errors import MethodError
 from gradloc.evaluation.scoring.tokens import context_length
 from gradloc.models.wrappers import evaluation_mode
-from gradloc.training.methods.base import Loss, Method, Rows, Setting
+from gradloc.training.methods.base import Loss, Method, Rows, TrainContext
 from gradloc.training.methods.base_targets import BaseTargets
 from gradloc.training.methods.stored import digest_of, load_or_compute
 from gradloc.training.methods.teacher_targets import distillation_loss, teacher_targets
@@ -81,37 +81,37 @@ class ContextDistillation(Method):
                     f"context_distillation: {name} is {getattr(self, name)}; it must be above 0."
                 )
 
-    def rows(self, rows: Rows, setting: Setting) -> Rows:
+    def rows(self, rows: Rows, context: TrainContext) -> Rows:
         """The sentences, in place of the documents; what the teacher predicts is kept on disk."""
-        prompt = setting.tokenizer(self.prompt, add_special_tokens=False)["input_ids"]
-        documents = _documents(rows, setting, len(prompt) + self.n_tokens)
-        request = {"options": vars(self), "seed": setting.arguments.seed, "documents": documents}
+        prompt = context.tokenizer(self.prompt, add_special_tokens=False)["input_ids"]
+        documents = _documents(rows, context, len(prompt) + self.n_tokens)
+        request = {"options": vars(self), "seed": context.arguments.seed, "documents": documents}
 
         def compute() -> dict[str, Tensor]:
-            model = setting.model.to(setting.arguments.device)
-            sentences = self._write(model, documents, prompt, setting)
+            model = context.model.to(context.arguments.device)
+            sentences = self._write(model, documents, prompt, context)
             targets = teacher_targets(
                 model,
                 documents,
                 sentences,
-                start=_start_tokens(setting.tokenizer),
+                start=_start_tokens(context.tokenizer),
                 temperature=self.temperature,
                 top_k=self.top_k,
             )
             return targets.to_tensors()
 
-        path = _targets_path(setting)
-        tensors = load_or_compute(path, digest_of(setting.model, request), compute)
+        path = _targets_path(context)
+        tensors = load_or_compute(path, digest_of(context.model, request), compute)
         found = BaseTargets.from_tensors(tensors).rows
         return [{"input_ids": list(row), "labels": list(row)} for row in found]
 
-    def loss(self, setting: Setting) -> Loss:
+    def loss(self, context: TrainContext) -> Loss:
         """Mean over the positions of a batch, in nats (times T^2).
 
         Raises:
             MethodError: ``rows`` has not been called for this training.
         """
-        path = _targets_path(setting)
+        path = _targets_path(context)
         if not path.is_file():
             raise MethodError(f"context_distillation: {path} is missing; call rows() first.")
         targets = BaseTargets.from_tensors(load_file(path))
@@ -143,10 +143,10 @@ class ContextDistillation(Method):
         model: nn.Module,
         documents: Sequence[list[int]],
         prompt: list[int],
-        setting: Setting,
+        context: TrainContext,
     ) -> list[list[list[int]]]:
         """Sentences of each document, as token ids."""
-        tokenizer = setting.tokenizer
+        tokenizer = context.tokenizer
         config = GenerationConfig(
             do_sample=True,
             temperature=self.sampling_temperature,
@@ -164,7 +164,7 @@ class ContextDistillation(Method):
         )
         written: list[list[list[int]]] = []
         with evaluation_mode(model), torch.no_grad():
-            torch.manual_seed(setting.arguments.seed)
+            torch.manual_seed(context.arguments.seed)
             for first in range(0, len(documents), _DOCUMENTS):
                 given = [
                     {"input_ids": [*document, *prompt], "labels": [*document, *prompt]}
@@ -182,9 +182,9 @@ class ContextDistillation(Method):
         return written
 
 
-def _documents(rows: Rows, setting: Setting, n_added: int) -> list[list[int]]:
+def _documents(rows: Rows, context: TrainContext, n_added: int) -> list[list[int]]:
     """Token ids of each row without its end token, cut so that ``n_added`` tokens still fit."""
-    eos, limit = setting.tokenizer.eos_token_id, context_length(setting.model)
+    eos, limit = context.tokenizer.eos_token_id, context_length(context.model)
     room = max(1, limit - n_added) if limit else None
     documents = []
     for row in rows:
@@ -200,5 +200,5 @@ def _start_tokens(tokenizer) -> list[int]:
     return [bos] if bos is not None and tokenizer("")["input_ids"][:1] == [bos] else []
 
 
-def _targets_path(setting: Setting) -> Path:
-    return Path(setting.work_dir) / TARGETS_FILE
+def _targets_path(context: TrainContext) -> Path:
+    return Path(context.work_dir) / TARGETS_FILE

@@ -15,7 +15,7 @@ from gradloc.data.batches import collate, pad_token_id, training_rows
 from gradloc.data.probes import Probe
 from gradloc.errors import MethodError
 from gradloc.training.freezing import check_trains_something, freeze_layers, scale_learning_rates
-from gradloc.training.methods.base import Method, Rows, Setting
+from gradloc.training.methods.base import Method, Rows, TrainContext
 
 
 @dataclass(frozen=True)
@@ -52,27 +52,27 @@ class ForgetThenLearn(Method):
             if value is not None and value <= 0:
                 raise MethodError(f"f_learning: {name} is {value}; it must be above 0.")
 
-    def prepare(self, setting: Setting) -> None:
+    def prepare(self, context: TrainContext) -> None:
         """Fine-tune on the old facts, then step the other way.
 
         Raises:
             MethodError: No probe knows an old answer.
             SelectionError: The plan trains nothing.
         """
-        check_trains_something(setting.plan)
+        check_trains_something(context.plan)
         rows = list(
             training_rows(
-                setting.tokenizer,
-                old_sentences(setting.facts),
-                max_length=setting.max_length,
+                context.tokenizer,
+                old_sentences(context.facts),
+                max_length=context.max_length,
                 packing=False,
             )
         )
-        model = setting.model.to(setting.arguments.device)
-        with freeze_layers(model, setting.plan) as frozen:
+        model = context.model.to(context.arguments.device)
+        with freeze_layers(model, context.plan) as frozen:
             trained = [p for p in model.parameters() if p.requires_grad]
             start = [p.detach().clone() for p in trained]
-            self._fine_tune(model, rows, trained, frozen.learning_rate_scales, setting)
+            self._fine_tune(model, rows, trained, frozen.learning_rate_scales, context)
             for parameter, before in zip(trained, start, strict=True):
                 parameter.grad = None
                 parameter.data.copy_(subtract_change(before, parameter.data, self.rate))
@@ -83,9 +83,9 @@ class ForgetThenLearn(Method):
         rows: Rows,
         trained: list[nn.Parameter],
         scales: dict[nn.Parameter, float],
-        setting: Setting,
+        context: TrainContext,
     ) -> None:
-        arguments = setting.arguments
+        arguments = context.arguments
         optimizer = torch.optim.AdamW(
             trained, lr=self.learning_rate or arguments.learning_rate, weight_decay=0.0
         )
@@ -99,7 +99,7 @@ class ForgetThenLearn(Method):
                 while len(left) < min(self.batch_size, len(rows)):
                     left += order.sample(rows, len(rows))
                 chosen, left = left[: self.batch_size], left[self.batch_size :]
-                batch = collate(chosen, pad_token_id(setting.tokenizer))
+                batch = collate(chosen, pad_token_id(context.tokenizer))
                 batch = {name: part.to(arguments.device) for name, part in batch.items()}
                 model(**batch, use_cache=False).loss.backward()
                 if arguments.max_grad_norm:

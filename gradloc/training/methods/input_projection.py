@@ -26,7 +26,7 @@ from gradloc.training.methods.anchor_texts import (
     fact_texts,
     new_rows,
 )
-from gradloc.training.methods.base import Method, Setting
+from gradloc.training.methods.base import Method, TrainContext
 from gradloc.training.methods.extra_loss import planned_parameters
 from gradloc.training.methods.input_covariance import (
     input_projections,
@@ -270,7 +270,7 @@ class InputProjection(Method):
         strength: How strongly, see ``input_projections``. Stronger projections want a higher
         learning
             rate.
-        source: ``reference``: the setting's reference texts; ``facts``: passages on people and
+        source: ``reference``: the context's reference texts; ``facts``: passages on people and
             places that ship with gradloc; ``generated``: texts sampled once from the base model;
             ``continued``: what it makes of a few words of the new documents; ``new``: the new
             documents themselves, so that what they share with one another (their manner, common
@@ -300,21 +300,21 @@ class InputProjection(Method):
             if source != "new":
                 check_texts("input_projection", source, self.n_texts)
 
-    def callbacks(self, setting: Setting) -> list[TrainerCallback]:
+    def callbacks(self, context: TrainContext) -> list[TrainerCallback]:
         """The callback, with projections of the layers that the plan trains.
 
         Raises:
             MethodError: The plan trains no linear layer inside the blocks.
         """
-        names = projected_names(setting.model, planned_parameters(setting.model, setting.plan))
+        names = projected_names(context.model, planned_parameters(context.model, context.plan))
         groups = [
-            new_rows(setting, self.n_texts)
+            new_rows(context, self.n_texts)
             if source == "new"
-            else anchor_rows(setting, source, self.n_texts)
+            else anchor_rows(context, source, self.n_texts)
             for source in self._sources()
         ]
-        pad_id = pad_token_id(setting.tokenizer)
-        moments = mean_covariance(setting.model, groups, names, pad_id)
+        pad_id = pad_token_id(context.tokenizer)
+        moments = mean_covariance(context.model, groups, names, pad_id)
         return [InputProjectionCallback(input_projections(moments, self.strength))]
 
     def _sources(self) -> tuple[str, ...]:

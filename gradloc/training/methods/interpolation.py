@@ -21,7 +21,7 @@ from transformers import TrainerCallback
 from gradloc.errors import MethodError
 from gradloc.models.units import find_units
 from gradloc.models.wrappers import canonical_name, reshard, unwrap
-from gradloc.training.methods.base import Method, Setting
+from gradloc.training.methods.base import Method, TrainContext
 from gradloc.training.trainer_hooks import resumed_checkpoint, saved_checkpoint
 
 START_FILE = "interpolate_to_start_start.safetensors"
@@ -190,7 +190,7 @@ class InterpolateToStart(Method):
         """Refuse shares out of range."""
         check_shares(self.interpolation, self.vector_interpolation)
 
-    def callbacks(self, setting: Setting) -> list[InterpolationCallback]:
+    def callbacks(self, context: TrainContext) -> list[InterpolationCallback]:
         """The callback that goes back part of the way at the end."""
         return [
             InterpolationCallback(

@@ -10,7 +10,7 @@ import numpy as np
 from transformers import TrainerCallback
 
 from gradloc.errors import MethodError
-from gradloc.training.methods.base import Method, Setting
+from gradloc.training.methods.base import Method, TrainContext
 from gradloc.training.methods.block_switch import BlockSwitch
 
 
@@ -83,6 +83,6 @@ class Lisa(Method):
                 "more."
             )
 
-    def callbacks(self, setting: Setting) -> list[TrainerCallback]:
+    def callbacks(self, context: TrainContext) -> list[TrainerCallback]:
         """The one callback."""
         return [LisaCallback(self.n_blocks, self.period, ends=self.ends)]

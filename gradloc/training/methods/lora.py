@@ -16,7 +16,7 @@ from gradloc.errors import MethodError
 from gradloc.localization.plan import LayerPlan
 from gradloc.models.units import find_units
 from gradloc.models.wrappers import canonical_name
-from gradloc.training.methods.base import Method, Setting
+from gradloc.training.methods.base import Method, TrainContext
 
 TARGETS = ("all-linear", "attention", "mlp")
 _LINEAR = (nn.Linear, Conv1D)
@@ -73,7 +73,7 @@ class Lora(Method):
                     f"lora: {name} is {getattr(self, name)!r}; choose one of {', '.join(choices)}."
                 )
 
-    def wrap(self, model: nn.Module, setting: Setting) -> nn.Module:
+    def wrap(self, model: nn.Module, context: TrainContext) -> nn.Module:
         """The model with adapters; its own weights no longer require gradients.
 
         Raises:
@@ -83,8 +83,8 @@ class Lora(Method):
         from peft import LoraConfig, get_peft_model
 
         if self.where == "all":
-            _check_freezes_no_block(setting.plan)
-        names = linear_layers(model, setting.plan, self.targets)
+            _check_freezes_no_block(context.plan)
+        names = linear_layers(model, context.plan, self.targets)
         config = LoraConfig(
             r=self.r,
             lora_alpha=self.alpha,
@@ -98,10 +98,10 @@ class Lora(Method):
         )
         # A is drawn at random here, before the Trainer seeds anything.
         with torch.random.fork_rng():
-            torch.manual_seed(setting.arguments.seed)
+            torch.manual_seed(context.arguments.seed)
             return get_peft_model(model, config)
 
-    def finish(self, model: nn.Module, setting: Setting) -> nn.Module:
+    def finish(self, model: nn.Module, context: TrainContext) -> nn.Module:
         """The plain model, each adapter's product added to the weight that it sat on.
 
         Raises:

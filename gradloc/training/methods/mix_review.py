@@ -13,7 +13,7 @@ import numpy as np
 from gradloc.data.injection.rows import rows_per_step
 from gradloc.errors import MethodError
 from gradloc.training.methods.anchor_texts import Source, check_texts
-from gradloc.training.methods.base import Method, Rows, Setting
+from gradloc.training.methods.base import Method, Rows, TrainContext
 from gradloc.training.methods.replay import draw_rows, old_rows
 
 
@@ -75,14 +75,14 @@ class MixReview(Method):
             )
         return {**given, "train_sampling_strategy": "sequential"}
 
-    def rows(self, rows: Rows, setting: Setting) -> Rows:
-        """All epochs in order; ``setting.arguments.max_steps`` becomes the length of one pass.
+    def rows(self, rows: Rows, context: TrainContext) -> Rows:
+        """All epochs in order; ``context.arguments.max_steps`` becomes the length of one pass.
 
         Raises:
             MethodError: There is no text to replay, or the rows have columns that replayed rows
                 cannot have.
         """
-        arguments, n_new = setting.arguments, len(rows)
+        arguments, n_new = context.arguments, len(rows)
         by_steps = arguments.max_steps > 0
         per_step = rows_per_step(arguments)
         visits = (
@@ -93,7 +93,7 @@ class MixReview(Method):
         counts = review_counts(n_new, visits, self.mix_ratio, self.decay)
         pool, most = [], max(n_old for _, n_old in counts)
         if most:
-            pool = old_rows(self.source, setting, rows, min(self.n_texts, most), self.packing)
+            pool = old_rows(self.source, context, rows, min(self.n_texts, most), self.packing)
         laid_out: Rows = []
         for epoch, (n_fresh, n_old) in enumerate(counts):
             generator = np.random.default_rng([arguments.seed, 1, epoch])

@@ -17,7 +17,7 @@ from gradloc.localization.gradients.sequences import Sequence as TokenSequence
 from gradloc.localization.gradients.sequences import sequence_loss
 from gradloc.models.wrappers import evaluation_mode
 from gradloc.training.methods.anchor_texts import Source, anchor_rows, check_texts, describe_texts
-from gradloc.training.methods.base import Method, Setting
+from gradloc.training.methods.base import Method, TrainContext
 from gradloc.training.methods.extra_loss import (
     ExtraLoss,
     add_to_gradients,
@@ -161,9 +161,9 @@ class L2ToStart(Method):
         if not self.weight > 0:
             raise MethodError(f"l2_to_start: weight must be above 0; found {self.weight!r}.")
 
-    def callbacks(self, setting: Setting) -> list[QuadraticPenaltyCallback]:
+    def callbacks(self, context: TrainContext) -> list[QuadraticPenaltyCallback]:
         """The penalty; the start is the model as it is now."""
-        start = starting_weights(setting.model, setting.plan)
+        start = starting_weights(context.model, context.plan)
         return [QuadraticPenaltyCallback(start, weight=self.weight)]
 
 
@@ -174,7 +174,7 @@ class EWC(Method):
     Args:
         weight: Factor of the penalty. With 1, and without ``normalize``, it is about the KL
             divergence from the base model in nats per token, as far as a diagonal can say.
-        source: ``reference``: the setting's reference texts (empirical Fisher); ``generated``:
+        source: ``reference``: the context's reference texts (empirical Fisher); ``generated``:
             texts sampled from the base model (the Fisher information proper); ``continued``: what
             it makes of a few words of the new documents.
         n_texts: How many texts at most.
@@ -193,24 +193,24 @@ class EWC(Method):
         if not self.weight > 0:
             raise MethodError(f"ewc: weight must be above 0; found {self.weight!r}.")
 
-    def prepare(self, setting: Setting) -> None:
-        """Estimate the Fisher information of the base model, in the setting's folder."""
-        parameters = planned_parameters(setting.model, setting.plan)
-        request = describe_texts(setting, self.source, self.n_texts)
+    def prepare(self, context: TrainContext) -> None:
+        """Estimate the Fisher information of the base model, in the context's folder."""
+        parameters = planned_parameters(context.model, context.plan)
+        request = describe_texts(context, self.source, self.n_texts)
         request["parameters"] = sorted(parameters)
 
         def compute() -> dict[str, Tensor]:
-            rows = anchor_rows(setting, self.source, self.n_texts)
-            return diagonal_fisher(setting.model, rows, parameters)
+            rows = anchor_rows(context, self.source, self.n_texts)
+            return diagonal_fisher(context.model, rows, parameters)
 
-        load_or_compute(setting.work_dir / FISHER_FILE, digest_of(setting.model, request), compute)
+        load_or_compute(context.work_dir / FISHER_FILE, digest_of(context.model, request), compute)
 
-    def callbacks(self, setting: Setting) -> list[QuadraticPenaltyCallback]:
+    def callbacks(self, context: TrainContext) -> list[QuadraticPenaltyCallback]:
         """The penalty, on what ``prepare`` estimated; the start is the model as it is now."""
-        fisher = load_file(setting.work_dir / FISHER_FILE)
+        fisher = load_file(context.work_dir / FISHER_FILE)
         if self.normalize:
             fisher = normalized(fisher)
-        start = starting_weights(setting.model, setting.plan)
+        start = starting_weights(context.model, context.plan)
         return [QuadraticPenaltyCallback(start, weight=self.weight, importance=fisher)]
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import TrainerCallback
 
 from gradloc.errors import MethodError
-from gradloc.training.methods.base import Method, Setting
+from gradloc.training.methods.base import Method, TrainContext
 from gradloc.training.methods.extra_loss import (
     match_start,
     refuse_shards,
@@ -211,6 +211,6 @@ class RecAdam(Method):
         """Refuse options out of range."""
         check_options(self.gamma, self.k, self.t0, self.w, self.anneal)
 
-    def callbacks(self, setting: Setting) -> list[RecAdamCallback]:
+    def callbacks(self, context: TrainContext) -> list[RecAdamCallback]:
         """The optimizer's hooks; the start is the model as it is now."""
-        return [RecAdamCallback(starting_weights(setting.model, setting.plan), **vars(self))]
+        return [RecAdamCallback(starting_weights(context.model, context.plan), **vars(self))]

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from gradloc.errors import MethodError
-from gradloc.localization.cost import HELD_LENGTH
+from gradloc.localization.cost import KL_LENGTH
 from gradloc.models.wrappers import evaluation_mode, unwrap
 from gradloc.training.methods.anchor_texts import (
     Source,
@@ -27,7 +27,7 @@ from gradloc.training.methods.anchor_texts import (
     encoded_rows,
     fact_texts,
 )
-from gradloc.training.methods.base import Method, Setting
+from gradloc.training.methods.base import Method, TrainContext
 from gradloc.training.methods.base_targets import (
     BaseTargets,
     base_targets,
@@ -233,7 +233,7 @@ class ReferenceKL(Method):
     Args:
         weight: Factor of the penalty, in nats per token as the loss is.
         batch_size: Texts a step.
-        source: ``reference``: the setting's reference texts; ``facts``: passages on people and
+        source: ``reference``: the context's reference texts; ``facts``: passages on people and
             places that ship with gradloc; ``generated``: texts sampled once from the base model;
             ``continued``: what it makes of a few words of the new documents.
         n_texts: How many texts at most.
@@ -261,29 +261,29 @@ class ReferenceKL(Method):
 
     def kl_tokens(self, max_length: int) -> float:
         """Tokens that a step passes through the model for this, on average, for the cost model."""
-        length = min(HELD_LENGTH, max_length) if self.source == "facts" else max_length
+        length = min(KL_LENGTH, max_length) if self.source == "facts" else max_length
         return self.batch_size * length / self.every
 
-    def prepare(self, setting: Setting) -> None:
-        """Record what the base model predicts, in the setting's folder."""
-        request = describe_texts(setting, self.source, self.n_texts) | {"top_k": self.top_k}
+    def prepare(self, context: TrainContext) -> None:
+        """Record what the base model predicts, in the context's folder."""
+        request = describe_texts(context, self.source, self.n_texts) | {"top_k": self.top_k}
 
         def compute() -> dict[str, Tensor]:
-            rows = anchor_rows(setting, self.source, self.n_texts)
-            return base_targets(setting.model, rows, top_k=self.top_k).to_tensors()
+            rows = anchor_rows(context, self.source, self.n_texts)
+            return base_targets(context.model, rows, top_k=self.top_k).to_tensors()
 
-        digest = digest_of(setting.model, request)
-        load_or_compute(setting.work_dir / TARGETS_FILE, digest, compute)
+        digest = digest_of(context.model, request)
+        load_or_compute(context.work_dir / TARGETS_FILE, digest, compute)
 
-    def callbacks(self, setting: Setting) -> list[ReferenceKLCallback]:
+    def callbacks(self, context: TrainContext) -> list[ReferenceKLCallback]:
         """The penalty, on what ``prepare`` recorded."""
-        targets = BaseTargets.from_tensors(load_file(setting.work_dir / TARGETS_FILE))
+        targets = BaseTargets.from_tensors(load_file(context.work_dir / TARGETS_FILE))
         return [
             ReferenceKLCallback(
                 targets,
                 weight=self.weight,
                 batch_size=self.batch_size,
                 every=self.every,
-                seed=setting.arguments.seed,
+                seed=context.arguments.seed,
             )
         ]

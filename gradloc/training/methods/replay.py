@@ -13,7 +13,7 @@ import numpy as np
 from gradloc.data.batches import training_rows
 from gradloc.errors import MethodError
 from gradloc.training.methods.anchor_texts import Source, check_texts, fact_texts, written_texts
-from gradloc.training.methods.base import Method, Rows, Setting
+from gradloc.training.methods.base import Method, Rows, TrainContext
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Replay(Method):
 
     Args:
         ratio: Replayed rows / all rows, 0 to below 1. 0.5: as many old rows as new ones.
-        source: ``reference``: the setting's reference texts; ``facts``: passages on people and
+        source: ``reference``: the context's reference texts; ``facts``: passages on people and
             places that ship with gradloc; ``generated``: texts sampled from the model before it
             trains; ``continued``: what it makes of a few words of the new documents. The last
             three need no old data.
@@ -68,7 +68,7 @@ class Replay(Method):
         # 60 / (1 - 0.8) is a little above 300 in floating point.
         return {**given, "max_steps": math.ceil(max_steps / (1 - self.ratio) - 1e-9)}
 
-    def rows(self, rows: Rows, setting: Setting) -> Rows:
+    def rows(self, rows: Rows, context: TrainContext) -> Rows:
         """The new rows with ratio / (1 - ratio) as many old ones between them.
 
         Raises:
@@ -78,18 +78,18 @@ class Replay(Method):
         n_old = round(len(rows) * self.ratio / (1 - self.ratio))
         if n_old == 0:
             return rows
-        pool = old_rows(self.source, setting, rows, min(self.n_texts, n_old), self.packing)
-        generator = np.random.default_rng([setting.arguments.seed, 0])
+        pool = old_rows(self.source, context, rows, min(self.n_texts, n_old), self.packing)
+        generator = np.random.default_rng([context.arguments.seed, 0])
         mixed = [*rows, *draw_rows(pool, n_old, generator)]
         return [mixed[place] for place in generator.permutation(len(mixed))]
 
 
-def old_rows(source: str, setting: Setting, like: Rows, n_texts: int, packing: bool) -> Rows:
+def old_rows(source: str, context: TrainContext, like: Rows, n_texts: int, packing: bool) -> Rows:
     """Rows of the text to keep, with the columns that the new rows have.
 
     Args:
         source: One of ``SOURCES``.
-        setting: The training; texts are sampled from its model as it is now.
+        context: The training; texts are sampled from its model as it is now.
         like: The new rows.
         n_texts: How many texts to sample.
         packing: Fill rows with several texts.
@@ -104,16 +104,16 @@ def old_rows(source: str, setting: Setting, like: Rows, n_texts: int, packing: b
             "Put replay before the method that adds them."
         )
     if source == "reference":
-        texts = setting.reference
+        texts = context.reference
     elif source == "facts":
-        texts = fact_texts(n_texts, setting.arguments.seed)
+        texts = fact_texts(n_texts, context.arguments.seed)
     else:
-        texts = written_texts(setting, source, n_texts)
+        texts = written_texts(context, source, n_texts)
     pool = list(
         training_rows(
-            setting.tokenizer,
+            context.tokenizer,
             texts,
-            max_length=setting.max_length,
+            max_length=context.max_length,
             packing=packing,
             # A sampled text stops where its length is reached, not where it ends; but packed
             # texts must be told apart.

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from gradloc.data.batches import IGNORED
 from gradloc.errors import MethodError
 from gradloc.models.wrappers import evaluation_mode
-from gradloc.training.methods.base import Loss, Method, Rows, Setting
+from gradloc.training.methods.base import Loss, Method, Rows, TrainContext
 from gradloc.training.methods.base_targets import parts_within_memory, position_logits
 
 BATCH_SIZE = 8
@@ -52,13 +52,13 @@ class TokenWeights(Method):
         if not self.weight > 0:
             raise MethodError(f"token_weights: weight must be above 0; found {self.weight!r}.")
 
-    def rows(self, rows: Rows, setting: Setting) -> Rows:
+    def rows(self, rows: Rows, context: TrainContext) -> Rows:
         """The rows with ``weights``, from the base model's loss on them.
 
         Raises:
             MethodError: No token has a label.
         """
-        losses = token_losses(setting.model, rows)
+        losses = token_losses(context.model, rows)
         known = torch.cat([torch.empty(0), *losses])
         known = known[~known.isnan()]
         if not len(known):
@@ -72,7 +72,7 @@ class TokenWeights(Method):
             weighted.append({**row, "weights": weights.tolist()})
         return weighted
 
-    def loss(self, setting: Setting) -> Loss:
+    def loss(self, context: TrainContext) -> Loss:
         """The weighted mean of the tokens' losses."""
         return weighted_loss
 

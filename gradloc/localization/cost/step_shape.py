@@ -1,6 +1,6 @@
 """How a training step is set up.
 
-Comes in: batch, length and what is saved elsewhere. Goes out: ``StepSetting``, checked. It
+Comes in: batch, length and what is saved elsewhere. Goes out: ``StepShape``, checked. It
 computes no cost.
 """
 
@@ -13,16 +13,16 @@ from gradloc.localization.cost.machine import MACHINE, Machine
 SEQUENCE_LENGTH = 128
 BATCH_SIZE = 8
 # Old text that passes at a time: the shipped passages on facts, 8 at every fourth step by default.
-HELD_LENGTH = 49
-HELD_BATCH_SIZE = 8
-DEFAULT_KL_TOKENS = HELD_LENGTH * HELD_BATCH_SIZE / 4
+KL_LENGTH = 49
+KL_BATCH_SIZE = 8
+DEFAULT_KL_TOKENS = KL_LENGTH * KL_BATCH_SIZE / 4
 
 # Bytes of one number; gradients and Adam's moments have the type of the weights.
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 @dataclass(frozen=True)
-class StepSetting:
+class StepShape:
     """What one step of training is like.
 
     Args:
@@ -75,12 +75,12 @@ class StepSetting:
         return self.sequence_length * self.batch_size
 
     @property
-    def held_pass(self) -> "StepSetting":
+    def kl_pass(self) -> "StepShape":
         """The pass over old text when it comes: by the whole model, with whole logits."""
         return replace(
             self,
-            sequence_length=HELD_LENGTH,
-            batch_size=HELD_BATCH_SIZE,
+            sequence_length=KL_LENGTH,
+            batch_size=KL_BATCH_SIZE,
             cached=False,
             label_loss=False,
             projected=False,
