@@ -1,6 +1,8 @@
 """Tiny models built from configuration, one for each way in which models differ."""
 
 import copy
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +16,9 @@ from transformers import (
     PreTrainedTokenizerFast,
     Qwen2Config,
 )
+
+# Scripts of single studies are imported by name, as they import each other.
+sys.path.insert(0, str(Path(__file__).parents[1] / "evaluation" / "studies"))
 
 SIZES = dict(vocab_size=97, hidden_size=32, num_attention_heads=4, num_hidden_layers=3)
 GROUPED = dict(**SIZES, intermediate_size=48, num_key_value_heads=2, max_position_embeddings=64)

@@ -1,34 +1,25 @@
 """The script that measures how cost grows (evaluation/studies/growth.py), on the smallest sizes."""
 
 import argparse
-import importlib
 import json
 import re
-from pathlib import Path
 
+import growth
 import pytest
 
-import gradloc
 from gradloc.errors import GradlocError
+from gradloc.models import prefix_cache
 
 
-@pytest.fixture(scope="module")
-def growth():
-    """The script as a module that its own processes can import by name."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(Path(gradloc.__file__).parents[1] / "evaluation" / "studies")
-        yield importlib.import_module("growth")
-
-
-def printed(growth, capsys, command):
+def printed(capsys, command):
     growth.main(command.split())
     return json.loads(capsys.readouterr().out)
 
 
-def test_steps_are_measured_at_the_sizes_asked_for_beside_what_is_predicted(growth, capsys):
+def test_steps_are_measured_at_the_sizes_asked_for_beside_what_is_predicted(capsys):
     command = "steps --blocks 6 3 --width 64 --length 32 16 --batch-size 2"
     options = " --turns 2 --steps 1 --memory-repeats 0 --seed 3"
-    result = printed(growth, capsys, command + options)
+    result = printed(capsys, command + options)
     found = result["steps"]
     sizes = {axis: [(r["blocks"], r["width"], r["length"]) for r in found[axis]] for axis in found}
     assert sizes == {
@@ -55,13 +46,13 @@ def test_steps_are_measured_at_the_sizes_asked_for_beside_what_is_predicted(grow
     assert all(row["predicted_time_growth"] == 1 for row in smallest)
 
 
-def test_as_many_probes_and_texts_are_measured_as_it_says(growth, capsys):
+def test_as_many_probes_and_texts_are_measured_as_it_says(capsys):
     given = argparse.Namespace(blocks=2, width=32, length=8, seed=0)
     model = growth.llama(2, 32, 8, 0)
     profile = growth.measure(model, 5, given)
     assert len(profile.probe_norms) == len(profile.reference_norms) == 5
     size = "--blocks 2 --width 32 --length 8"
-    found = printed(growth, capsys, f"probes --n 2 --turns 1 {size}")["probes"]
+    found = printed(capsys, f"probes --n 2 --turns 1 {size}")["probes"]
     (row,) = found["by_number"]
     assert row["n"] == 2 and row["to_smallest"]["value"] == 1
     assert row["seconds_per_probe"] > 0 and row["memory_mib"] > 0
@@ -74,7 +65,7 @@ def corpus(**changes):
     return argparse.Namespace(**sizes | changes)
 
 
-def test_the_second_pass_runs_no_prefix(growth, tmp_path, monkeypatch):
+def test_the_second_pass_runs_no_prefix(tmp_path, monkeypatch):
     calls, llama = [], growth.llama
 
     def counted(*sizes):
@@ -91,18 +82,18 @@ def test_the_second_pass_runs_no_prefix(growth, tmp_path, monkeypatch):
     assert found["kept_mib"] == pytest.approx(16_000 * 64 * 4 / 2**20, rel=0.02)
 
 
-def test_no_pass_holds_the_corpus(growth, capsys, tmp_path):
+def test_no_pass_holds_the_corpus(capsys, tmp_path):
     """Four times the corpus, each in a process of its own: the heap of this one is full."""
     sizes = "--blocks 3 --width 64 --length 64 --tokens 160000 640000"
-    small, large = printed(growth, capsys, f"cache {sizes} --folder {tmp_path}")["cache"]
+    small, large = printed(capsys, f"cache {sizes} --folder {tmp_path}")["cache"]
     assert large["kept_mib"] == pytest.approx(4 * small["kept_mib"], rel=0.02)
     for memory in ("first_pass_memory_mib", "second_pass_memory_mib"):
         assert large[memory] - small[memory] < (large["kept_mib"] - small["kept_mib"]) / 2
 
 
-def test_a_second_pass_that_had_to_compute_is_an_error(growth, tmp_path, monkeypatch):
+def test_a_second_pass_that_had_to_compute_is_an_error(tmp_path, monkeypatch):
     def small(folder, dtype, max_gib):
-        return gradloc.models.prefix_cache.CacheConfig(folder, dtype, max_gib=1e-4)
+        return prefix_cache.CacheConfig(folder, dtype, max_gib=1e-4)
 
     monkeypatch.setattr(growth, "CacheConfig", small)
     with pytest.raises(GradlocError, match="batches were found in the second pass"):
@@ -120,7 +111,7 @@ def test_a_second_pass_that_had_to_compute_is_an_error(growth, tmp_path, monkeyp
         ("cache --tokens 1000000000000000", "tokens need .* MiB free. Choose another --folder"),
     ],
 )
-def test_what_cannot_be_done_is_said_at_once(growth, capsys, command, message):
+def test_what_cannot_be_done_is_said_at_once(capsys, command, message):
     with pytest.raises(SystemExit) as error:
         growth.main(command.split())
     said = f"{error.value} {capsys.readouterr().err}"

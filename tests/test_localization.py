@@ -1,34 +1,25 @@
 """Figures of the localization analysis equal hand loops, and known differences are found."""
 
-import importlib.util
 import json
 import math
-from pathlib import Path
 
+import dated_world
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
 from conftest import build_model
+from localization import measure as localization_measure
+from localization import resampling as statistics
+from localization.analysis import analyse_localization
+from localization.figures import GroupNorms, contrasts_of, localization_figures
+from localization.measure import by_turns, measure_groups
+from localization.tables import answer, localization_tables
+from locate_facts import main
 from scipy.stats import spearmanr
-from test_report_browser import browser, show  # noqa: F401  (a fixture)
 
-import gradloc
-from gradloc.cli.analyze import analyze
 from gradloc.data.probes import Probe, ProbeSet
 from gradloc.data.spans import encode_probe
-from gradloc.errors import GradlocError, MeasurementError
-from gradloc.experiments.analysis import localization_measure
-from gradloc.experiments.analysis import localization_statistics as statistics
-from gradloc.experiments.analysis.localization import analyse_localization
-from gradloc.experiments.analysis.localization_figures import (
-    GroupNorms,
-    contrasts_of,
-    localization_figures,
-)
-from gradloc.experiments.analysis.localization_measure import by_turns, measure_groups
-from gradloc.experiments.analysis.localization_page import render, write_localization_page
-from gradloc.experiments.analysis.localization_tables import answer, localization_tables
+from gradloc.errors import MeasurementError
 from gradloc.localization.plan import LayerPlan
 from gradloc.models import load_model, load_tokenizer
 from gradloc.models.units import find_units
@@ -401,90 +392,28 @@ def test_the_answer_counts_units_as_the_contrasts_do(analysis):
     assert len(localization_tables(analysis)) == 3 + len(lines)
 
 
-def test_the_page_holds_every_picture_and_no_address(analysis):
-    page = render(analysis, "a <model>")
-    assert "a &lt;model&gt;" in page
-    assert answer(analysis)[0] in page.replace("&#39;", "'")
-    specs = json.loads(page.split('id="pictures">')[1].split("</script>")[0])
-    # Two groups, two controls, two measures, level and shape; and four profiles.
-    assert len(specs) == 2 * 2 * 2 * 2 + 4
-    assert all(f'data-picture="{key}"' in page for key in specs)
-    assert "$schema" not in json.dumps(specs)
-
-
-@pytest.mark.browser
-@pytest.mark.parametrize("width", [360, 1280])
-def test_the_page_in_a_browser(browser, analysis, tmp_path, width):  # noqa: F811
-    page = write_localization_page(analysis, tmp_path / "page.html", title="<b>my</b> model")
-    show(browser, page.as_uri(), width=width)
-    drawn = browser.execute_script(
-        "return Array.from(document.querySelectorAll('[data-picture]'), e => [e.dataset.picture,"
-        " e.dataset.drawn, e.querySelectorAll('.mark-rect.role-mark path').length])"
-    )
-    assert len(drawn) == 20
-    # Six units; profiles show them for each of four groups.
-    for name, state, n_cells in drawn:
-        assert (state, n_cells) == ("yes", 24 if name.startswith("profile") else 6)
-    browser.execute_script("document.querySelectorAll('details').forEach(d => { d.open = true })")
-    wide = browser.execute_script("return document.documentElement.scrollWidth")
-    assert wide <= width
-    assert browser.get_log("browser") == []
-    assert browser.find_element("tag name", "h1").text == "<b>my</b> model"
-
-
-def test_the_command_writes_json_and_page(tmp_path, tiny_checkpoint):
+def test_the_script_writes_json_and_prints_tables(tmp_path, tiny_checkpoint, capsys):
     tokenizer = load_tokenizer(tiny_checkpoint)
     probes, *_ = make_facts(load_model(tiny_checkpoint), tokenizer)
     probes.save(tmp_path / "probes.jsonl")
     (tmp_path / "texts.txt").write_text("\n\n".join(TEXTS))
-    arguments = ["localization", str(tiny_checkpoint), "--probes", f"{tmp_path}/probes.jsonl"]
+    arguments = [str(tiny_checkpoint), "--probes", f"{tmp_path}/probes.jsonl"]
     arguments += ["--reference", f"{tmp_path}/texts.txt", "--n", "5"]
     arguments += ["--out", f"{tmp_path}/found.json"]
-    ran = CliRunner().invoke(analyze, arguments, catch_exceptions=False)
-    assert ran.exit_code == 0
-    assert "RGN is higher for updated than for known facts in" in ran.output
+    main(arguments)
+    assert "RGN is higher for updated than for known facts in" in capsys.readouterr().out
     found = json.loads((tmp_path / "found.json").read_text())
     assert found["facts"]["new"]["n"] == 5
     assert len(found["figures"]["profiles"]["new"]["rgn"]["values"]) == len(found["units"]) == 6
-    assert "gradloc localization" in (tmp_path / "found.html").read_text()
-    with pytest.raises(GradlocError, match="found.json exists"):
-        CliRunner().invoke(analyze, arguments, catch_exceptions=False)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ([], "give --probes FILE or --recipe NAME"),
-        (["--probes", "a", "--recipe", "quickstart"], "give --probes FILE or --recipe NAME"),
-        (["--recipe", "quickstart", "--reference", "b"], "brings its own reference text"),
-    ],
-)
-def test_sources_that_contradict_each_other_are_refused(options, message):
-    with pytest.raises(GradlocError, match=message):
-        CliRunner().invoke(analyze, ["localization", "m", *options], catch_exceptions=False)
-
-
-def test_a_recipe_brings_probes_of_all_groups_and_reference_text():
-    from gradloc.cli.analyze import read_facts
-
-    probes, texts = read_facts(None, None, "quickstart")
-    assert {probe.group for probe in probes} == {"new", "updated", "invariant"}
-    assert len(texts) > 24
+    with pytest.raises(SystemExit):
+        main(arguments)
+    assert "found.json exists" in capsys.readouterr().err
 
 
 # --- evaluation/studies/dated_world.py ------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def dated_world():
-    path = Path(gradloc.__file__).parents[1] / "evaluation" / "studies" / "dated_world.py"
-    spec = importlib.util.spec_from_file_location("dated_world", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_in_the_dated_world_it_is_known_what_is_old_new_and_updated(dated_world):
+def test_in_the_dated_world_it_is_known_what_is_old_new_and_updated():
     world = dated_world.make_world(3, 24)
     past, news = "\n".join(world.background), "\n".join(world.update)
     groups = {name: list(world.probes.select(group=name)) for name in GROUP_NAMES}
@@ -508,7 +437,7 @@ def test_in_the_dated_world_it_is_known_what_is_old_new_and_updated(dated_world)
     world.probes.split_by_entity(0.3, 3).check_disjoint()
 
 
-def test_means_over_seeds_leave_out_what_is_undefined_and_say_so(dated_world):
+def test_means_over_seeds_leave_out_what_is_undefined_and_say_so():
     def figures(uptake, ratio):
         return {
             "uptake": {"value": uptake},
@@ -531,7 +460,7 @@ def test_means_over_seeds_leave_out_what_is_undefined_and_say_so(dated_world):
     assert dated_world.rounded({"a": (1.23456, 7)}) == {"a": [1.235, 7]}
 
 
-def test_finished_seeds_are_kept_and_other_settings_refused(dated_world, tmp_path):
+def test_finished_seeds_are_kept_and_other_settings_refused(tmp_path):
     path = tmp_path / "out.json"
     assert dated_world.finished(path, {"steps": 5}) == {}
     path.write_text(json.dumps({"settings": {"steps": 5}, "seeds": [{"seed": 2, "arms": {}}]}))
@@ -540,7 +469,7 @@ def test_finished_seeds_are_kept_and_other_settings_refused(dated_world, tmp_pat
         dated_world.finished(path, {"steps": 6})
 
 
-def test_old_texts_on_others_are_learned_and_answer_nothing_that_is_asked(dated_world):
+def test_old_texts_on_others_are_learned_and_answer_nothing_that_is_asked():
     world = dated_world.make_world(3, 24)
     assert set(world.others) < set(world.background)
     others = "\n".join(world.others)
@@ -549,7 +478,7 @@ def test_old_texts_on_others_are_learned_and_answer_nothing_that_is_asked(dated_
     assert not any(name in others for name in named)
 
 
-def test_arms_of_the_dated_world_are_protected_as_they_say(dated_world):
+def test_arms_of_the_dated_world_are_protected_as_they_say():
     texts = ["The river Aven flows through Torel.", "Torel lies on the river Aven, near Mos."] * 4
     tokenizer = dated_world.make_tokenizer(texts)
     ends = {}

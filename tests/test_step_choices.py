@@ -1,14 +1,9 @@
 """What the docs say about bfloat16 and padding is measured on the same sequences."""
 
-import sys
-from pathlib import Path
-
 import pytest
+import step_choices
 from conftest import build_model
 from test_prefix_cache import frozen
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "evaluation" / "studies"))
-import step_choices
 
 LENGTHS = (5, 12, 7, 16, 3, 9, 14, 4, 6, 15, 8, 11, 13, 10, 2, 16)
 

@@ -1,19 +1,13 @@
 """Facts are divided by the base model's own lead, and each is counted once."""
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
+import sure_facts
 import torch
 from conftest import build_model
 
-from gradloc.experiments.sweep.records import CellRecord, MeasureRecord, SweepRecord
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "evaluation" / "studies"))
-import sure_facts
-
 from gradloc.experiments.sweep.frontiers import find_frontier
+from gradloc.experiments.sweep.records import CellRecord, MeasureRecord, SweepRecord
 
 LEADS = np.array([0.1, 0.5, 2.0, 0.9, 1.0, 0.49])
 

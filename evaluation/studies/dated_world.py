@@ -3,8 +3,8 @@
 Comes in: seeds. Goes out: a table, and a small JSON file. For each seed a tiny Llama is trained
 from nothing on documents from before a cut-off, until it knows their facts. What is old, new and
 updated is then known for certain, and all three are told and asked in the same words. On each
-model ``gradloc analyze localization`` is computed, and the update documents are trained on with
-several policies at several rates; uptake is compared with forgetting.
+model the analysis of ``locate_facts.py`` is computed, and the update documents are trained on
+with several policies at several rates; uptake is compared with forgetting.
 
 Run from the folder above:  python evaluation/studies/dated_world.py --out dated_world.json
 """
@@ -23,6 +23,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from localization.analysis import analyse_localization
+from localization.tables import answer
 from rich.console import Console
 from rich.table import Table
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -57,8 +59,6 @@ from gradloc.data.probes import Probe, ProbeSet
 from gradloc.evaluation.matched_uptake import Point, forgetting_ratio
 from gradloc.evaluation.metrics import BootstrapEstimate, estimate, figure
 from gradloc.evaluation.scoring import score_probes, score_texts
-from gradloc.experiments.analysis.localization import analyse_localization
-from gradloc.experiments.analysis.localization_tables import answer
 from gradloc.localization.plan import LayerPlan
 from gradloc.localization.policies import select_layers
 from gradloc.localization.probe_profile import profile_probes

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import click
 
-from gradloc.cli.commands import INPUT, MAX_LENGTH, SHOW_JSON, how_many, refuse_overwrite, show
+from gradloc.cli.commands import INPUT, SHOW_JSON, show
 from gradloc.errors import GradlocError
 
 
 @click.group()
 def analyze() -> None:
-    """Analyse what happened along a training, or where a model's facts pull."""
+    """Analyse what happened along a training."""
 
 
 @analyze.command()
@@ -101,79 +101,6 @@ def stages(results, by, metric, stage_names, as_json) -> None:
 
     analysis = analyse_stages(EvalResult.load(results), by=by, metric=metric, stages=stage_names)
     show(as_json, analysis.to_dict, stage_tables(analysis), None)
-
-
-@analyze.command()
-@click.argument("model")
-@click.option("--probes", type=INPUT, help="JSONL of probes: new or updated, and invariant.")
-@click.option(
-    "--reference",
-    type=INPUT,
-    help="Ordinary text: JSONL with 'text', or .txt. Default: the shipped passages.",
-)
-@click.option("--recipe", help="Take probes and reference text of this recipe instead.")
-@how_many("--n", "Probes a group, and reference texts, at most.", least=4)
-@MAX_LENGTH
-@click.option(
-    "--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True
-)
-@click.option("--seed", default=0, show_default=True)
-@click.option("--out", type=INPUT, default=Path("localization.json"), show_default=True)
-@click.option("--force", is_flag=True, help="Overwrite an earlier analysis.")
-@SHOW_JSON
-def localization(
-    model, probes, reference, recipe, n, max_length, dtype, seed, out, force, as_json
-) -> None:
-    """Say at which layers new and updated facts pull harder than known facts.
-
-    Gradient norms of facts that are new, updated, and old and known to MODEL, and of ordinary
-    text. Writes localization.json, and a page with heat maps beside it.
-    """
-    from gradloc.experiments.analysis.localization import analyse_localization
-    from gradloc.experiments.analysis.localization_page import write_localization_page
-    from gradloc.experiments.analysis.localization_tables import localization_tables
-    from gradloc.models import load_model, load_tokenizer
-    from gradloc.utils.io import write_json
-
-    if (probes is None) == (recipe is None):
-        raise GradlocError("give --probes FILE or --recipe NAME: one of them says what is asked.")
-    if recipe is not None and reference is not None:
-        raise GradlocError("--recipe brings its own reference text; leave --reference out.")
-    refuse_overwrite(out, force)
-    probe_set, texts = read_facts(probes, reference, recipe)
-    analysis = analyse_localization(
-        load_model(model, dtype=dtype),
-        load_tokenizer(model),
-        probe_set,
-        texts,
-        n=n,
-        max_length=max_length,
-        seed=seed,
-    )
-    write_json(out, analysis.to_dict())
-    page = write_localization_page(analysis, out.with_suffix(".html"), title=str(model))
-    show(as_json, analysis.to_dict, localization_tables(analysis), page)
-
-
-def read_facts(probes: Path | None, reference: Path | None, recipe: str | None):
-    """Probes and reference texts, of files or of a recipe.
-
-    Raises:
-        GradlocError: A file or recipe is missing or has problems.
-    """
-    from gradloc.localization.probe_profile import recipe_reference, reference_texts
-
-    if recipe is None:
-        from gradloc.data.probes import load_probes
-
-        return load_probes(probes), reference_texts(reference)
-    from gradloc.data.corpora import read_corpus
-    from gradloc.data.preparation import build_probes
-    from gradloc.experiments.recipes import load_recipe
-
-    found = load_recipe(recipe)
-    corpus = read_corpus(found.corpus, seed=found.seed)
-    return build_probes(found, corpus), recipe_reference(found, corpus)
 
 
 def find_record(run: Path, arm: str | None = None) -> Path:

@@ -1,8 +1,4 @@
-"""How far profiles over units can be trusted: split halves, and intervals for all units at once.
-
-Comes in: norms or differences, one row a sequence or resample, one column a unit. Goes out:
-correlations and intervals. It knows no groups and no model.
-"""
+"""Split halves, and intervals that hold for all units at once."""
 
 from collections.abc import Hashable, Sequence
 

@@ -1,8 +1,7 @@
-"""What gradient norms of new, updated and known facts say of where new facts pull.
+"""Profiles over units, their reliability, and differences between groups of facts.
 
-Comes in: norms of single sequences, (n_sequences, n_units), by group. Goes out:
-``LocalizationFigures``: profiles over units, their reliability and agreement, and the differences
-between groups with intervals that hold for all units at once. It runs no model.
+Norms are those of single sequences, (n_sequences, n_units), by group. Intervals of differences hold
+for all units at once.
 """
 
 from collections.abc import Hashable, Sequence
@@ -13,7 +12,7 @@ import numpy as np
 
 from gradloc.errors import MeasurementError
 from gradloc.evaluation.metrics.intervals import derive_seed, interval
-from gradloc.experiments.analysis.localization_statistics import (
+from localization.resampling import (
     entity_index,
     resampled_counts,
     simultaneous,

@@ -1,8 +1,4 @@
-"""The localization analysis as tables, and as one sentence.
-
-Comes in: a ``LocalizationAnalysis``. Goes out: rich tables, rows of text for the page, and the
-answer in words. It computes nothing that the analysis does not hold.
-"""
+"""The analysis as tables for the terminal, and in sentences."""
 
 import math
 
@@ -10,9 +6,9 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from gradloc.experiments.analysis.localization import LocalizationAnalysis
-from gradloc.experiments.analysis.localization_figures import VARIANTS, Contrast, DepthProfile
 from gradloc.report.formatting import MISSING, number, percent, ranges, span
+from localization.analysis import LocalizationAnalysis
+from localization.figures import VARIANTS, Contrast, DepthProfile
 
 SHORT = {"norm": "norm", "rgn": "RGN", "rgn_matched": "RGN, matched", "rgn_whole": "RGN, whole"}
 GROUPS = {
@@ -27,7 +23,6 @@ PROFILE_COLUMNS = ("Facts", "Measure", "Max ÷ mean", "Split-half ρ", "95 % int
 CONTRAST_COLUMNS = ("Compared", "Measure", "Mean factor", "95 % interval", "Units above",
                     "Units below", "Above their mean", "Below their mean",
                     "Units above their mean")  # fmt: skip
-CORRELATION_COLUMNS = ("Of", "Between", "Spearman ρ")
 
 
 def answer(analysis: LocalizationAnalysis) -> list[str]:
@@ -107,21 +102,6 @@ def contrast_rows(analysis: LocalizationAnalysis) -> list[tuple[str, ...]]:
                 units_in_words(analysis, shape) or MISSING,
             )
         )
-    return rows
-
-
-def correlation_rows(analysis: LocalizationAnalysis) -> list[tuple[str, ...]]:
-    """Rank correlations between measures of one group, and between groups in one measure."""
-    figures = analysis.figures
-    rows = []
-    for names, of_names, found in (
-        (SHORT, GROUPS, figures.between_variants),
-        (GROUPS, SHORT, figures.between_groups),
-    ):
-        for of, pairs in found.items():
-            for pair, rho in pairs.items():
-                left, right = pair.split(" ")
-                rows.append((of_names[of], f"{names[left]} – {names[right]}", number(rho, 2)))
     return rows
 
 

@@ -1,8 +1,4 @@
-"""Whether new and updated facts pull at other layers than known facts: the whole analysis.
-
-Comes in: a model, probes of all groups and reference texts. Goes out: a ``LocalizationAnalysis``,
-which ``localization.json`` holds. Measuring, figures and pictures stand in modules of their own.
-"""
+"""Gradient norms of new, updated and known facts compared: the whole analysis as one value."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,15 +7,15 @@ from typing import Any
 from torch import nn
 
 from gradloc.data.probes import ProbeSet
-from gradloc.experiments.analysis.localization_figures import (
+from gradloc.models.unit_info import UnitInfo
+from gradloc.utils.io import to_jsonable
+from localization.figures import (
     VARIANTS,
     Contrast,
     LocalizationFigures,
     localization_figures,
 )
-from gradloc.experiments.analysis.localization_measure import GroupFacts, measure_groups
-from gradloc.models.unit_info import UnitInfo
-from gradloc.utils.io import to_jsonable
+from localization.measure import GroupFacts, measure_groups
 
 FORMAT = 1
 

@@ -1,8 +1,4 @@
-"""The gradient norms that the localization analysis compares.
-
-Comes in: a model, probes of all groups and reference texts. Goes out: norms by group, and what
-was measured. It draws sequences and runs the model; it compares nothing.
-"""
+"""Draws the probes of each group and measures their gradient norms."""
 
 import random
 from collections.abc import Sequence
@@ -17,9 +13,9 @@ from gradloc.data.batches import IGNORED, probe_batches, text_batches
 from gradloc.data.probes import Probe, ProbeSet
 from gradloc.errors import MeasurementError
 from gradloc.evaluation.scoring import score_probes
-from gradloc.experiments.analysis.localization_figures import MIN_ENTITIES, GroupNorms
 from gradloc.localization.gradients.measure import measure_gradients
 from gradloc.models.unit_info import UnitInfo
+from localization.figures import MIN_ENTITIES, GroupNorms
 
 TESTED = ("new", "updated")
 

@@ -1,0 +1,1 @@
+"""Whether new and updated facts pull at other layers than known facts do."""
