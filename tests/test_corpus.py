@@ -166,6 +166,7 @@ def test_datasets_of_a_local_folder(parquet_file):
 def test_unknown_reader_suggests_a_live_key():
     message = problem(read_corpus, CorpusConfig(source="jsonlines"), seed=0)
     assert "'jsonlines'" in message and "Did you mean 'jsonl'?" in message
+    message = problem(read_corpus, CorpusConfig(source="x"), seed=0)
     assert all(reader in message for reader in READERS)
 
 

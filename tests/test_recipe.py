@@ -161,13 +161,13 @@ TRAPS = {
     "arms: {full: all}": "arms.full: expected a mapping (lines of key: value), found 'all'",
     # names from the live tables
     "arms: {a: {policy: rgn_above_men}}": (
-        "arms.a.policy: unknown name 'rgn_above_men'. Did you mean 'rgn_above_mean'?"
+        "arms.a.policy: name 'rgn_above_men' is unknown. Did you mean 'rgn_above_mean'?"
     ),
     "arms: {a: {policy: top_rgn_k, options: {n: 3}}}": (
         "arms.a.options.n: no option of policy 'top_rgn_k'. "
         "Known: k, only, budget, memory_budget, share."
     ),
-    "corpus: {source: jsnl}": "corpus.source: unknown name 'jsnl'. Did you mean 'jsonl'?",
+    "corpus: {source: jsnl}": "corpus.source: name 'jsnl' is unknown. Did you mean 'jsonl'?",
     # TrainingArguments
     "training: {learning_rat: 1.0e-3}": (
         "training.learning_rat: unknown key, no field of transformers.TrainingArguments. "

@@ -206,7 +206,7 @@ def test_a_budget_keeps_to_the_kind():
     ("kwargs", "message"),
     [
         (dict(only="mpl"), "no kind of unit. Did you mean 'mlp'"),
-        (dict(only="block"), "Choose one of attention, mlp"),
+        (dict(only="block"), "no kind of unit. Known: attention, mlp"),
         (dict(policy="sign_agreement", level="units"), "level 'units' is unknown.*parameter"),
         (dict(policy="sign_agreement", level="parameter"), "--also signs"),
         (dict(policy="spectrum", fraction=0), r"fraction must be a number in \(0, 1\]; found 0"),
@@ -214,8 +214,8 @@ def test_a_budget_keeps_to_the_kind():
         (dict(policy="interference_set", k=13), "from 1 to 12"),
         (dict(policy="interference_rates", shrinkage=0), r"shrinkage .* in \[0.01, 1\]; found 0"),
         (dict(policy="interference_rates", cap=0.5), r"cap .* in \[1, inf\]; found 0.5"),
-        (dict(policy="interference_scaled", k=3), "no option 'k'. Options: only, budget"),
-        (dict(onyl="mlp"), "Did you mean 'only'.*Options: k, parameter_fraction, only"),
+        (dict(policy="interference_scaled", k=3), "no option 'k'. Known: only, budget"),
+        (dict(onyl="mlp"), "Did you mean 'only'"),
     ],
 )
 def test_bad_requests_are_explained(kwargs, message):

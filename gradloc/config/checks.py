@@ -13,9 +13,10 @@ from datetime import date
 from enum import Enum
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from gradloc.config.schema import did_you_mean, kind_of, report_mismatch
+from gradloc.config.schema import kind_of, report_mismatch
 from gradloc.config.yaml_source import Source
-from gradloc.errors import MethodError
+from gradloc.errors import GradlocError, MethodError
+from gradloc.utils.names import did_you_mean, lookup
 
 # TrainingArguments that gradloc must set itself -> what to do instead.
 SET_BY_GRADLOC = {
@@ -99,7 +100,7 @@ def check_names(
     *,
     policies: Mapping[str, Callable],
     common: Iterable[str],
-    readers: Iterable[str],
+    readers: Mapping[str, Callable],
 ) -> None:
     """Note policies, their options and corpus readers that do not exist.
 
@@ -107,18 +108,16 @@ def check_names(
         source: The recipe file.
         policies: The live table of policies; the options of one are its keyword-only parameters.
         common: Options that every policy takes beside its own.
-        readers: Live keys of the table of corpus readers.
+        readers: The live table of corpus readers.
     """
     corpus = source.data.get("corpus")
-    used = [("corpus.source", corpus.get("source"), readers)] if isinstance(corpus, dict) else []
-    used += [(f"arms.{name}.policy", arm.get("policy"), policies) for name, arm in _arms(source)]
-    for key, name, known in used:
-        if isinstance(name, str) and name not in known:
-            source.report(key, f"unknown name '{name}'. {did_you_mean(name, known)}")
+    if isinstance(corpus, dict) and isinstance(corpus.get("source"), str):
+        _find(source, "corpus.source", readers, corpus["source"])
     for name, arm in _arms(source):
         policy, options = arm.get("policy"), arm.get("options")
-        if isinstance(options, dict) and isinstance(policy, str) and policy in policies:
-            parameters = inspect.signature(policies[policy]).parameters.values()
+        found = isinstance(policy, str) and _find(source, f"arms.{name}.policy", policies, policy)
+        if found and isinstance(options, dict):
+            parameters = inspect.signature(found).parameters.values()
             known = [item.name for item in parameters if item.kind is item.KEYWORD_ONLY]
             known += common
             for option in options:
@@ -146,12 +145,13 @@ def check_arm_methods(
         named = data.get("methods")
         for name, options in named.items() if isinstance(named, dict) else ():
             key = f"arms.{arm}.methods.{name}"
-            if name not in methods:
-                source.report(key, f"unknown name '{name}'. {did_you_mean(name, methods)}")
-            elif not isinstance(options, dict):
+            method = _find(source, key, methods, name)
+            if method is None:
+                continue
+            if not isinstance(options, dict):
                 report_mismatch(source, key, ["map"], options)
             else:
-                fields = [item.name for item in dataclasses.fields(methods[name])]
+                fields = [item.name for item in dataclasses.fields(method)]
                 unknown = [option for option in options if option not in fields]
                 for option in unknown:
                     hint = did_you_mean(option, fields)
@@ -225,6 +225,15 @@ def _arms(source: Source) -> Iterator[tuple[str, dict]]:
     arms = source.data.get("arms")
     if isinstance(arms, dict):
         yield from ((name, arm) for name, arm in arms.items() if isinstance(arm, dict))
+
+
+def _find(source: Source, key: str, table: Mapping[str, Any], name: str) -> Any:
+    """What a name stands for, or ``None`` and a problem noted."""
+    try:
+        return lookup(table, name, "name")
+    except GradlocError as error:
+        source.report(key, str(error))
+        return None
 
 
 def _unknown_argument(name: str, fields: list[str]) -> str:

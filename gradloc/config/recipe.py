@@ -23,12 +23,13 @@ from gradloc.config.checks import (
     check_training,
     training_key,
 )
-from gradloc.config.schema import build, did_you_mean, report_mismatch
+from gradloc.config.schema import build, report_mismatch
 from gradloc.config.shipped import shipped_names, shipped_path
 from gradloc.config.yaml_source import Source, apply_overrides, dump_yaml, read_yaml
 from gradloc.errors import GradlocError, RecipeError
 from gradloc.utils.environment import current_environment
 from gradloc.utils.io import to_jsonable, write_text
+from gradloc.utils.names import did_you_mean
 
 _STRICT = ConfigDict(extra="forbid", strict=True)
 

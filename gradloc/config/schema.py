@@ -5,15 +5,15 @@ problems added to the source. It reads no file and knows nothing of recipes.
 """
 
 import dataclasses
-import difflib
 import json
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from typing import Any, get_args, get_type_hints
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from gradloc.config.yaml_source import NUMBER, Scalar, Source
+from gradloc.utils.names import did_you_mean
 
 _WORDS = {
     "int": "a whole number",
@@ -32,20 +32,6 @@ _KINDS_OF_ERROR = {
     "dict_type": "map",
     "dataclass_type": "map",
 }
-
-
-def did_you_mean(name: object, known: Iterable[str]) -> str:
-    """End of a sentence about an unknown name: the nearest known one, or all of them.
-
-    Example:
-        >>> did_you_mean("cutof", ["source", "cutoff"])
-        "Did you mean 'cutoff'?"
-        >>> did_you_mean("x", ["source", "cutoff"])
-        'Known: source, cutoff.'
-    """
-    known = [str(item) for item in known]
-    near = difflib.get_close_matches(str(name), known, n=1)
-    return f"Did you mean '{near[0]}'?" if near else f"Known: {', '.join(known) or 'none'}."
 
 
 def kind_of(value: Any) -> str:

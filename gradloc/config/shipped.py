@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from gradloc.config.schema import did_you_mean
 from gradloc.errors import GradlocError
+from gradloc.utils.names import did_you_mean
 
 # Kind -> its folder, in a clone and below ``_shipped`` in the wheel.
 KINDS = {

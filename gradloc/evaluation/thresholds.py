@@ -9,9 +9,9 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from gradloc.config.schema import did_you_mean
 from gradloc.errors import GradlocError
 from gradloc.evaluation.results import EvalResult, MetricValue
+from gradloc.utils.names import did_you_mean
 
 KINDS = ("uptake", "forgetting", "scores", "versus_full")
 PARTS = ("value", "low", "high")

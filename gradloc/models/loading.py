@@ -18,10 +18,10 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from gradloc.config.schema import did_you_mean
 from gradloc.errors import GradlocError, ModelError
 from gradloc.models.gguf_files import reading_gguf, split_digits
 from gradloc.models.sources import PACKAGED, TOKENIZER_FILES, ModelSource, has_any, resolve
+from gradloc.utils.names import did_you_mean
 
 DTYPES = {
     "float32": torch.float32,

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from gradloc.config.schema import did_you_mean
 from gradloc.data.probes.parsing import plain
+from gradloc.utils.names import did_you_mean
 
 MASK = "<extra_id_0>"
 

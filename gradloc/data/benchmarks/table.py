@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from gradloc.config.schema import did_you_mean
 from gradloc.data.benchmarks.choices import read_minimal_pairs, read_multiple_choice
 from gradloc.data.benchmarks.ckl import read_ckl
 from gradloc.data.benchmarks.entities import read_ecbd, read_entity_inferences
@@ -19,6 +18,7 @@ from gradloc.data.benchmarks.knowedit import read_knowedit
 from gradloc.data.benchmarks.triples import read_templama, read_temporalwiki
 from gradloc.data.probes import Probe, ProbeSet
 from gradloc.errors import ProbeError
+from gradloc.utils.names import did_you_mean
 
 
 class Benchmark(NamedTuple):

@@ -5,7 +5,6 @@ Comes in: a ``CorpusConfig``. Goes out: a ``Corpus``. It knows nothing of tokens
 To add a reader, write a function ``(config, *, seed) -> Corpus`` and enter it in ``READERS``.
 """
 
-import difflib
 from collections.abc import Callable
 
 from gradloc.config.recipe import CorpusConfig
@@ -29,6 +28,7 @@ from gradloc.data.corpora.readers import read_datasets, read_jsonl, read_parquet
 from gradloc.data.corpora.texts import read_texts
 from gradloc.data.corpora.world import read_world
 from gradloc.errors import CorpusError
+from gradloc.utils.names import lookup
 
 __all__ = [
     "READERS",
@@ -73,15 +73,9 @@ def read_corpus(config: CorpusConfig, *, seed: int) -> Corpus:
             document at all, or none from the cut-off on (and before ``until``); an ``until`` that
             is not later than the cut-off.
     """
-    if config.source not in READERS:
-        close = difflib.get_close_matches(config.source, READERS, n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise CorpusError(
-            f"corpus.source: no corpus reader is called {config.source!r}.{hint} "
-            f"Readers: {', '.join(READERS)}."
-        )
+    reader = lookup(READERS, config.source, "corpus.source: reader", CorpusError)
     check_date(config.cutoff, "corpus.cutoff")
-    corpus = READERS[config.source](config, seed=seed)
+    corpus = reader(config, seed=seed)
     if config.until:
         corpus = end_before(corpus, config.until)
     require_documents(corpus)

@@ -4,13 +4,13 @@ Comes in: a dictionary of columns. Goes out: a document or a list of problems. I
 """
 
 import datetime
-import difflib
 import re
 from collections.abc import Mapping
 from typing import Any
 
 from gradloc.data.corpora.documents import Document, EntityMention
 from gradloc.errors import CorpusError
+from gradloc.utils.names import did_you_mean
 
 FIELDS = ("id", "date", "text", "entities")
 
@@ -25,11 +25,9 @@ def check_fields(fields: dict[str, str]) -> None:
     """
     for key in fields:
         if key not in FIELDS:
-            close = difflib.get_close_matches(key, FIELDS, n=1)
-            hint = f" Did you mean {close[0]!r}?" if close else ""
             raise CorpusError(
-                f"corpus.fields: a document has no field {key!r}.{hint} "
-                f"Fields: {', '.join(FIELDS)}; the column of the source stands on the right."
+                f"corpus.fields: a document has no field {key!r}. {did_you_mean(key, FIELDS)} "
+                "Write field: column; the column of the source stands on the right."
             )
 
 

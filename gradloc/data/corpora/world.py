@@ -5,7 +5,6 @@ is read and the same in every process. It needs no network and no file of the us
 """
 
 import datetime
-import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
@@ -16,6 +15,7 @@ from gradloc.data.corpora.documents import Document
 from gradloc.data.corpora.general import general_passages
 from gradloc.data.probes import Probe
 from gradloc.errors import CorpusError
+from gradloc.utils.names import did_you_mean
 
 # Background documents are dated evenly over the three years before the cut-off.
 _BACKGROUND_DAYS = 1095
@@ -105,11 +105,9 @@ def _check_options(config: CorpusConfig) -> WorldOptions:
     known = {field.name: field.type for field in fields(WorldOptions)}
     for name, value in config.options.items():
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f" Did you mean {close[0]!r}?" if close else ""
             raise CorpusError(
-                f"corpus.options: the shipped corpus has no option {name!r}.{hint} "
-                f"Options: {', '.join(known)}."
+                f"corpus.options: the shipped corpus has no option {name!r}. "
+                f"{did_you_mean(name, known)}"
             )
         if type(value) is not known[name]:
             raise CorpusError(

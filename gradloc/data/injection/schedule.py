@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from gradloc.config.schema import did_you_mean
 from gradloc.errors import GradlocError
+from gradloc.utils.names import did_you_mean
 
 SCENARIOS = ("once", "duplicated", "paraphrased")
 

@@ -9,7 +9,7 @@ import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
-from gradloc.config.schema import did_you_mean
+from gradloc.utils.names import did_you_mean
 
 GROUPS = ("new", "updated", "invariant")
 DEPTHS = ("verbatim", "paraphrase", "composition")

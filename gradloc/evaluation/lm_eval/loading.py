@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gradloc.config.schema import did_you_mean
 from gradloc.errors import GradlocError
+from gradloc.utils.names import did_you_mean
 
 
 class _UnknownTaskError(LookupError):

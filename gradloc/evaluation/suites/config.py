@@ -11,8 +11,8 @@ from pydantic.dataclasses import dataclass
 from pydantic.functional_validators import AfterValidator
 
 from gradloc.config.recipe import Count, ProbeSource, TextSource
-from gradloc.config.schema import did_you_mean
 from gradloc.evaluation.metrics import PROBE_METRICS
+from gradloc.utils.names import did_you_mean
 
 _STRICT = ConfigDict(extra="forbid", strict=True)
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from gradloc.config.recipe import Recipe, TextSource, read_recipe
-from gradloc.config.schema import build, did_you_mean, report_mismatch
+from gradloc.config.schema import build, report_mismatch
 from gradloc.config.shipped import shipped_names, shipped_path
 from gradloc.config.yaml_source import Source, read_yaml
 from gradloc.data.benchmarks import BENCHMARKS
@@ -20,6 +20,7 @@ from gradloc.data.probes import Probe, ProbeSet, load_probes
 from gradloc.errors import CorpusError, GradlocError, SuiteError
 from gradloc.evaluation.suites.config import SuiteConfig, SuiteSource
 from gradloc.evaluation.suites.suite import Suite
+from gradloc.utils.names import did_you_mean
 
 
 def load_suite(name_or_path: str | Path) -> Suite:

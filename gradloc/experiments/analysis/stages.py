@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gradloc.config.schema import did_you_mean
 from gradloc.errors import GradlocError
 from gradloc.evaluation.metrics.intervals import (
     N_BOOTSTRAP,
@@ -23,6 +22,7 @@ from gradloc.evaluation.metrics.intervals import (
 from gradloc.evaluation.metrics.stages import average_accuracy, stage_measures
 from gradloc.evaluation.results import EvalResult, MetricValue
 from gradloc.utils.io import to_jsonable
+from gradloc.utils.names import did_you_mean
 
 FORMAT = 1
 

@@ -13,7 +13,6 @@ import torch
 from torch import nn
 from transformers import Trainer, TrainerCallback
 
-from gradloc.config.schema import did_you_mean
 from gradloc.errors import GradlocError, MethodError, SelectionError
 from gradloc.experiments.bench import rivals
 from gradloc.experiments.bench.bfloat16 import BF16_TOO_SLOW, bf16_slowdown
@@ -40,6 +39,7 @@ from gradloc.training.methods.input_covariance import (
 )
 from gradloc.training.methods.input_projection import InputProjectionCallback
 from gradloc.training.methods.interpolation import InterpolationCallback
+from gradloc.utils.names import did_you_mean
 
 # Every ratio is to this arm.
 REFERENCE = "full"

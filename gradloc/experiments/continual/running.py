@@ -9,12 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from gradloc.config.recipe import Recipe
-from gradloc.config.schema import did_you_mean
 from gradloc.errors import RunError
 from gradloc.experiments.continual.opening import open_stream
 from gradloc.experiments.continual.records import RECORD_FILE
 from gradloc.experiments.continual.stages import base_scores, run_arm
 from gradloc.experiments.continual.start import Division, Say
+from gradloc.utils.names import did_you_mean
 
 
 def run_stream(

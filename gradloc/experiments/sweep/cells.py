@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gradloc.config.recipe import ArmConfig, Recipe
-from gradloc.config.schema import did_you_mean
 from gradloc.errors import GradlocError
 from gradloc.experiments.recipes import load_recipe
 from gradloc.experiments.run import (
@@ -25,6 +24,7 @@ from gradloc.experiments.run import (
     score_baseline,
 )
 from gradloc.experiments.sweep.config import Sweep, corpus_overrides
+from gradloc.utils.names import did_you_mean
 
 SHARED = ("probes.jsonl", "profile.json", BASELINE_SCORES)
 START = "start"

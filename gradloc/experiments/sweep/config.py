@@ -15,11 +15,12 @@ from pydantic.functional_validators import AfterValidator
 
 from gradloc.config.checks import check_file_name
 from gradloc.config.recipe import ArmConfig, find_recipe
-from gradloc.config.schema import build, did_you_mean
+from gradloc.config.schema import build
 from gradloc.config.yaml_source import apply_overrides, dump_yaml, read_yaml
 from gradloc.errors import GradlocError, RecipeError
 from gradloc.experiments.recipes import load_recipe
 from gradloc.utils.io import to_jsonable
+from gradloc.utils.names import did_you_mean
 
 _STRICT = ConfigDict(extra="forbid", strict=True)
 FileName = Annotated[str, AfterValidator(check_file_name)]

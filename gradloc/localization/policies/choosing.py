@@ -17,12 +17,12 @@ from gradloc.localization.policies.budget import BUDGETS, Budget, cheapest_best,
 from gradloc.localization.policies.policies import (
     DEFAULT_POLICY,
     SCORES,
-    did_you_mean,
     policy_named,
     score_of,
 )
 from gradloc.localization.profile import GradientProfile
 from gradloc.localization.reliability import reliability
+from gradloc.utils.names import did_you_mean
 
 # Kinds of unit to which a choice may be restricted.
 KINDS = ("attention", "mlp")
@@ -40,8 +40,7 @@ def check_options(policy: str, options: Iterable[str]) -> None:
     for option in options:
         if option not in known:
             raise SelectionError(
-                f"policy {policy!r} has no option {option!r}.{did_you_mean(option, known)} "
-                f"Options: {', '.join(known)}."
+                f"policy {policy!r} has no option {option!r}. {did_you_mean(option, known)}"
             )
 
 
@@ -141,10 +140,7 @@ def _of_kind(profile: GradientProfile, only: str | None) -> GradientProfile:
     if only is None:
         return profile
     if only not in KINDS:
-        raise SelectionError(
-            f"only={only!r} is no kind of unit.{did_you_mean(only, KINDS)} "
-            f"Choose one of {', '.join(KINDS)}."
-        )
+        raise SelectionError(f"only={only!r} is no kind of unit. {did_you_mean(only, KINDS)}")
     units = tuple(
         unit if unit.kind == only else replace(unit, block=None) for unit in profile.units
     )

@@ -5,7 +5,6 @@ a policy, write a function of a profile and enter it in ``POLICIES``; if it rank
 enter that in ``SCORES``. The controls stand here, the others in modules by theme.
 """
 
-import difflib
 import functools
 import inspect
 from collections.abc import Callable
@@ -42,6 +41,7 @@ from gradloc.localization.policies.ratios import (
     taylor_score,
 )
 from gradloc.localization.profile import GradientProfile
+from gradloc.utils.names import lookup
 
 DEFAULT_POLICY = "interference_ratio"
 
@@ -186,17 +186,12 @@ SCORES: dict[str, Score] = {
 
 
 def policy_named(name: str) -> Policy:
-    """A policy of ``POLICIES``.
+    """A policy of ``POLICIES``, or of a module of the user's (``my_module:policy``).
 
     Raises:
         SelectionError: There is none of this name.
     """
-    if name not in POLICIES:
-        raise SelectionError(
-            f"policy {name!r} is unknown.{did_you_mean(name, POLICIES)} "
-            f"Policies: {', '.join(POLICIES)}."
-        )
-    return POLICIES[name]
+    return lookup(POLICIES, name, "policy", SelectionError)
 
 
 def score_of(policy: str, options: dict) -> Callable[[GradientProfile], np.ndarray] | None:
@@ -210,12 +205,6 @@ def score_of(policy: str, options: dict) -> Callable[[GradientProfile], np.ndarr
         if name in inspect.signature(values).parameters
     }
     return functools.partial(values, **taken)
-
-
-def did_you_mean(word: str, choices) -> str:
-    """The closest choice as a question, with a blank before it, or nothing."""
-    close = difflib.get_close_matches(str(word), list(choices), n=1)
-    return f" Did you mean {close[0]!r}?" if close else ""
 
 
 def _blocks(profile: GradientProfile, blocks: range) -> np.ndarray:

@@ -12,7 +12,6 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from gradloc.config.schema import did_you_mean
 from gradloc.errors import MethodError
 from gradloc.training.methods.averaging import WeightAveraging
 from gradloc.training.methods.badam import BAdam
@@ -30,6 +29,7 @@ from gradloc.training.methods.reference_kl import ReferenceKL
 from gradloc.training.methods.replay import Replay
 from gradloc.training.methods.schedule import Rewarm
 from gradloc.training.methods.token_weights import TokenWeights
+from gradloc.utils.names import did_you_mean, lookup
 
 __all__ = ["METHODS", "Loss", "Method", "Rows", "TrainContext", "build_method", "build_methods"]
 
@@ -57,23 +57,22 @@ def build_method(name: str, options: Mapping[str, Any] | None = None) -> Method:
     """A method with its options.
 
     Args:
-        name: A key of ``METHODS``.
+        name: A key of ``METHODS``, or the import path of a class (``my_module:Mine``).
         options: Its options by name; what is missing has its default.
 
     Raises:
         MethodError: Unknown method or option, or an option that cannot work.
     """
-    if name not in METHODS:
-        raise MethodError(f"method {name!r} is unknown. {did_you_mean(name, METHODS)}")
+    method_class = lookup(METHODS, name, "method", MethodError)
     options = dict(options or {})
-    known = [item.name for item in dataclasses.fields(METHODS[name])]
+    known = [item.name for item in dataclasses.fields(method_class)]
     for option in options:
         if option not in known:
             hint = did_you_mean(option, known)
             raise MethodError(f"method {name!r} has no option {option!r}. {hint}")
     try:
         # Pydantic's strict mode takes lists for tuples in JSON only.
-        method = TypeAdapter(METHODS[name]).validate_json(json.dumps(options), strict=True)
+        method = TypeAdapter(method_class).validate_json(json.dumps(options), strict=True)
     except ValidationError as error:
         wrong = error.errors(include_url=False)[0]
         rule = wrong["msg"].removeprefix("Input should be ")
