@@ -243,11 +243,11 @@ def test_a_loss_that_is_not_finite_survives_the_file(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"kind": "plan"}, "not an acquisition record"),
-        ({"format": 9}, "record format 9, this version reads 1"),
-        ({"steps": [0, 1]}, "1 measurements for 2 steps"),
-        ({"depths": []}, r"columns have \[0, 1\] entries for 1 probes"),
-        ({"nll": None}, "is damaged"),
+        ({"kind": "plan"}, r"expected an acquisition record \('acquisition'\); its kind is 'plan'"),
+        ({"version": 9}, "version 9, written by a newer gradloc; this one reads version 1"),
+        ({"steps": [0, 1]}, "nll: has 1 rows for 2 steps"),
+        ({"depths": []}, "depths: has 0 entries for 1 probes"),
+        ({"nll": None}, "nll: expected a list, found null"),
     ],
 )
 def test_a_damaged_record_is_refused(tmp_path, change, message):

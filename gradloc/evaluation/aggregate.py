@@ -8,8 +8,7 @@ does).
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -26,14 +25,14 @@ from gradloc.evaluation.metrics import (
 )
 from gradloc.evaluation.metrics.editing import case_weights
 from gradloc.evaluation.results import MetricValue
-from gradloc.utils.io import read_json, write_json
+from gradloc.utils.records import Record
 
 LEARNED_GROUPS = ("new", "updated")
 BASELINE = "baseline"
 
 
 @dataclass(frozen=True)
-class CheckpointScores:
+class CheckpointScores(Record):
     """Scores of one checkpoint on every item, before anything is averaged.
 
     Args:
@@ -47,6 +46,9 @@ class CheckpointScores:
         tasks: Task of lm-evaluation-harness -> its scores
         (``gradloc.evaluation.lm_eval.TaskScores``).
     """
+
+    KIND: ClassVar[str] = "scores"
+    WHAT: ClassVar[str] = "score file"
 
     checkpoint: str
     probe_ids: tuple[str, ...]
@@ -71,24 +73,14 @@ class CheckpointScores:
         columns = {name: [col[index] for index in indices] for name, col in self.columns.items()}
         return replace(self, probe_ids=tuple(probe_ids), columns=columns)
 
-    def save(self, path: str | Path) -> Path:
-        """Write the scores as JSON."""
-        return write_json(path, vars(self))
-
-    @classmethod
-    def load(cls, path: str | Path) -> "CheckpointScores":
-        """Read the scores back.
-
-        Raises:
-            GradlocError: The file is missing or holds something else.
-        """
-        data = read_json(path, "scores of a checkpoint")
-        try:
-            return cls(**{**data, "probe_ids": tuple(data["probe_ids"])})
-        except (KeyError, TypeError) as error:
-            raise GradlocError(
-                f"{path}: not the scores of a checkpoint. Remove it to score anew."
-            ) from error
+    def problems(self) -> list[str]:
+        """Columns whose length is not that of the probes."""
+        n = len(self.probe_ids)
+        return [
+            f"columns.{name}: has {len(column)} entries for {n} probes; score again"
+            for name, column in self.columns.items()
+            if len(column) != n
+        ]
 
 
 @dataclass(frozen=True)

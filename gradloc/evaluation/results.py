@@ -8,13 +8,11 @@ own values of the same metrics, so a reader can see both.
 """
 
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, NotRequired
 
-from gradloc.errors import GradlocError
-from gradloc.utils.io import read_json, to_jsonable, write_json
+from typing_extensions import TypedDict
 
-FORMAT = 1
+from gradloc.utils.records import Record
 
 
 @dataclass(frozen=True)
@@ -81,13 +79,23 @@ class ArmResult:
     train_seconds: float | None = None
     peak_rss_mib: float | None = None
     trainable_fraction: float | None = None
-    curve: dict[str, list] = field(default_factory=dict)
+    curve: dict[str, list[float | None]] = field(default_factory=dict)
     series: str = ""
     step: int | None = None
 
 
+class Example(TypedDict):
+    """A probe with the answers that the systems wrote; ``baseline`` is one of them."""
+
+    prompt: str
+    target: str
+    old_target: NotRequired[str | None]
+    group: NotRequired[str]
+    answers: dict[str, str | None]
+
+
 @dataclass(frozen=True)
-class EvalResult:
+class EvalResult(Record):
     """All checkpoints of one evaluation, measured on the same items.
 
     Args:
@@ -108,46 +116,27 @@ class EvalResult:
         versions: Library name -> version.
     """
 
+    KIND: ClassVar[str] = "results"
+    WHAT: ClassVar[str] = "results file"
+
     suite: str
     baseline: str
     baseline_scores: dict[str, MetricValue]
     arms: dict[str, ArmResult]
     counts: dict[str, int]
     items: dict[str, Any] = field(default_factory=dict)
-    examples: tuple[dict[str, Any], ...] = ()
+    examples: tuple[Example, ...] = ()
     reference_arms: tuple[str, ...] = ()
     versions: dict[str, str] = field(default_factory=dict)
 
-    def to_dict(self) -> dict[str, Any]:
-        """The result as plain JSON values: what ``results.json`` holds and ``--json`` prints."""
-        return to_jsonable({"format": FORMAT, "kind": "results", **vars(self)})
-
-    def save(self, path: str | Path) -> Path:
-        """Write ``results.json``."""
-        return write_json(path, self.to_dict())
-
-    @classmethod
-    def load(cls, path: str | Path) -> "EvalResult":
-        """Read ``results.json``.
-
-        Raises:
-            GradlocError: The file is missing, not JSON, or of another kind or format.
-        """
-        data = read_json(path, "results file")
-        if not isinstance(data, dict) or data.pop("kind", None) != "results":
-            raise GradlocError(f"{path}: not a results file of gradloc.")
-        if (found := data.pop("format", None)) != FORMAT:
-            raise GradlocError(f"{path}: results format {found}, this version reads {FORMAT}.")
-        figures = {"uptake", "forgetting", "scores", "versus_full"}
-        data["arms"] = {
-            name: ArmResult(**{k: _figures(v) if k in figures else v for k, v in arm.items()})
-            for name, arm in data["arms"].items()
-        }
-        data["baseline_scores"] = _figures(data["baseline_scores"])
-        data["examples"] = tuple(data["examples"])
-        data["reference_arms"] = tuple(data["reference_arms"])
-        return cls(**data)
-
-
-def _figures(data: dict[str, dict]) -> dict[str, MetricValue]:
-    return {name: MetricValue(**figure) for name, figure in data.items()}
+    def problems(self) -> list[str]:
+        """Reference arms that there are none of, and columns of other lengths."""
+        problems = [
+            f"reference_arms: there is no arm {name!r}"
+            for name in self.reference_arms
+            if name not in self.arms
+        ]
+        for name, arm in self.arms.items():
+            if len({len(column) for column in arm.curve.values()}) > 1:
+                problems.append(f"arms.{name}.curve: its columns have different lengths")
+        return problems

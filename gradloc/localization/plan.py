@@ -7,16 +7,38 @@ nothing (``gradloc.localization.policies`` does) and touches no model
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from typing_extensions import TypedDict
 
 from gradloc.errors import GradlocError, PlanMismatchError
-from gradloc.models.unit_info import UnitInfo, lowest_block
-from gradloc.utils.io import read_json, to_jsonable, write_json
+from gradloc.models.unit_info import Count, UnitInfo, lowest_block, unit_problems
+from gradloc.utils.records import FloatOrNan, Record
 
-FORMAT = 1
+
+class Reliability(TypedDict, total=False):
+    """How far a ranking of units can be trusted; see ``gradloc.localization.reliability``."""
+
+    split_half: float | None
+    low: dict[str, FloatOrNan]
+    high: dict[str, FloatOrNan]
+    warning: str
+
+
+class PredictedCost(TypedDict, total=False):
+    """Cost of a plan relative to full training; see ``gradloc.localization.cost``."""
+
+    time_ratio: float | None
+    memory_ratio: float | None
+    ideal_time_ratio: float | None
+    forward_ratio: float | None
+    backward_ratio: float | None
+    optimizer_ratio: float | None
+    lowest_block: Count | None
 
 
 @dataclass(frozen=True)
-class LayerPlan:
+class LayerPlan(Record):
     """Unit -> scale of its learning rate; 0 is frozen, 1 is trained as it is.
 
     Args:
@@ -35,16 +57,19 @@ class LayerPlan:
         predicted: ``time_ratio`` and ``memory_ratio`` against full training, ``lowest_block``.
     """
 
+    KIND: ClassVar[str] = "plan"
+    WHAT: ClassVar[str] = "layer plan"
+
     scale: dict[str, float]
     units: tuple[UnitInfo, ...] = ()
     policy: str = ""
-    options: dict = field(default_factory=dict)
-    granularity: str = "sublayer"
+    options: dict[str, Any] = field(default_factory=dict)
+    granularity: Literal["sublayer", "block"] = "sublayer"
     model: str = ""
     score_name: str = ""
-    scores: dict[str, float] = field(default_factory=dict)
-    reliability: dict = field(default_factory=dict)
-    predicted: dict = field(default_factory=dict)
+    scores: dict[str, FloatOrNan] = field(default_factory=dict)
+    reliability: Reliability = field(default_factory=dict)
+    predicted: PredictedCost = field(default_factory=dict)
 
     def __post_init__(self):
         bad = [
@@ -105,42 +130,13 @@ class LayerPlan:
                 "model that the plan was made for."
             )
 
-    def to_dict(self) -> dict:
-        """The plan as plain JSON values."""
-        return to_jsonable({"format": FORMAT, "kind": "plan", **vars(self)})
-
-    @classmethod
-    def from_dict(cls, data: dict, source: object = "plan") -> "LayerPlan":
-        """Build a plan from ``to_dict``'s values.
-
-        Raises:
-            GradlocError: Another kind of file, no unit, an unknown format or unknown keys.
-        """
-        if not isinstance(data, dict) or not isinstance(data.get("scale"), dict):
-            raise GradlocError(f"{source}: not a layer plan of gradloc ('scale' is missing).")
-        if not data["scale"]:
-            raise GradlocError(f"{source}: a layer plan without units ('scale' is empty).")
-        data = {key: value for key, value in data.items() if key != "kind"}
-        if (found := data.pop("format", FORMAT)) != FORMAT:
-            raise GradlocError(f"{source}: plan format {found}, this version reads {FORMAT}.")
-        try:
-            data["units"] = tuple(UnitInfo(**unit) for unit in data.get("units", ()))
-            return cls(**data)
-        except TypeError as error:
-            raise GradlocError(f"{source}: not a layer plan of gradloc: {error}") from error
-
-    def save(self, path: str | Path) -> Path:
-        """Write ``plan.json``."""
-        return write_json(path, self.to_dict())
-
-    @classmethod
-    def load(cls, path: str | Path) -> "LayerPlan":
-        """Read ``plan.json``, also one written by hand with nothing but ``scale``.
-
-        Raises:
-            GradlocError: The file is missing, not JSON, or no plan.
-        """
-        return cls.from_dict(read_json(path, "layer plan"), path)
+    def problems(self) -> list[str]:
+        """Units without a scale, or named twice."""
+        if not self.scale:
+            return ["scale: is empty; name at least one unit"]
+        return [
+            f"scale.{unit.name}: is missing" for unit in self.units if unit.name not in self.scale
+        ] + (unit_problems(self.units) if self.units else [])
 
 
 def as_plan(plan: "LayerPlan | str | Path") -> LayerPlan:

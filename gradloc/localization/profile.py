@@ -4,17 +4,18 @@ Comes in: arrays of per-sequence norms and inner products. Goes out: ``GradientP
 ``profile.json`` holds. It runs no model and imports no torch.
 """
 
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from gradloc.errors import GradlocError
-from gradloc.models.unit_info import UnitInfo
-from gradloc.utils.io import read_json, write_json
+from gradloc.models.unit_info import ModelShape, UnitInfo, unit_problems
+from gradloc.utils.records import Matrix, Record, Vector
 
-FORMAT = 1
 REDUCTIONS = ("mean_of_norms", "norm_of_mean")
+# Sizes without which no cost can be predicted.
+_NEEDED_SIZES = ("hidden_size", "vocab_size", "kv_size")
 # What is measured on request only, and the fields that it fills.
 ALSO = {
     "weights": ("probe_weight_alignment", "reference_weight_alignment"),
@@ -24,7 +25,7 @@ ALSO = {
 
 
 @dataclass(frozen=True)
-class GradientProfile:
+class GradientProfile(Record):
     """Per-unit, per-sequence gradient measurements.
 
     ``d_u = -sign(mean probe gradient)`` is the direction of Adam's first step in unit u.
@@ -55,23 +56,27 @@ class GradientProfile:
         settings: How the sequences were drawn (seed, lengths, loss), for the record.
     """
 
+    KIND: ClassVar[str] = "profile"
+    WHAT: ClassVar[str] = "gradient profile"
+    DERIVED: ClassVar[tuple[str, ...]] = ("n_probe", "n_reference", "derived")
+
     units: tuple[UnitInfo, ...]
-    probe_norms: np.ndarray
-    reference_norms: np.ndarray | None = None
-    probe_alignment: np.ndarray | None = None
-    reference_alignment: np.ndarray | None = None
-    probe_norm_of_mean: np.ndarray | None = None
-    reference_norm_of_mean: np.ndarray | None = None
-    probe_weight_alignment: np.ndarray | None = None
-    reference_weight_alignment: np.ndarray | None = None
-    sign_agreement: np.ndarray | None = None
-    spectrum_snr: np.ndarray | None = None
-    granularity: str = "sublayer"
-    reduction: str = "mean_of_norms"
+    probe_norms: Matrix
+    reference_norms: Matrix | None = None
+    probe_alignment: Matrix | None = None
+    reference_alignment: Matrix | None = None
+    probe_norm_of_mean: Vector | None = None
+    reference_norm_of_mean: Vector | None = None
+    probe_weight_alignment: Matrix | None = None
+    reference_weight_alignment: Matrix | None = None
+    sign_agreement: Vector | None = None
+    spectrum_snr: Vector | None = None
+    granularity: Literal["sublayer", "block"] = "sublayer"
+    reduction: Literal["mean_of_norms", "norm_of_mean"] = "mean_of_norms"
     model: str = ""
     dtype: str = "float32"
-    shape: dict = field(default_factory=dict)
-    settings: dict = field(default_factory=dict)
+    shape: ModelShape = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -154,47 +159,35 @@ class GradientProfile:
             f"Measure again with {cure})."
         )
 
-    def save(self, path: str | Path) -> Path:
-        """Write ``profile.json``."""
-        derived = {"probe_norm": self.probe_norm}
+    def derived(self) -> dict[str, Any]:
+        """Sequence counts and the reduced values of each unit."""
+        names = ["probe_norm"]
         if self.reference_norms is not None:
-            derived |= {
-                name: getattr(self, name)
-                for name in (
-                    "reference_norm",
-                    "rgn",
-                    "benefit",
-                    "interference",
-                    "interference_ratio",
-                )
-            }
+            names += ["reference_norm", "rgn", "benefit", "interference", "interference_ratio"]
         n_reference = 0 if self.reference_norms is None else len(self.reference_norms)
-        head = {
-            "format": FORMAT,
-            "kind": "profile",
+        return {
             "n_probe": len(self.probe_norms),
             "n_reference": n_reference,
+            "derived": {name: getattr(self, name) for name in names},
         }
-        return write_json(path, {**head, **vars(self), "derived": derived})
 
-    @classmethod
-    def load(cls, path: str | Path) -> "GradientProfile":
-        """Read ``profile.json``.
-
-        Raises:
-            GradlocError: The file is missing, not JSON, or of another kind or format.
-        """
-        data = read_json(path, "gradient profile")
-        if not isinstance(data, dict) or data.get("kind") != "profile":
-            raise GradlocError(f"{path}: not a gradient profile of gradloc.")
-        if data["format"] != FORMAT:
-            raise GradlocError(
-                f"{path}: profile format {data['format']}, this version reads {FORMAT}."
-            )
-        for name in ("format", "kind", "n_probe", "n_reference", "derived"):
-            data.pop(name)
-        data["units"] = tuple(UnitInfo(**unit) for unit in data["units"])
-        for name, value in data.items():
-            if isinstance(value, list) and name != "units":
-                data[name] = np.asarray(value, dtype=np.float64)
-        return cls(**data)
+    def problems(self) -> list[str]:
+        """Arrays whose shape is not that of the units and sequences."""
+        n_units = len(self.units)
+        n_sequences = {"probe": len(self.probe_norms), "reference": None}
+        if self.reference_norms is not None:
+            n_sequences["reference"] = len(self.reference_norms)
+        problems = unit_problems(self.units)
+        if not len(self.probe_norms):
+            problems.append("probe_norms: is empty; measure at least one sequence")
+        for item in fields(self):
+            values = getattr(self, item.name)
+            if not isinstance(values, np.ndarray):
+                continue
+            shape: tuple = (n_units,)
+            if values.ndim == 2:
+                shape = (n_sequences[item.name.partition("_")[0]], n_units)
+            if values.shape != shape:
+                problems.append(f"{item.name}: expected shape {shape}, found {values.shape}")
+        missing = [key for key in _NEEDED_SIZES if self.shape and key not in self.shape]
+        return problems + [f"shape.{key}: is missing" for key in missing]

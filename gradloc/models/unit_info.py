@@ -2,6 +2,14 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Gt
+from typing_extensions import TypedDict
+
+UnitKind = Literal["attention", "mlp", "block", "embedding", "head", "norm"]
+Size = Annotated[int, Gt(0)]
+Count = Annotated[int, Ge(0)]
 
 
 @dataclass(frozen=True)
@@ -18,9 +26,9 @@ class UnitInfo:
     """
 
     name: str
-    kind: str
-    block: int | None
-    n_parameters: int
+    kind: UnitKind
+    block: Count | None
+    n_parameters: Count
     members: tuple[str, ...] = ()
 
     def __post_init__(self):
@@ -30,6 +38,34 @@ class UnitInfo:
     def in_stack(self) -> bool:
         """Whether the unit is part of a block; policies choose among these."""
         return self.block is not None
+
+
+class ModelShape(TypedDict, total=False):
+    """Sizes of a model that its training cost depends on; see ``models.units.model_shape``."""
+
+    n_blocks: Size
+    hidden_size: Size
+    vocab_size: Size
+    n_heads: Size
+    query_size: Size
+    kv_size: Size
+    ffn_size: Size
+    tied: Count
+    n_parameters: Size
+    n_experts: Size
+    n_experts_per_token: Size
+    expert_parameters: list[Count]
+
+
+def unit_problems(units: tuple[UnitInfo, ...]) -> list[str]:
+    """What is wrong with the units of a file, one line each; nothing where they are sound."""
+    names = [unit.name for unit in units]
+    problems = [f"units: {name!r} is named twice" for name in names if names.count(name) > 1]
+    if not any(unit.in_stack for unit in units):
+        problems.append("units: none is part of a block")
+    if not sum(unit.n_parameters for unit in units):
+        problems.append("units: they have no parameters")
+    return list(dict.fromkeys(problems))
 
 
 def lowest_block(trained: Iterable[UnitInfo]) -> int | None:

@@ -5,19 +5,18 @@ Comes in: measurements. Goes out: ``acquisition.json`` and the record again. It 
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
-from gradloc.errors import GradlocError
-from gradloc.utils.io import read_json, to_jsonable, write_json
+from gradloc.utils.records import FloatOrNan, Record
 
 RECORD_FILE = "acquisition.json"
-FORMAT = 1
 _PROBE_COLUMNS = ("probe_ids", "entities", "depths", "scenarios", "n_tokens")
 
 
 @dataclass(frozen=True)
-class AcquisitionRecord:
+class AcquisitionRecord(Record):
     """Losses of probes during training, and when their facts were trained on.
 
     ``nll[i]`` belongs to the weights before update ``steps[i]``; the last step may be the number
@@ -36,6 +35,9 @@ class AcquisitionRecord:
             ``n_tokens`` it is that of the whole answer. Lower is better.
     """
 
+    KIND: ClassVar[str] = "acquisition"
+    WHAT: ClassVar[str] = "acquisition record"
+
     probe_ids: tuple[str, ...]
     entities: tuple[str, ...]
     depths: tuple[str, ...]
@@ -43,7 +45,7 @@ class AcquisitionRecord:
     n_tokens: tuple[int, ...]
     injection_steps: dict[str, tuple[int, ...]] = field(default_factory=dict)
     steps: tuple[int, ...] = ()
-    nll: tuple[tuple[float, ...], ...] = ()
+    nll: tuple[tuple[FloatOrNan, ...], ...] = ()
 
     def log_probabilities(self, *, per_token: bool = True) -> np.ndarray:
         """Log-probability of each answer in nats, (n_steps, n_probes); higher is better.
@@ -67,44 +69,22 @@ class AcquisitionRecord:
         """Whether two records differ in nothing but their measurements."""
         return self.until(-1) == other.until(-1)
 
-    def save(self, path: str | Path) -> Path:
+    def problems(self) -> list[str]:
+        """Columns whose length is not that of the probes or steps."""
+        n_probes = len(self.probe_ids)
+        lengths = {name: len(getattr(self, name)) for name in _PROBE_COLUMNS}
+        lengths |= {f"nll.{row}": len(values) for row, values in enumerate(self.nll)}
+        problems = [
+            f"{name}: has {length} entries for {n_probes} probes"
+            for name, length in lengths.items()
+            if length != n_probes
+        ]
+        if len(self.nll) != len(self.steps):
+            problems.append(f"nll: has {len(self.nll)} rows for {len(self.steps)} steps")
+        return problems
+
+    def save(self, path: str | Path, *, compact: bool = False) -> Path:
         """Write the record, whole or not at all."""
         # Six decimals: float32 holds no more of a loss of a few nats.
-        nll = [[round(value, 6) for value in row] for row in self.nll]
-        return write_json(
-            path,
-            {"format": FORMAT, "kind": "acquisition", **to_jsonable(replace(self, nll=()))}
-            | {"nll": nll},
-        )
-
-    @classmethod
-    def load(cls, path: str | Path) -> "AcquisitionRecord":
-        """Read what ``save`` wrote.
-
-        Raises:
-            GradlocError: The file is missing, of another kind or format, or its parts do not
-                belong together.
-        """
-        data = read_json(path, "acquisition record")
-        if not isinstance(data, dict) or data.pop("kind", None) != "acquisition":
-            raise GradlocError(f"{path}: not an acquisition record of gradloc.")
-        if (found := data.pop("format", None)) != FORMAT:
-            raise GradlocError(f"{path}: record format {found}, this version reads {FORMAT}.")
-        try:
-            # A loss that is not finite is null in JSON.
-            nll = tuple(tuple(np.nan if v is None else v for v in row) for row in data.pop("nll"))
-            steps = {name: tuple(s) for name, s in data.pop("injection_steps").items()}
-            columns = {name: tuple(data.pop(name)) for name in (*_PROBE_COLUMNS, "steps")}
-            record = cls(**columns, injection_steps=steps, nll=nll)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise GradlocError(f"{path}: is damaged ({error!r}); restore or remove it.") from error
-        n_probes = len(record.probe_ids)
-        lengths = {len(getattr(record, name)) for name in _PROBE_COLUMNS}
-        lengths |= {len(row) for row in nll}
-        if lengths != {n_probes} or len(nll) != len(record.steps):
-            raise GradlocError(
-                f"{path}: is damaged: its columns have {sorted(lengths)} entries for {n_probes} "
-                f"probes, and {len(nll)} measurements for {len(record.steps)} steps; restore or "
-                "remove it."
-            )
-        return record
+        nll = tuple(tuple(round(value, 6) for value in row) for row in self.nll)
+        return super(AcquisitionRecord, replace(self, nll=nll)).save(path, compact=compact)
