@@ -27,6 +27,10 @@ class ProblemsError(GradlocError):
         super().__init__("\n".join([f"{source}: {count}", *(f"  {line}" for line in problems)]))
 
 
+class FileError(GradlocError):
+    """A file is missing, damaged, or not UTF-8 text."""
+
+
 class RecipeError(ProblemsError):
     """A recipe has unknown keys, wrong types or values that cannot work together."""
 

@@ -662,14 +662,10 @@ def test_unknown_benchmark_lists_live_names():
 @pytest.mark.parametrize(
     ("name", "content", "expected"),
     [
-        ("absent.json", None, "no such file; give the file that you downloaded"),
-        ("folder", "folder", "is a folder; name one file in it"),
         ("pairs.parquet", b"x", "minimal_pairs takes .json, .jsonl, each also with .gz"),
         ("pairs.json", b"", "the file is empty; expected at least one row"),
         ("pairs.json", b" [ ] ", "the file is empty; expected at least one row"),
-        ("pairs.json", b"\xff\xfe\x00", "is not UTF-8 text ("),
-        ("pairs.json.gz", b"no gzip", "cannot be read: Not a gzipped file (b'no'); download it"),
-        ("pairs.json.gz", gzip.compress(b"x" * 999)[:20], "cannot be read: Compressed file ended"),
+        ("pairs.json", b'["\\ud800"]', "item 1 (line 1): is not JSON: '\\ud800' is half of"),
         ("pairs.json", b"[1, {]", "item 1 (line 1): expected an object in braces, found a int"),
         ("pairs.json", b"[\n%s\n{}]" % GOOD, "item 1 (line 2): is followed by '{'; expected ','"),
         ("pairs.json", b"[%s" % GOOD, "item 1 (line 1): is followed by the end of the file"),
@@ -677,10 +673,7 @@ def test_unknown_benchmark_lists_live_names():
 )
 def test_a_file_that_cannot_be_read_says_why(tmp_path, name, content, expected):
     path = tmp_path / name
-    if content == "folder":
-        path.mkdir()
-    elif content is not None:
-        path.write_bytes(content)
+    path.write_bytes(content)
     assert problems("minimal_pairs", path)[0].startswith(expected)
 
 
@@ -700,9 +693,7 @@ def test_all_problems_of_a_file_are_reported_together(tmp_path):
         "line 3: expected an object in braces, found a list",
         "line 4: good: expected text, found ['a']",
         "line 4: bad: is empty; every row needs it",
-        "line 5: targets: expected text or a list of texts, found 'half \\ud800'",
-        "line 5: candidates: expected text or a list of texts, found "
-        "['half \\ud800', 'Cats sleeps.']",
+        "line 5: is not JSON: '\\ud800' is half of a surrogate pair and no character",
         "line 6: bad: expected text, found 1.5",
     ]
 

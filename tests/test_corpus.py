@@ -16,7 +16,7 @@ from gradloc.data.corpora import (
     require_documents,
     split_at_cutoff,
 )
-from gradloc.errors import CorpusError
+from gradloc.errors import GradlocError
 
 CUTOFF = "2023-01-01"
 ROWS = [
@@ -39,7 +39,7 @@ def read_file(path, source="jsonl", **settings):
 
 
 def problem(call, *arguments, **settings):
-    with pytest.raises(CorpusError) as caught:
+    with pytest.raises(GradlocError) as caught:
         call(*arguments, **settings)
     return str(caught.value)
 
@@ -255,7 +255,9 @@ def test_bytes_that_are_no_text(tmp_path):
 def test_parquet_that_is_none(tmp_path):
     path = tmp_path / "news.parquet"
     path.write_text("text,date")
-    assert "not a parquet file" in problem(read_file, path, "parquet")
+    assert "a damaged parquet file, or none at all (after row 0: ArrowInvalid" in problem(
+        read_file, path, "parquet"
+    )
 
 
 def test_unknown_document_field(tmp_path):
@@ -270,7 +272,7 @@ def test_readers_without_options_refuse_them(tmp_path):
 
 def test_a_data_set_that_cannot_be_loaded_names_itself(tmp_path):
     config = CorpusConfig(source="datasets", paths=(str(tmp_path / "none"),), cutoff=CUTOFF)
-    assert "load_dataset cannot open it" in problem(read_corpus, config, seed=0)
+    assert "load_dataset cannot read it" in problem(read_corpus, config, seed=0)
 
 
 def test_cutoff_must_be_a_date():

@@ -7,7 +7,7 @@ import pytest
 
 from gradloc.data.probes import Probe, ProbeSet, join, load_probes, read_probe_rows
 from gradloc.data.probes.parsing import FIELDS
-from gradloc.errors import ProbeError
+from gradloc.errors import FileError, GradlocError, ProbeError
 
 ROW = {"prompt": "The capital of France is", "targets": ["Paris"], "group": "invariant"}
 
@@ -133,7 +133,7 @@ def test_all_problems_of_a_file_are_reported_together(tmp_path):
         "line 12: targets: expected text or a list of texts, found 1.5",
         "line 13: is not JSON: Expecting value: line 1 column 12 (char 11)",
         "line 14: expected an object in braces, found a list",
-        "line 15: prompt: expected text, found 'half \\ud800'",
+        "line 15: is not JSON: '\\ud800' is half of a surrogate pair and no character",
     ]
 
 
@@ -149,7 +149,7 @@ def test_problems_name_the_column_and_are_cut_at_fifty(tmp_path):
 @pytest.mark.parametrize(
     "content, message",
     [
-        (None, "no such file; expected probes as JSONL"),
+        (None, "no such file; expected a probe file"),
         (b"", "the file is empty"),
         (b"\n \n", "the file is empty"),
         (b"\xff\xfe", "is not UTF-8 text"),
@@ -159,14 +159,14 @@ def test_unreadable_file_is_one_clear_error(tmp_path, content, message):
     path = tmp_path / "p.jsonl"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(ProbeError, match=message):
+    with pytest.raises(GradlocError, match=message):
         load_probes(path)
 
 
 @pytest.mark.parametrize("content", [b"plain text", gzip.compress(b"{}" * 50)[:-12]])
 def test_broken_gzip_is_one_clear_error(tmp_path, content):
     (tmp_path / "p.jsonl.gz").write_bytes(content)
-    with pytest.raises(ProbeError, match="cannot be read"):
+    with pytest.raises(FileError, match="cannot be read"):
         load_probes(tmp_path / "p.jsonl.gz")
 
 

@@ -4,7 +4,6 @@ Comes in: the benchmark's tables, with the answer files of the release where the
 Goes out: invariant, updated and new probes, as FUAR compares them. It reads no training corpus.
 """
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from gradloc.data.benchmarks.files import read_rows
 from gradloc.data.benchmarks.rows import MASK, Row, outdated, question_prompt
 from gradloc.data.probes import Probe
 from gradloc.errors import ProbeError
+from gradloc.utils.io import read_json
 
 _UPDATED_ANSWERS = "updatedlama_val_answers.json"
 _NEW_ANSWERS = "recentlama_h_val_answers.json"
@@ -111,10 +111,7 @@ def _answers_near(table: Path, name: str) -> Answers | None:
     file = next((file for file in files if file.is_file()), None)
     if file is None:
         return None
-    try:
-        data = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ProbeError(file, [f"cannot be read: {error}; download it again"]) from error
+    data = read_json(file, "file of answers")
     if not isinstance(data, dict):
         raise ProbeError(file, [f"expected an object in braces, found a {type(data).__name__}"])
     return data

@@ -5,15 +5,14 @@ place in the file and a list for what is wrong with it. It knows no benchmark an
 """
 
 import csv
-import gzip
 import io
 import json
-import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from gradloc.data.benchmarks.rows import Row
 from gradloc.errors import ProbeError
+from gradloc.utils.io import parse_json, read_text
 
 # TemporalWiki's own generator writes its tables as .scv.
 _DELIMITERS = {".csv": ",", ".scv": ",", ".tsv": "\t"}
@@ -37,10 +36,11 @@ def read_rows(path: str | Path, columns: Sequence[str] = ()) -> list[Row]:
         in its ``problems``.
 
     Raises:
-        ProbeError: The file is missing, empty, a folder, packed wrongly or not UTF-8.
+        FileError: The file is missing, damaged, or not UTF-8 text.
+        ProbeError: It is empty.
     """
     path = Path(path)
-    text = _text(path)
+    text = read_text(path, "benchmark file", newline="")
     delimiter = _DELIMITERS.get(_unpacked(path).suffix.lower())
     if delimiter:
         rows = list(_table_rows(text, delimiter))
@@ -66,22 +66,6 @@ def stem(path: str | Path) -> str:
 
 def _unpacked(path: Path) -> Path:
     return path.with_suffix("") if path.suffix.lower() == ".gz" else path
-
-
-def _text(path: Path) -> str:
-    try:
-        raw = path.read_bytes()
-        raw = gzip.decompress(raw) if path.suffix.lower() == ".gz" else raw
-        return raw.decode("utf-8-sig")
-    except FileNotFoundError as error:
-        raise ProbeError(path, ["no such file; give the file that you downloaded"]) from error
-    except IsADirectoryError as error:
-        raise ProbeError(path, ["is a folder; name one file in it"]) from error
-    except UnicodeDecodeError as error:
-        raise ProbeError(path, [f"is not UTF-8 text ({error}); save it again as UTF-8"]) from error
-    except (OSError, EOFError, zlib.error) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ProbeError(path, [f"cannot be read: {reason}; download it again"]) from error
 
 
 def _table_rows(text: str, delimiter: str) -> Iterator[Row]:
@@ -115,7 +99,7 @@ def _object_rows(text: str, columns: Sequence[str]) -> Iterator[Row]:
     """One JSON object a line; a row's number is its line."""
     lines = text.split("\n")
     try:
-        whole = json.loads(text) if len(lines) > 1 else None
+        whole = parse_json(text) if len(lines) > 1 else None
     except ValueError:
         whole = None
     if isinstance(whole, dict):  # a single object over several lines
@@ -125,7 +109,7 @@ def _object_rows(text: str, columns: Sequence[str]) -> Iterator[Row]:
         if not line.strip():
             continue
         try:
-            yield _row(f"line {number}", number, json.loads(line), columns)
+            yield _row(f"line {number}", number, parse_json(line), columns)
         except ValueError as error:
             yield Row(f"line {number}", number, {}, [f"is not JSON: {error}"])
 
@@ -140,8 +124,9 @@ def _array_rows(text: str, columns: Sequence[str]) -> Iterator[Row]:
         number += 1
         place = f"item {number} (line {text.count(chr(10), 0, at) + 1})"
         try:
-            value, at = decoder.raw_decode(text, at)
-        except ValueError as error:
+            start, (_, at) = at, decoder.raw_decode(text, at)
+            value = parse_json(text[start:at])
+        except (ValueError, RecursionError) as error:
             yield Row(place, number, {}, [f"is not JSON: {error}"])
             return
         yield _row(place, number, value, columns)

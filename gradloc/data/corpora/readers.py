@@ -4,8 +4,6 @@ Comes in: paths and a mapping of fields to columns. Goes out: a ``Corpus`` that 
 anew each time it is iterated. It makes no probes.
 """
 
-import gzip
-import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from gradloc.data.corpora.collection import Corpus, Stream, split_at_cutoff
 from gradloc.data.corpora.documents import Document
 from gradloc.data.corpora.records import check_fields, to_document
 from gradloc.errors import CorpusError
+from gradloc.utils.io import parse_json, read_lines
 
 # What a reader makes of one file: (place for messages, id to use where none is given, record).
 # A record that cannot be read at all is a string that says why.
@@ -106,58 +105,52 @@ def _checked(records: Records, fields: dict[str, str], default_date: str) -> Ite
 
 def _jsonl_records(path: str) -> Records:
     stem = _stem(path)
-    open_text = gzip.open if path.endswith(".gz") else open
-    try:
-        with open_text(path, "rt", encoding="utf-8") as lines:
-            for number, line in enumerate(lines, start=1):
-                if not line.strip():
-                    continue
-                place, default_id = f"{path}:{number}", f"{stem}:{number}"
-                try:
-                    record = json.loads(line)
-                except json.JSONDecodeError as error:
-                    yield place, default_id, f"not JSON: {error.msg} at column {error.colno}"
-                    continue
-                if isinstance(record, dict):
-                    yield place, default_id, record
-                else:
-                    kind = type(record).__name__
-                    yield place, default_id, f"expected an object in braces, found a {kind}"
-    except (UnicodeDecodeError, gzip.BadGzipFile, EOFError) as error:
-        raise CorpusError(
-            f"{path}: not UTF-8 text{' in a gzip file' if path.endswith('.gz') else ''} "
-            f"({error}). Save it again as UTF-8."
-        ) from error
+    for number, line in read_lines(path, "corpus in JSON lines"):
+        place, default_id = f"{path}:{number}", f"{stem}:{number}"
+        try:
+            record = parse_json(line)
+        except ValueError as error:
+            yield place, default_id, f"not JSON: {error}"
+            continue
+        if isinstance(record, dict):
+            yield place, default_id, record
+        else:
+            yield (
+                place,
+                default_id,
+                f"expected an object in braces, found a {type(record).__name__}",
+            )
 
 
 def _parquet_records(path: str) -> Records:
-    import pyarrow
-    import pyarrow.parquet
+    def rows() -> Iterator[dict[str, Any]]:
+        import pyarrow.parquet
 
-    try:
-        file = pyarrow.parquet.ParquetFile(path)
-    except pyarrow.ArrowInvalid as error:
-        raise CorpusError(f"{path}: not a parquet file ({error}).") from error
-    number = 0
-    with file:
-        for batch in file.iter_batches(batch_size=1024):
-            for record in batch.to_pylist():
-                number += 1
-                yield f"{path}: row {number}", f"{_stem(path)}:{number}", record
+        with pyarrow.parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=1024):
+                yield from batch.to_pylist()
+
+    return _table_records(path, rows, "a damaged parquet file, or none at all")
 
 
 def _dataset_records(path: str, options: dict[str, Any]) -> Records:
-    import datasets
+    def rows() -> Iterable[dict[str, Any]]:
+        import datasets
 
+        return datasets.load_dataset(path, streaming=True, **options)
+
+    return _table_records(path, rows, f"datasets.load_dataset cannot read it with {options}")
+
+
+def _table_records(path: str, rows: Callable[[], Iterable[dict]], problem: str) -> Records:
+    number = 0
     try:
-        rows = datasets.load_dataset(path, streaming=True, **options)
-    except Exception as error:  # load_dataset raises dozens of kinds for a wrong name or option
+        for number, record in enumerate(rows(), start=1):
+            yield f"{path}: row {number}", f"{_stem(path)}:{number}", record
+    except Exception as error:  # dozens of kinds, for a wrong name as for a damaged page
         raise CorpusError(
-            f"{path}: datasets.load_dataset cannot open it with {options}: "
-            f"{type(error).__name__}: {error}"
+            f"{path}: {problem} (after row {number}: {type(error).__name__}: {error})."
         ) from error
-    for number, record in enumerate(rows, start=1):
-        yield f"{path}: row {number}", f"{_stem(path)}:{number}", record
 
 
 def _stem(path: str) -> str:

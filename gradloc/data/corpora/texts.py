@@ -4,16 +4,16 @@ Comes in: a JSON lines or plain text file. Goes out: its texts. Dates and entiti
 are any, are ignored.
 """
 
-import gzip
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from gradloc.errors import CorpusError
+from gradloc.utils.io import parse_json, read_lines, read_text
 
 # Forms that would be read as passages, brackets and commas and all.
 _NO_TEXT = (".json", ".csv", ".tsv", ".parquet")
+_EXPECTED = "text file (JSON lines with 'text', or plain text)"
 
 
 def read_texts(path: str | Path) -> Iterator[str]:
@@ -24,12 +24,11 @@ def read_texts(path: str | Path) -> Iterator[str]:
             blank lines between passages.
 
     Raises:
-        CorpusError: The file is missing or is a table or array, a line is not JSON or has no
+        FileError: The file is missing, damaged, or not UTF-8 text.
+        CorpusError: It is a table or array, a line is not JSON or has no
             ``text``, or there is no text at all.
     """
     path = Path(path)
-    if not path.is_file():
-        raise CorpusError(f"{path}: no such file; expected JSON lines with 'text', or plain text.")
     name = path.name.removesuffix(".gz")
     if name.lower().endswith(_NO_TEXT):
         raise CorpusError(
@@ -38,7 +37,7 @@ def read_texts(path: str | Path) -> Iterator[str]:
         )
     jsonl = name.endswith(".jsonl")
     n_texts = 0
-    for text in _jsonl_texts(path) if jsonl else _passages(path):
+    for text in _jsonl_texts(path) if jsonl else re.split(r"\n\s*\n", read_text(path, _EXPECTED)):
         if text.strip():
             n_texts += 1
             yield text.strip()
@@ -47,24 +46,11 @@ def read_texts(path: str | Path) -> Iterator[str]:
 
 
 def _jsonl_texts(path: Path) -> Iterator[str]:
-    with _opened(path) as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise CorpusError(f"{path}:{number}: not JSON: {error}") from error
-            if not isinstance(row, dict) or not isinstance(row.get("text"), str):
-                raise CorpusError(f"{path}:{number}: has no 'text'.")
-            yield row["text"]
-
-
-def _passages(path: Path) -> Iterator[str]:
-    with _opened(path) as file:
-        yield from re.split(r"\n\s*\n", file.read())
-
-
-def _opened(path: Path):
-    opener = gzip.open if path.suffix == ".gz" else open
-    return opener(path, "rt", encoding="utf-8")
+    for number, line in read_lines(path, _EXPECTED):
+        try:
+            row = parse_json(line)
+        except ValueError as error:
+            raise CorpusError(f"{path}:{number}: not JSON: {error}") from error
+        if not isinstance(row, dict) or not isinstance(row.get("text"), str):
+            raise CorpusError(f"{path}:{number}: has no 'text'.")
+        yield row["text"]

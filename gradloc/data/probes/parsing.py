@@ -4,11 +4,11 @@ Comes in: a line of JSON. Goes out: checked values by field. It opens no file.
 """
 
 import datetime
-import json
 import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
+from gradloc.utils.io import parse_json
 from gradloc.utils.names import did_you_mean
 
 GROUPS = ("new", "updated", "invariant")
@@ -60,7 +60,7 @@ _NOTHING = (None, "", [])
 def parse_line(line: str, problems: list[str]) -> dict[str, Any]:
     """The JSON object on a line; empty, with a problem noted, where there is none."""
     try:
-        row = json.loads(line)
+        row = parse_json(line)
     except ValueError as error:
         problems.append(f"is not JSON: {error}")
         return {}
@@ -170,13 +170,7 @@ def _wrong(values: Mapping[str, Any]) -> list[tuple[str, str]]:
 def _as_text(value: Any) -> str | None:
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    if not isinstance(value, str):
-        return None
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError:  # half of a surrogate pair, which no tokenizer takes
-        return None
-    return value
+    return value if isinstance(value, str) else None
 
 
 def _shown(value: Any) -> str:

@@ -3,10 +3,8 @@
 What chooses the layers does not judge them. It knows no tokens.
 """
 
-import gzip
 import hashlib
 import json
-import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -26,7 +24,7 @@ from gradloc.data.probes.parsing import (
 )
 from gradloc.data.probes.probe import Probe
 from gradloc.errors import ProbeError
-from gradloc.utils.io import write_text
+from gradloc.utils.io import read_lines, write_text
 
 
 @dataclass(frozen=True)
@@ -162,7 +160,8 @@ def load_probes(path: str | Path) -> ProbeSet:
         The probes, in the order of the file.
 
     Raises:
-        ProbeError: The file is missing or empty, or some lines are wrong; all problems together.
+        FileError: The file is missing, damaged, or not UTF-8 text.
+        ProbeError: The file is empty, or some lines are wrong; all problems together.
     """
     return read_probe_rows(path)
 
@@ -202,9 +201,7 @@ def read_probe_rows(
     probes: list[Probe] = []
     line_of: dict[str, int] = {}
     n_same: Counter[str] = Counter()
-    for number, line in enumerate(_lines(path), start=1):
-        if not line.strip():
-            continue
+    for number, line in read_lines(path, "probe file (JSONL)"):
         found: list[str] = []
         row = parse_line(line, found)
         if not found:
@@ -223,17 +220,3 @@ def read_probe_rows(
     if problems:
         raise ProbeError(path, first_problems(problems))
     return ProbeSet(probes)
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        raw = path.read_bytes()
-        raw = gzip.decompress(raw) if path.suffix == ".gz" else raw
-        return raw.decode("utf-8-sig").split("\n")
-    except FileNotFoundError as error:
-        raise ProbeError(path, ["no such file; expected probes as JSONL"]) from error
-    except UnicodeDecodeError as error:
-        raise ProbeError(path, [f"is not UTF-8 text ({error}); save it again as UTF-8"]) from error
-    except (OSError, EOFError, zlib.error) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ProbeError(path, [f"cannot be read: {reason}"]) from error
