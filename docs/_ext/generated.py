@@ -121,7 +121,7 @@ def policies() -> str:
 
 def methods() -> str:
     """The training methods with their options."""
-    from gradloc.training.methods import METHODS
+    from gradloc.training.methods.method_table import METHODS
 
     rows = []
     for name, method in METHODS.items():

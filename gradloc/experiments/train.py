@@ -28,7 +28,8 @@ from gradloc.models import load_model, load_tokenizer
 from gradloc.models.prefix_cache import CacheConfig
 from gradloc.models.units import find_units
 from gradloc.training.callback import GradLocCallback
-from gradloc.training.methods import Method, TrainContext, build_methods
+from gradloc.training.methods.base import Method, TrainContext
+from gradloc.training.methods.method_table import build_methods
 from gradloc.training.monitoring import (
     ProbeCurve,
     Progress,
@@ -42,7 +43,6 @@ from gradloc.utils.memory import PeakMemory
 
 CHECKPOINT_DIR = "checkpoint"
 CACHE_DIR = "prefix-cache"
-METHODS_DIR = "methods"
 # With a cache, batches are as wide as a multiple of this: a row is stored once for each width of
 # a batch that it was in, since the last bits of attention depend on the width.
 CACHED_WIDTH = 32
@@ -85,7 +85,7 @@ def train(
     corpus = read_corpus(recipe.corpus, seed=recipe.seed)
     probes = probes if probes is not None else build_probes(recipe, corpus)
     model = load_model(recipe.model, dtype=recipe.dtype)
-    # Before methods record what the base predicts, which takes long and leaves files.
+    # Before methods record what the base predicts, which takes long.
     plan.check_units(tuple(unit.info for unit in find_units(model, plan.granularity)))
     tokenizer = load_tokenizer(recipe.model)
     methods = build_methods(recipe.arms[arm].methods)
@@ -99,7 +99,6 @@ def train(
         new_texts=new_texts(recipe, corpus, probes) if methods else (),
         facts=tuple(probe for probe in probes if probe.split == "localization"),
         max_length=recipe.corpus.max_length,
-        work_dir=out_dir / METHODS_DIR,
     )
     watch = Stopwatch()
     with watch:

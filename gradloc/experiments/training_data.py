@@ -20,7 +20,7 @@ from gradloc.data.probes import ProbeSet
 from gradloc.errors import CorpusError, MethodError
 from gradloc.localization.probe_profile import MAX_REFERENCE
 from gradloc.training.acquisition.callback import AcquisitionCallback
-from gradloc.training.methods import Method, TrainContext
+from gradloc.training.methods.base import Method, TrainContext
 from gradloc.training.monitoring import Stopwatch
 
 

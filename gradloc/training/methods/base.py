@@ -1,20 +1,20 @@
-"""What a training method may change, and nothing else it may.
-
-Comes in: the context of one training. Goes out: for each method, what it changes of the data, the
-model, the loss or the steps. A method composes with any plan and, as far as its hooks allow, with
-any other method. It knows no recipe and builds no Trainer (``gradloc.experiments.train`` does).
-"""
+"""What a training method sees of a training, and the hooks by which it changes it."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import Field
 from torch import Tensor, nn
 from transformers import TrainerCallback, TrainingArguments
 
 from gradloc.data.probes import Probe
 from gradloc.localization.plan import LayerPlan
+
+# Types of options, with the bounds that ``method_table.build_method`` checks.
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+CountOrZero = Annotated[int, Field(ge=0)]
 
 # Token rows, as the Trainer takes them: ``input_ids``, ``attention_mask`` and ``labels``.
 Rows = list[dict[str, Any]]
@@ -31,12 +31,12 @@ class TrainContext:
         tokenizer: Its fast tokenizer.
         plan: Which units train.
         arguments: Arguments of the Trainer; ``seed`` among them.
-        reference: Texts whose behaviour is to be kept (text of before the cut-off).
-        new_texts: The documents that are trained on, the first ones where they are streamed.
+        reference: Anchor texts: text from before the cut-off, whose behaviour should stay.
+        new_texts: The documents to train on; of a streamed corpus the first ones.
         facts: Probes that may be trained with: localisation probes with their old answers. None
-            of them judges.
+            of them is used in evaluation.
         max_length: Tokens a row at most.
-        work_dir: A folder of this training for what a method wants to keep.
+        prepared: What methods keep from one hook to a later one, by a name of their own.
     """
 
     model: nn.Module
@@ -47,22 +47,15 @@ class TrainContext:
     new_texts: Sequence[str] = ()
     facts: Sequence[Probe] = ()
     max_length: int = 128
-    work_dir: Path = field(default_factory=Path)
+    prepared: dict[str, Any] = field(default_factory=dict)
 
 
 class Method:
     """A training method; each of its hooks does nothing unless overridden.
 
-    A subclass is a frozen dataclass whose fields are the options that a recipe may give. The
-    hooks are called in the order in which they stand here, each once a training.
+    A subclass is a frozen dataclass whose fields are the options that a recipe may give; bounds
+    are pydantic ``Field``s. Hooks are called once a training, in this order.
     """
-
-    def check(self) -> None:
-        """Refuse options that cannot work.
-
-        Raises:
-            MethodError: An option is out of range.
-        """
 
     def training_arguments(self, given: dict[str, Any]) -> dict[str, Any]:
         """``TrainingArguments`` by name, from those that the recipe gives."""
@@ -88,5 +81,5 @@ class Method:
         return None
 
     def finish(self, model: nn.Module, context: TrainContext) -> nn.Module:
-        """The model to save: an ordinary one, adapters merged, averages put in place."""
+        """The model to save: an ordinary one, adapters merged."""
         return model

@@ -1,10 +1,7 @@
 """What a base model predicts on some texts, kept small enough to train against.
 
-Comes in: a model before training, and token rows. Goes out: for every position the k most likely
-next tokens, their log-probabilities, and that of all other tokens together. It compares nothing
-(the KL divergence is in ``coarse_kl``) and trains nothing.
-
-Token ids take 4 bytes and log-probabilities 4: positions x k x 8 bytes.
+For every position: the k most likely next tokens, their log-probabilities, and that of all other
+tokens together. Token ids take 4 bytes and log-probabilities 4: positions x k x 8 bytes.
 """
 
 from collections.abc import Sequence
@@ -46,6 +43,16 @@ class BaseTargets:
     token_ids: Tensor
     log_probs: Tensor
     log_rest: Tensor
+
+    @classmethod
+    def joined(
+        cls, rows: Sequence[Sequence[int]], found: Sequence[tuple[Tensor, Tensor, Tensor]]
+    ) -> "BaseTargets":
+        """Targets from what ``largest`` gave for the positions of rows, in their order."""
+        token_ids, log_probs, log_rest = (torch.cat(part) for part in zip(*found, strict=True))
+        if torch.isneginf(log_rest).all():
+            token_ids = token_ids[:1]
+        return cls(tuple(tuple(row) for row in rows), token_ids.contiguous(), log_probs, log_rest)
 
     def of_rows(self, indices: Sequence[int]) -> list[tuple[Tensor, Tensor, Tensor]]:
         """Token ids, log-probabilities and that of the rest, of some rows."""
@@ -98,7 +105,7 @@ def base_targets(
         raise MethodError("there are no token rows to record predictions on.")
     if top_k < 0:
         raise MethodError(f"top_k must be 0 (all tokens) or more; found {top_k!r}.")
-    kept: list[tuple[Tensor, Tensor, Tensor]] = []
+    found: list[tuple[Tensor, Tensor, Tensor]] = []
     with evaluation_mode(model), torch.no_grad():
         for part in parts_within_memory(model, rows, range(len(rows)), batch_size):
             part_rows = [rows[index] for index in part]
@@ -112,13 +119,8 @@ def base_targets(
                 )
             for index, row in enumerate(part_rows):
                 for chunk in chunks(logits[index, : len(row) - 1]):
-                    kept.append(largest(logits[index, chunk].float(), top_k))
-    token_ids, log_probs, log_rest = (torch.cat(columns) for columns in zip(*kept, strict=True))
-    if torch.isneginf(log_rest).all():
-        token_ids = token_ids[:1]
-    return BaseTargets(
-        tuple(tuple(row) for row in rows), token_ids.contiguous(), log_probs, log_rest
-    )
+                    found.append(largest(logits[index, chunk].float(), top_k))
+    return BaseTargets.joined(rows, found)
 
 
 def largest(logits: Tensor, top_k: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,9 +1,4 @@
-"""KL divergence from distributions of which only the largest probabilities were kept.
-
-Comes in: logits of a model, and for each position the kept tokens, their log-probabilities and
-that of the rest. Goes out: the divergence in nats, with its gradient. It records nothing and runs
-no model.
-"""
+"""KL divergence from distributions of which only the largest probabilities were kept."""
 
 from collections.abc import Sequence
 

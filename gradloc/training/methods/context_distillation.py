@@ -1,31 +1,34 @@
-"""Context distillation: the model alone learns to predict as it does with the document in sight.
-
-Comes in: a base model and token rows of the update documents. Goes out: rows of sentences that
-the model wrote about them, and a loss that compares it with its former self that sees the
-document. No copy of the base model is kept while training.
-"""
+"""Context distillation: the model alone learns to predict as it does with the document in sight."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Annotated
 
 import torch
-from safetensors.torch import load_file
+from pydantic import Field
 from torch import Tensor, nn
 from transformers import GenerationConfig
 
 from gradloc.data.batches import collate, pad_token_id
 from gradloc.errors import MethodError
 from gradloc.evaluation.scoring.tokens import context_length
+from gradloc.models.logits import forward_at
 from gradloc.models.wrappers import evaluation_mode
-from gradloc.training.methods.base import Loss, Method, Rows, TrainContext
-from gradloc.training.methods.base_targets import BaseTargets
-from gradloc.training.methods.stored import digest_of, load_or_compute
-from gradloc.training.methods.teacher_targets import distillation_loss, teacher_targets
+from gradloc.training.methods.base import (
+    Count,
+    CountOrZero,
+    Loss,
+    Method,
+    Positive,
+    Rows,
+    TrainContext,
+)
+from gradloc.training.methods.base_targets import BaseTargets, largest
+from gradloc.training.methods.coarse_kl import coarse_kl
 
-TARGETS_FILE = "context_distillation.safetensors"
 # Documents that are continued at a time. assumption: memory for 8 x n_sentences short texts.
 _DOCUMENTS = 8
+_TARGETS = "context_distillation"
 
 
 @dataclass(frozen=True)
@@ -55,55 +58,29 @@ class ContextDistillation(Method):
         positions; sentences came from a language model that was prompted with the definition.
     """
 
-    n_sentences: int = 4
-    n_tokens: int = 32
-    temperature: float = 2.0
-    sampling_temperature: float = 1.0
+    n_sentences: Count = 4
+    n_tokens: Annotated[int, Field(ge=2)] = 32
+    temperature: Positive = 2.0
+    sampling_temperature: Positive = 1.0
     prompt: str = ""
-    top_k: int = 64
-
-    def check(self) -> None:
-        """Refuse options that cannot work.
-
-        Raises:
-            MethodError: A count or temperature is out of range.
-        """
-        least = {"n_sentences": 1, "n_tokens": 2, "top_k": 0}
-        for name, bound in least.items():
-            if getattr(self, name) < bound:
-                raise MethodError(
-                    f"context_distillation: {name} is {getattr(self, name)}; it must be {bound} "
-                    "or more."
-                )
-        for name in ("temperature", "sampling_temperature"):
-            if getattr(self, name) <= 0:
-                raise MethodError(
-                    f"context_distillation: {name} is {getattr(self, name)}; it must be above 0."
-                )
+    top_k: CountOrZero = 64
 
     def rows(self, rows: Rows, context: TrainContext) -> Rows:
-        """The sentences, in place of the documents; what the teacher predicts is kept on disk."""
-        prompt = context.tokenizer(self.prompt, add_special_tokens=False)["input_ids"]
+        """The sentences, in place of the documents; the teacher's predictions are recorded."""
+        tokenizer = context.tokenizer
+        prompt = tokenizer(self.prompt, add_special_tokens=False)["input_ids"]
         documents = _documents(rows, context, len(prompt) + self.n_tokens)
-        request = {"options": vars(self), "seed": context.arguments.seed, "documents": documents}
-
-        def compute() -> dict[str, Tensor]:
-            model = context.model.to(context.arguments.device)
-            sentences = self._write(model, documents, prompt, context)
-            targets = teacher_targets(
-                model,
-                documents,
-                sentences,
-                start=_start_tokens(context.tokenizer),
-                temperature=self.temperature,
-                top_k=self.top_k,
-            )
-            return targets.to_tensors()
-
-        path = _targets_path(context)
-        tensors = load_or_compute(path, digest_of(context.model, request), compute)
-        found = BaseTargets.from_tensors(tensors).rows
-        return [{"input_ids": list(row), "labels": list(row)} for row in found]
+        model = context.model.to(context.arguments.device)
+        targets = teacher_targets(
+            model,
+            documents,
+            self._write(model, documents, prompt, context),
+            start=_start_tokens(tokenizer),
+            temperature=self.temperature,
+            top_k=self.top_k,
+        )
+        context.prepared[_TARGETS] = targets
+        return [{"input_ids": list(row), "labels": list(row)} for row in targets.rows]
 
     def loss(self, context: TrainContext) -> Loss:
         """Mean over the positions of a batch, in nats (times T^2).
@@ -111,10 +88,9 @@ class ContextDistillation(Method):
         Raises:
             MethodError: ``rows`` has not been called for this training.
         """
-        path = _targets_path(context)
-        if not path.is_file():
-            raise MethodError(f"context_distillation: {path} is missing; call rows() first.")
-        targets = BaseTargets.from_tensors(load_file(path))
+        targets: BaseTargets | None = context.prepared.get(_TARGETS)
+        if targets is None:
+            raise MethodError("context_distillation: no teacher has been recorded; call rows().")
         places = {row: place for place, row in enumerate(targets.rows)}
 
         def loss(model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
@@ -146,7 +122,7 @@ class ContextDistillation(Method):
         context: TrainContext,
     ) -> list[list[list[int]]]:
         """Sentences of each document, as token ids."""
-        tokenizer = context.tokenizer
+        pad_id = pad_token_id(context.tokenizer)
         config = GenerationConfig(
             do_sample=True,
             temperature=self.sampling_temperature,
@@ -159,18 +135,16 @@ class ContextDistillation(Method):
             # The document's end is no reason to write nothing about it. What ends a text may be
             # named by the tokenizer, by the model's own generation settings, or by both.
             min_new_tokens=self.n_tokens,
-            suppress_tokens=list(tokenizer.all_special_ids) or None,
-            pad_token_id=pad_token_id(tokenizer),
+            suppress_tokens=list(context.tokenizer.all_special_ids) or None,
+            pad_token_id=pad_id,
         )
         written: list[list[list[int]]] = []
         with evaluation_mode(model), torch.no_grad():
             torch.manual_seed(context.arguments.seed)
             for first in range(0, len(documents), _DOCUMENTS):
-                given = [
-                    {"input_ids": [*document, *prompt], "labels": [*document, *prompt]}
-                    for document in documents[first : first + _DOCUMENTS]
-                ]
-                batch = collate(given, pad_token_id(tokenizer), padding_side="left")
+                given = [[*ids, *prompt] for ids in documents[first : first + _DOCUMENTS]]
+                rows = [{"input_ids": ids, "labels": ids} for ids in given]
+                batch = collate(rows, pad_id, padding_side="left")
                 device = next(model.parameters()).device
                 ids = model.generate(
                     input_ids=batch["input_ids"].to(device),
@@ -180,6 +154,61 @@ class ContextDistillation(Method):
                 new = ids[:, batch["input_ids"].shape[1] :]
                 written += new.reshape(len(given), self.n_sentences, -1).tolist()
         return written
+
+
+def distillation_loss(
+    logits: Tensor, target: tuple[Tensor, Tensor, Tensor], temperature: float
+) -> Tensor:
+    """Sum over positions of T^2 KL(teacher || student), in nats.
+
+    Args:
+        logits: The student's, (n_positions, vocab), not divided by T.
+        target: The teacher's ``token_ids`` (n_positions, k), ``log_probs`` (n_positions, k) and
+            ``log_rest`` (n_positions,), of logits divided by T.
+        temperature: T. The factor T^2 keeps gradients of the same size for any T.
+
+    References: Hinton et al. 2015, arXiv:1503.02531, section 2.
+    """
+    return temperature**2 * coarse_kl(logits[None] / temperature, [target])
+
+
+def teacher_targets(
+    model: nn.Module,
+    documents: Sequence[Sequence[int]],
+    sentences: Sequence[Sequence[Sequence[int]]],
+    *,
+    start: Sequence[int] = (),
+    temperature: float = 1.0,
+    top_k: int = 0,
+) -> BaseTargets:
+    """What a model predicts along sentences that stand after their documents.
+
+    Args:
+        model: The teacher; left as found.
+        documents: Token ids of each.
+        sentences: For each document, its sentences: token ids, two or more, all of one length.
+        start: Token that begins each row that the student sees (BOS), or nothing. With it, the
+            first token of a sentence is predicted as well.
+        temperature: Divides the logits.
+        top_k: Probabilities kept at each position; 0: all.
+
+    Returns:
+        Targets whose rows are start + sentence. A sentence that was written about two documents
+        counts for the first.
+    """
+    device = next(model.parameters()).device
+    found: dict[tuple[int, ...], tuple[Tensor, Tensor, Tensor]] = {}
+    with evaluation_mode(model), torch.no_grad():
+        for document, written in zip(documents, sentences, strict=True):
+            rows = [(*start, *sentence) for sentence in written]
+            # A document's inputs are of one length, so nothing is padded.
+            ids = torch.tensor([[*document, *sentence] for sentence in written], device=device)
+            end = ids.shape[1] - 1
+            positions = torch.arange(end - len(rows[0]) + 1, end, device=device)
+            logits = forward_at(model, ids, positions, use_cache=False)[0].float() / temperature
+            for row, of_row in zip(rows, logits, strict=True):
+                found.setdefault(row, largest(of_row, top_k))
+    return BaseTargets.joined(list(found), list(found.values()))
 
 
 def _documents(rows: Rows, context: TrainContext, n_added: int) -> list[list[int]]:
@@ -198,7 +227,3 @@ def _start_tokens(tokenizer) -> list[int]:
     """The token that this tokenizer puts before every text, if it does."""
     bos = tokenizer.bos_token_id
     return [bos] if bos is not None and tokenizer("")["input_ids"][:1] == [bos] else []
-
-
-def _targets_path(context: TrainContext) -> Path:
-    return Path(context.work_dir) / TARGETS_FILE

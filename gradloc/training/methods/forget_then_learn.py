@@ -1,8 +1,4 @@
-"""F-Learning: take the old facts out of the weights before the new ones are learned.
-
-Comes in: a model and probes that know the old answers. Goes out: the same model, moved away from
-what learning the old answers would do to it. The training that follows is an ordinary one.
-"""
+"""F-Learning: take the old facts out of the weights before the new ones are learned."""
 
 import random
 from collections.abc import Sequence
@@ -15,7 +11,7 @@ from gradloc.data.batches import collate, pad_token_id, training_rows
 from gradloc.data.probes import Probe
 from gradloc.errors import MethodError
 from gradloc.training.freezing import check_trains_something, freeze_layers, scale_learning_rates
-from gradloc.training.methods.base import Method, Rows, TrainContext
+from gradloc.training.methods.base import Count, Method, Positive, Rows, TrainContext
 
 
 @dataclass(frozen=True)
@@ -36,21 +32,10 @@ class ForgetThenLearn(Method):
         tuned for each model and data set; 0.3 is an assumption.
     """
 
-    rate: float = 0.3
-    old_steps: int = 20
-    learning_rate: float | None = None
-    batch_size: int = 8
-
-    def check(self) -> None:
-        """Refuse options that cannot work.
-
-        Raises:
-            MethodError: One of them is not above 0.
-        """
-        for name in ("rate", "old_steps", "learning_rate", "batch_size"):
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise MethodError(f"f_learning: {name} is {value}; it must be above 0.")
+    rate: Positive = 0.3
+    old_steps: Count = 20
+    learning_rate: Positive | None = None
+    batch_size: Count = 8
 
     def prepare(self, context: TrainContext) -> None:
         """Fine-tune on the old facts, then step the other way.

@@ -1,9 +1,4 @@
-"""Texts that a model writes itself.
-
-Comes in: a causal language model, its tokenizer, a seed, beginnings perhaps. Goes out: strings,
-drawn from the model's own distribution. It trains nothing and leaves the model and all random
-state as found.
-"""
+"""Texts that a model writes itself, drawn from its own distribution."""
 
 import inspect
 from collections.abc import Sequence

@@ -1,18 +1,17 @@
-"""Keep a part of what training changed: go far, then come back part of the way.
-
-Comes in: a model in training. Goes out: the same model between where it started and where it
-arrived. It changes no step.
+"""Interpolate to the start: when training ends, keep a share of what it changed.
 
 Why: near its end a training that went far gains little with each further part of the way, while
 what it disturbs grows with the square. Half of a long way has more of the gain, and less of the
 disturbance, than the whole of a shorter one. Norm weights and biases, which no projection covers,
-take up the manner of the text while they train with the rest; they are put back altogether.
+take up the style of the text while they train with the rest; by default they return to the start.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -23,20 +22,20 @@ from gradloc.models.units import find_units
 from gradloc.models.wrappers import canonical_name, reshard, unwrap
 from gradloc.training.methods.base import Method, TrainContext
 from gradloc.training.trainer_hooks import resumed_checkpoint, saved_checkpoint
+from gradloc.utils.numbers import check_number
 
 START_FILE = "interpolate_to_start_start.safetensors"
 
 
 class InterpolationCallback(TrainerCallback):
-    """Leave a part of each trained weight's change when training ends.
+    """Keep a share of each trained weight's change when training ends.
 
         W <- W_start + interpolation (W_end - W_start)
 
     Weights with one dimension (norms, biases) have ``vector_interpolation`` in place of
-    ``interpolation``. The
-    starting weights are held while training runs, and ride with each checkpoint, whose own
-    weights are those of the way out; only what is saved after the end has been pulled back. It
-    works under DDP and FSDP2. The learning rate wants to be higher than without.
+    ``interpolation``. The starting weights are held while training runs and saved in each
+    checkpoint, whose own weights are not interpolated; only what is saved after the end is. It
+    works under DDP and FSDP2. The learning rate should be higher than without.
 
     Args:
         interpolation: Share of the change that stays, above 0 and up to 1.
@@ -68,16 +67,14 @@ class InterpolationCallback(TrainerCallback):
         if getattr(args, "deepspeed", None) or flat:
             raise MethodError(
                 "interpolate_to_start: DeepSpeed and the first version of FSDP keep weights in "
-                "parts of their "
-                "own. Train on one device, with DDP or with FSDP2."
+                "parts of their own. Train on one device, with DDP or with FSDP2."
             )
         adapters = {name for unit in find_units(model) for name in unit.adapters}
-        weights = {name: p for name, p in self._weights(model).items() if p.requires_grad}
+        weights = {name: p for name, p in _weights(model).items() if p.requires_grad}
         if adapters & set(weights):
             raise MethodError(
-                "interpolate_to_start: adapters train, and their product is no straight line "
-                "from the "
-                "start. Scale them when they are merged, or train the model's own weights."
+                "interpolate_to_start: adapters train, and their product is no straight line from "
+                "the start. Scale them when they are merged, or train the model's own weights."
             )
         if state.global_step == 0:
             self._start = {name: p.detach().clone() for name, p in weights.items()}
@@ -105,21 +102,11 @@ class InterpolationCallback(TrainerCallback):
             save_file({name: start.cpu() for name, start in whole.items()}, folder / START_FILE)
 
     def on_train_end(self, args, state, control, model=None, **kwargs):
-        """Go back part of the way."""
+        """Interpolate."""
         interpolate_to_start(
-            self._weights(model), self._start, self.interpolation, self.vector_interpolation
+            _weights(model), self._start, self.interpolation, self.vector_interpolation
         )
         self._start = {}
-
-    @staticmethod
-    def _weights(model: nn.Module) -> dict[str, nn.Parameter]:
-        """All weights by name, looked up anew each time, since FSDP2 puts others in place.
-
-        What trained may not be told by its flag at the end: blocks that take turns rest then.
-        """
-        model = unwrap(model)
-        reshard(model)
-        return {canonical_name(name): weight for name, weight in model.named_parameters()}
 
 
 @torch.no_grad()
@@ -129,7 +116,7 @@ def interpolate_to_start(
     interpolation: float,
     vector_interpolation: float = 0.0,
 ) -> None:
-    """Leave a part of each weight's change, in place and computed in float32.
+    """Keep a share of each weight's change, in place and computed in float32.
 
     Args:
         weights: Name -> weight, as training left it.
@@ -144,22 +131,27 @@ def interpolate_to_start(
         weight.copy_((before.float() + share * change).to(weight.dtype))
 
 
-def check_shares(interpolation: float, vector_interpolation: float) -> None:
+def check_shares(interpolation: float, vector_interpolation: float = 0.0) -> None:
     """Refuse shares out of range.
 
     Raises:
         MethodError: One is.
     """
-    if not 0 < interpolation <= 1:
-        raise MethodError(
-            f"interpolate_to_start: interpolation must be above 0 and at most 1; found "
-            f"{interpolation!r}."
-        )
-    if not 0 <= vector_interpolation <= 1:
-        raise MethodError(
-            f"interpolate_to_start: vector_interpolation must lie in [0, 1]; found "
-            f"{vector_interpolation!r}."
-        )
+    name = "interpolate_to_start: interpolation"
+    check_number(name, interpolation, 0, 1, above=True, error=MethodError)
+    name = "interpolate_to_start: vector_interpolation"
+    check_number(name, vector_interpolation, 0, 1, error=MethodError)
+
+
+def _weights(model: nn.Module) -> dict[str, nn.Parameter]:
+    """All weights by name, looked up again each time, since FSDP2 puts others in place.
+
+    Which ones trained cannot be read off ``requires_grad`` at the end: a method may let blocks
+    take turns.
+    """
+    model = unwrap(model)
+    reshard(model)
+    return {canonical_name(name): weight for name, weight in model.named_parameters()}
 
 
 def _like(saved: Tensor, weight: nn.Parameter) -> Tensor:
@@ -174,26 +166,17 @@ def _like(saved: Tensor, weight: nn.Parameter) -> Tensor:
 
 @dataclass(frozen=True)
 class InterpolateToStart(Method):
-    """Keep a part of what training changed.
+    """Keep a share of what training changed.
 
     Args:
-        interpolation: Share of each weight's change that stays. Smaller shares want a higher
-        learning
-            rate.
+        interpolation: Share of each weight's change that stays. A smaller share needs a higher
+            learning rate.
         vector_interpolation: The same of norm weights and biases.
     """
 
-    interpolation: float = 0.5
-    vector_interpolation: float = 0.0
+    interpolation: Annotated[float, Field(gt=0, le=1)] = 0.5
+    vector_interpolation: Annotated[float, Field(ge=0, le=1)] = 0.0
 
-    def check(self) -> None:
-        """Refuse shares out of range."""
-        check_shares(self.interpolation, self.vector_interpolation)
-
-    def callbacks(self, context: TrainContext) -> list[InterpolationCallback]:
-        """The callback that goes back part of the way at the end."""
-        return [
-            InterpolationCallback(
-                self.interpolation, vector_interpolation=self.vector_interpolation
-            )
-        ]
+    def callbacks(self, context: TrainContext) -> list[TrainerCallback]:
+        """The callback that interpolates at the end."""
+        return [InterpolationCallback(**vars(self))]

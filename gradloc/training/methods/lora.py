@@ -1,14 +1,11 @@
-"""Low-rank adapters inside the units that a plan trains, merged into the weights at the end.
-
-Comes in: a model and a plan. Goes out: the model with PEFT's adapters, and after training an
-ordinary model again. It changes no base weight before the merge and chooses no units.
-"""
+"""Low-rank adapters inside the units that a plan trains, merged into the weights at the end."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
@@ -16,9 +13,8 @@ from gradloc.errors import MethodError
 from gradloc.localization.plan import LayerPlan
 from gradloc.models.units import find_units
 from gradloc.models.wrappers import canonical_name
-from gradloc.training.methods.base import Method, TrainContext
+from gradloc.training.methods.base import Count, Method, Positive, TrainContext
 
-TARGETS = ("all-linear", "attention", "mlp")
 _LINEAR = (nn.Linear, Conv1D)
 
 
@@ -45,33 +41,13 @@ class Lora(Method):
         Knowledge Learning" scales by r / alpha instead.
     """
 
-    r: int = 16
-    alpha: float = 32.0
-    dropout: float = 0.0
+    r: Count = 16
+    alpha: Positive = 32.0
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     targets: Literal["all-linear", "attention", "mlp"] = "all-linear"
     where: Literal["plan", "all"] = "plan"
     rslora: bool = False
     dora: bool = False
-
-    def check(self) -> None:
-        """Refuse options that cannot work.
-
-        Raises:
-            MethodError: A rank or alpha that is not positive, a dropout outside [0, 1), or an
-                unknown ``targets`` or ``where``.
-        """
-        if self.r < 1 or self.alpha <= 0:
-            raise MethodError(
-                f"lora: r is {self.r} and alpha {self.alpha}; both must be above 0 (r a whole "
-                "number)."
-            )
-        if not 0 <= self.dropout < 1:
-            raise MethodError(f"lora: dropout is {self.dropout}; it must be from 0 to below 1.")
-        for name, choices in (("targets", TARGETS), ("where", ("plan", "all"))):
-            if getattr(self, name) not in choices:
-                raise MethodError(
-                    f"lora: {name} is {getattr(self, name)!r}; choose one of {', '.join(choices)}."
-                )
 
     def wrap(self, model: nn.Module, context: TrainContext) -> nn.Module:
         """The model with adapters; its own weights no longer require gradients.

@@ -1,23 +1,17 @@
-"""Stay near the starting weights: quadratic penalties.
-
-Comes in: the weights before training, and for EWC how much the base model's predictions depend on
-each. Goes out: a callback that adds ``weight`` x F (theta - theta0) to the gradient. No
-autograd, no extra forward pass in training.
-"""
+"""Stay near the starting weights: quadratic penalties, by adding F (theta - theta0) to gradients."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from gradloc.errors import MethodError
 from gradloc.localization.gradients.sequences import Sequence as TokenSequence
 from gradloc.localization.gradients.sequences import sequence_loss
 from gradloc.models.wrappers import evaluation_mode
-from gradloc.training.methods.anchor_texts import Source, anchor_rows, check_texts, describe_texts
-from gradloc.training.methods.base import Method, TrainContext
+from gradloc.training.methods.anchor_texts import Source, anchor_rows
+from gradloc.training.methods.base import Count, Method, Positive, TrainContext
 from gradloc.training.methods.extra_loss import (
     ExtraLoss,
     add_to_gradients,
@@ -25,9 +19,6 @@ from gradloc.training.methods.extra_loss import (
     planned_parameters,
     starting_weights,
 )
-from gradloc.training.methods.stored import digest_of, load_or_compute
-
-FISHER_FILE = "fisher.safetensors"
 
 
 class QuadraticPenaltyCallback(ExtraLoss):
@@ -154,12 +145,7 @@ class L2ToStart(Method):
         weight: Factor of half the squared distance.
     """
 
-    weight: float = 0.01
-
-    def check(self) -> None:
-        """Refuse a weight that is not above 0."""
-        if not self.weight > 0:
-            raise MethodError(f"l2_to_start: weight must be above 0; found {self.weight!r}.")
+    weight: Positive = 0.01
 
     def callbacks(self, context: TrainContext) -> list[QuadraticPenaltyCallback]:
         """The penalty; the start is the model as it is now."""
@@ -182,35 +168,21 @@ class EWC(Method):
             meaning in models whose gradients differ in size.
     """
 
-    weight: float = 1.0
+    weight: Positive = 1.0
     source: Source = "reference"
-    n_texts: int = 128
+    n_texts: Count = 128
     normalize: bool = False
 
-    def check(self) -> None:
-        """Refuse options out of range."""
-        check_texts("ewc", self.source, self.n_texts)
-        if not self.weight > 0:
-            raise MethodError(f"ewc: weight must be above 0; found {self.weight!r}.")
-
     def prepare(self, context: TrainContext) -> None:
-        """Estimate the Fisher information of the base model, in the context's folder."""
+        """Estimate the Fisher information of the base model."""
         parameters = planned_parameters(context.model, context.plan)
-        request = describe_texts(context, self.source, self.n_texts)
-        request["parameters"] = sorted(parameters)
-
-        def compute() -> dict[str, Tensor]:
-            rows = anchor_rows(context, self.source, self.n_texts)
-            return diagonal_fisher(context.model, rows, parameters)
-
-        load_or_compute(context.work_dir / FISHER_FILE, digest_of(context.model, request), compute)
+        rows = anchor_rows(context, self.source, self.n_texts)
+        fisher = diagonal_fisher(context.model, rows, parameters)
+        context.prepared["ewc"] = normalized(fisher) if self.normalize else fisher
 
     def callbacks(self, context: TrainContext) -> list[QuadraticPenaltyCallback]:
         """The penalty, on what ``prepare`` estimated; the start is the model as it is now."""
-        fisher = load_file(context.work_dir / FISHER_FILE)
-        if self.normalize:
-            fisher = normalized(fisher)
-        start = starting_weights(context.model, context.plan)
+        start, fisher = starting_weights(context.model, context.plan), context.prepared["ewc"]
         return [QuadraticPenaltyCallback(start, weight=self.weight, importance=fisher)]
 
 

@@ -1,13 +1,11 @@
-"""Stay near the base model's behaviour: a KL penalty on reference text.
+"""Stay near the base model's behaviour: a KL penalty on anchor texts.
 
-Comes in: what the base model predicts on reference texts, recorded before training, or the texts
-to record it on. Goes out: a callback that adds the gradient of ``weight`` x KL(base || model) at
-each step. No copy of the base model is kept while training.
+No copy of the base model is kept while training: what it predicts is recorded before.
 """
 
 import functools
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,12 +20,11 @@ from gradloc.models.wrappers import evaluation_mode, unwrap
 from gradloc.training.methods.anchor_texts import (
     Source,
     anchor_rows,
-    check_texts,
-    describe_texts,
+    drawn,
     encoded_rows,
     fact_texts,
 )
-from gradloc.training.methods.base import Method, TrainContext
+from gradloc.training.methods.base import Count, CountOrZero, Method, Positive, TrainContext
 from gradloc.training.methods.base_targets import (
     BaseTargets,
     base_targets,
@@ -36,14 +33,14 @@ from gradloc.training.methods.base_targets import (
 )
 from gradloc.training.methods.coarse_kl import coarse_kl
 from gradloc.training.methods.extra_loss import ExtraLoss, add_to_gradients, are_sharded
-from gradloc.training.methods.stored import digest_of, load_or_compute
 from gradloc.training.trainer_hooks import resumed_checkpoint, saved_checkpoint
+from gradloc.utils.numbers import check_number
 
 TARGETS_FILE = "reference_kl.safetensors"
 
 
 class ReferenceKLCallback(ExtraLoss):
-    """Train on loss + ``weight`` x KL(base || model), in nats per token of reference text.
+    """Train on loss + ``weight`` x KL(base || model), in nats per token of anchor text.
 
     The model runs without dropout, as the base did, so the penalty and its gradient are zero (but
     for rounding) until the weights move. Texts are taken in an order that depends on ``seed`` and
@@ -68,7 +65,7 @@ class ReferenceKLCallback(ExtraLoss):
     References:
         Li and Hoiem 2016, arXiv:1606.09282 section 3 (distillation from the model before
         training keeps what it did). Theirs is on the new data, with a temperature; this is on
-        reference text, without.
+        anchor texts, without.
     """
 
     log_key = "reference_kl_nats"
@@ -84,64 +81,67 @@ class ReferenceKLCallback(ExtraLoss):
         seed: int = 0,
     ):
         super().__init__(weight, every)
-        if batch_size < 1:
-            raise MethodError(f"reference_kl: batch_size must be 1 or more; found {batch_size!r}.")
+        check_number("reference_kl: batch_size", batch_size, 1, whole=True, error=MethodError)
         self.targets, self.batch_size, self.seed = targets, batch_size, seed
-        self._request: _Request | None = None
+        # Records the targets when training starts: (model, processing_class) -> targets.
+        self._record: Callable[[nn.Module, Any], BaseTargets] | None = None
 
     @classmethod
     def from_texts(
         cls,
         texts: Sequence[str] | None = None,
         *,
-        weight: float = 1.0,
-        batch_size: int = 8,
-        every: int = 1,
         top_k: int = 64,
         max_length: int = 128,
         n_texts: int = 256,
         seed: int = 0,
         tokenizer=None,
+        **options: Any,
     ) -> "ReferenceKLCallback":
-        """Hold the model to what it predicts on texts when training starts.
+        """Keep the model near what it predicts on texts when training starts.
 
-        The predictions ride with each checkpoint, since a resumed training starts from weights
+        The predictions are saved in each checkpoint, since a resumed training starts from weights
         that have moved.
 
         Args:
-            texts: Text whose behaviour is to be kept. ``None``: the passages on people, places,
+            texts: Text whose behaviour should stay. ``None``: the passages on people, places,
                 companies and works that ship with gradloc.
-            weight: As above.
-            batch_size: As above.
-            every: As above.
             top_k: Tokens kept of each position's distribution; the rest counts as one event. 0:
                 all.
             max_length: Tokens of a text that count.
             n_texts: How many texts at most.
             seed: Which of them, where there are more, and their order.
             tokenizer: ``None``: the Trainer's ``processing_class``.
+            **options: ``weight``, ``batch_size`` and ``every`` as above.
 
         Raises:
             MethodError: An option is out of range, or there is no text.
         """
         if isinstance(texts, str) or (texts is not None and not len(texts)):
             raise MethodError("ReferenceKLCallback.from_texts takes a list of texts.")
-        check_texts("reference_kl", "reference", n_texts)
-        if texts is None:
-            drawn = fact_texts(n_texts, seed)
-        else:
-            drawn = random.Random(seed).sample(list(texts), min(n_texts, len(texts)))
-        callback = cls(None, weight=weight, batch_size=batch_size, every=every, seed=seed)
-        callback._request = _Request(drawn, top_k, max_length, tokenizer)
+        check_number("reference_kl: n_texts", n_texts, 1, whole=True, error=MethodError)
+        chosen = fact_texts(n_texts, seed) if texts is None else drawn(texts, n_texts, seed)
+
+        def record(model: nn.Module, processing_class) -> BaseTargets:
+            reader = tokenizer or getattr(processing_class, "tokenizer", processing_class)
+            if reader is None:
+                raise MethodError(
+                    "ReferenceKLCallback.from_texts needs a tokenizer: its own or the Trainer's "
+                    "processing_class."
+                )
+            return base_targets(model, encoded_rows(reader, chosen, max_length), top_k=top_k)
+
+        callback = cls(None, seed=seed, **options)
+        callback._record = record
         return callback
 
     def on_train_begin(self, args, state, control, model=None, processing_class=None, **kwargs):
         """Note what trains, and record or read the predictions that were asked for."""
         super().on_train_begin(args, state, control, model=model)
-        if self._request is None:
+        if self._record is None:
             return
         if state.global_step == 0:
-            self.targets = self._request.record(unwrap(model), processing_class)
+            self.targets = self._record(unwrap(model), processing_class)
             return
         path = resumed_checkpoint(args, state) / TARGETS_FILE
         try:
@@ -155,7 +155,7 @@ class ReferenceKLCallback(ExtraLoss):
     def on_save(self, args, state, control, **kwargs):
         """Put predictions that were recorded here beside each checkpoint's weights."""
         folder = saved_checkpoint(args, state)
-        if self._request is not None and state.is_world_process_zero and folder.is_dir():
+        if self._record is not None and state.is_world_process_zero and folder.is_dir():
             save_file(self.targets.to_tensors(), folder / TARGETS_FILE)
 
     def add_gradients(
@@ -206,58 +206,26 @@ def _order(n: int, epoch: int, seed: int) -> list[int]:
 
 
 @dataclass(frozen=True)
-class _Request:
-    """What ``from_texts`` was asked to record."""
-
-    texts: list[str]
-    top_k: int
-    max_length: int
-    tokenizer: Any = None
-
-    def record(self, model: nn.Module, processing_class) -> BaseTargets:
-        """What the model predicts on the texts now."""
-        tokenizer = self.tokenizer or getattr(processing_class, "tokenizer", processing_class)
-        if tokenizer is None:
-            raise MethodError(
-                "ReferenceKLCallback.from_texts needs a tokenizer: its own or the Trainer's "
-                "processing_class."
-            )
-        rows = encoded_rows(tokenizer, self.texts, self.max_length)
-        return base_targets(model, rows, top_k=self.top_k)
-
-
-@dataclass(frozen=True)
 class ReferenceKL(Method):
-    """KL penalty on reference texts, or on texts that the base model writes.
+    """KL penalty on anchor texts.
 
     Args:
         weight: Factor of the penalty, in nats per token as the loss is.
         batch_size: Texts a step.
         source: ``reference``: the context's reference texts; ``facts``: passages on people and
             places that ship with gradloc; ``generated``: texts sampled once from the base model;
-            ``continued``: what it makes of a few words of the new documents.
+            ``continued``: its continuations of a few words of the new documents.
         n_texts: How many texts at most.
         top_k: Tokens kept of each position's distribution; the rest counts as one event. 0: all.
         every: Only at every n-th step, n times as strong.
     """
 
-    weight: float = 1.0
-    batch_size: int = 8
+    weight: Positive = 1.0
+    batch_size: Count = 8
     source: Source = "reference"
-    n_texts: int = 256
-    top_k: int = 64
-    every: int = 1
-
-    def check(self) -> None:
-        """Refuse options out of range."""
-        check_texts("reference_kl", self.source, self.n_texts)
-        for name, least in {"batch_size": 1, "top_k": 0, "every": 1}.items():
-            if getattr(self, name) < least:
-                raise MethodError(
-                    f"reference_kl: {name} must be {least} or more; found {getattr(self, name)!r}."
-                )
-        if not self.weight > 0:
-            raise MethodError(f"reference_kl: weight must be above 0; found {self.weight!r}.")
+    n_texts: Count = 256
+    top_k: CountOrZero = 64
+    every: Count = 1
 
     def kl_tokens(self, max_length: int) -> float:
         """Tokens that a step passes through the model for this, on average, for the cost model."""
@@ -265,22 +233,15 @@ class ReferenceKL(Method):
         return self.batch_size * length / self.every
 
     def prepare(self, context: TrainContext) -> None:
-        """Record what the base model predicts, in the context's folder."""
-        request = describe_texts(context, self.source, self.n_texts) | {"top_k": self.top_k}
-
-        def compute() -> dict[str, Tensor]:
-            rows = anchor_rows(context, self.source, self.n_texts)
-            return base_targets(context.model, rows, top_k=self.top_k).to_tensors()
-
-        digest = digest_of(context.model, request)
-        load_or_compute(context.work_dir / TARGETS_FILE, digest, compute)
+        """Record what the base model predicts."""
+        rows = anchor_rows(context, self.source, self.n_texts)
+        context.prepared["reference_kl"] = base_targets(context.model, rows, top_k=self.top_k)
 
     def callbacks(self, context: TrainContext) -> list[ReferenceKLCallback]:
         """The penalty, on what ``prepare`` recorded."""
-        targets = BaseTargets.from_tensors(load_file(context.work_dir / TARGETS_FILE))
         return [
             ReferenceKLCallback(
-                targets,
+                context.prepared["reference_kl"],
                 weight=self.weight,
                 batch_size=self.batch_size,
                 every=self.every,

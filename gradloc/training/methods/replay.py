@@ -1,35 +1,31 @@
-"""Old text among the new: rows of reference text, or of the model's own, in the training data.
-
-Comes in: rows of the update documents, and texts whose behaviour is to be kept. Goes out: rows of
-both, in the order in which they train. It changes no loss.
-"""
+"""Replay: rows of old text, or of the model's own, among those that are trained on."""
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field
 
 from gradloc.data.batches import training_rows
 from gradloc.errors import MethodError
-from gradloc.training.methods.anchor_texts import Source, check_texts, fact_texts, written_texts
-from gradloc.training.methods.base import Method, Rows, TrainContext
+from gradloc.training.methods.anchor_texts import Source, anchor_texts
+from gradloc.training.methods.base import Count, Method, Rows, TrainContext
 
 
 @dataclass(frozen=True)
 class Replay(Method):
     """Replay: a share of the rows that are trained on is old text.
 
-    With ``extra``, training is longer by 1 / (1 - ratio), so that the new rows are visited as
-    often as without replay; without it, training costs the same and new rows are visited less
-    often. That concerns training by ``max_steps``: training by epochs is always longer, since an
-    epoch has more rows.
+    With ``extra``, a training by ``max_steps`` is longer by 1 / (1 - ratio), so that the new rows
+    are visited as often as without replay; without it, training costs the same and new rows are
+    visited less often. A training by epochs is always longer, since an epoch has more rows.
 
     Args:
         ratio: Replayed rows / all rows, 0 to below 1. 0.5: as many old rows as new ones.
         source: ``reference``: the context's reference texts; ``facts``: passages on people and
             places that ship with gradloc; ``generated``: texts sampled from the model before it
-            trains; ``continued``: what it makes of a few words of the new documents. The last
+            trains; ``continued``: its continuations of a few words of the new documents. The last
             three need no old data.
         n_texts: Texts sampled at most. More rows than texts repeat them.
         packing: Fill the replayed rows with several texts, as ``corpus.packing`` does the others.
@@ -41,24 +37,11 @@ class Replay(Method):
         samples plain text.
     """
 
-    ratio: float = 0.5
+    ratio: Annotated[float, Field(ge=0, lt=1)] = 0.5
     source: Source = "reference"
-    n_texts: int = 256
+    n_texts: Count = 256
     packing: bool = False
     extra: bool = True
-
-    def check(self) -> None:
-        """Refuse options that cannot work.
-
-        Raises:
-            MethodError: A ratio outside [0, 1), an unknown source, or no texts.
-        """
-        if not 0 <= self.ratio < 1:
-            raise MethodError(
-                f"replay: ratio is {self.ratio}; it is the share of replayed rows in training, "
-                "from 0 to below 1."
-            )
-        check_texts("replay", self.source, self.n_texts)
 
     def training_arguments(self, given: dict[str, Any]) -> dict[str, Any]:
         """``max_steps`` / (1 - ratio), rounded up, where ``extra`` is set."""
@@ -78,62 +61,39 @@ class Replay(Method):
         n_old = round(len(rows) * self.ratio / (1 - self.ratio))
         if n_old == 0:
             return rows
-        pool = old_rows(self.source, context, rows, min(self.n_texts, n_old), self.packing)
+        pool = self._old_rows(context, set(rows[0]), min(self.n_texts, n_old))
         generator = np.random.default_rng([context.arguments.seed, 0])
-        mixed = [*rows, *draw_rows(pool, n_old, generator)]
+        places: list[int] = []  # none comes again before all have come
+        while len(places) < n_old:
+            places += generator.permutation(len(pool)).tolist()
+        mixed = [*rows, *(pool[place] for place in places[:n_old])]
         return [mixed[place] for place in generator.permutation(len(mixed))]
 
-
-def old_rows(source: str, context: TrainContext, like: Rows, n_texts: int, packing: bool) -> Rows:
-    """Rows of the text to keep, with the columns that the new rows have.
-
-    Args:
-        source: One of ``SOURCES``.
-        context: The training; texts are sampled from its model as it is now.
-        like: The new rows.
-        n_texts: How many texts to sample.
-        packing: Fill rows with several texts.
-
-    Raises:
-        MethodError: There is no text, or the new rows have columns beside ids, mask and labels.
-    """
-    columns = set(like[0]) if like else set()
-    if strange := columns - {"input_ids", "attention_mask", "labels"}:
-        raise MethodError(
-            f"replay: the rows already have columns that old rows lack ({', '.join(strange)}). "
-            "Put replay before the method that adds them."
+    def _old_rows(self, context: TrainContext, columns: set[str], n_texts: int) -> Rows:
+        """Rows of the text to replay, with the columns that the new rows have."""
+        if strange := columns - {"input_ids", "attention_mask", "labels"}:
+            raise MethodError(
+                f"replay: the rows already have columns that old rows lack ({', '.join(strange)}). "
+                "Put replay before the method that adds them."
+            )
+        is_given = self.source == "reference"
+        texts = context.reference if is_given else anchor_texts(context, self.source, n_texts)
+        pool = list(
+            training_rows(
+                context.tokenizer,
+                texts,
+                max_length=context.max_length,
+                packing=self.packing,
+                # A sampled text stops where its length is reached, not where it ends; but packed
+                # texts need a token between them.
+                append_eos=self.packing or self.source in ("reference", "facts"),
+            )
         )
-    if source == "reference":
-        texts = context.reference
-    elif source == "facts":
-        texts = fact_texts(n_texts, context.arguments.seed)
-    else:
-        texts = written_texts(context, source, n_texts)
-    pool = list(
-        training_rows(
-            context.tokenizer,
-            texts,
-            max_length=context.max_length,
-            packing=packing,
-            # A sampled text stops where its length is reached, not where it ends; but packed
-            # texts must be told apart.
-            append_eos=packing or source in ("reference", "facts"),
-        )
-    )
-    if not pool:
-        raise MethodError(
-            f"replay: the source {source!r} gives no text of two tokens or more. Give reference "
-            "texts (measure.reference), or take source: generated."
-        )
-    if "attention_mask" in columns:
-        for row in pool:
-            row["attention_mask"] = [1] * len(row["input_ids"])
-    return pool
-
-
-def draw_rows(rows: Rows, n: int, generator: np.random.Generator) -> Rows:
-    """So many rows in random order; none comes again before all have come."""
-    places: list[int] = []
-    while len(places) < n:
-        places += generator.permutation(len(rows)).tolist()
-    return [rows[place] for place in places[:n]]
+        if not pool:
+            raise MethodError(
+                f"replay: the source {self.source!r} gives no text of two tokens or more. Give "
+                "reference texts (measure.reference), or take source: generated."
+            )
+        if "attention_mask" in columns:
+            pool = [{**row, "attention_mask": [1] * len(row["input_ids"])} for row in pool]
+        return pool

@@ -1,8 +1,4 @@
-"""LISA: a few random blocks train at a time.
-
-Comes in: a Trainer's events. Goes out: a model in which, for some steps, only random blocks (and
-what lies outside the blocks) train. It never trains what was frozen before.
-"""
+"""LISA: a few random blocks train at a time."""
 
 from dataclasses import dataclass
 
@@ -10,8 +6,8 @@ import numpy as np
 from transformers import TrainerCallback
 
 from gradloc.errors import MethodError
-from gradloc.training.methods.base import Method, TrainContext
-from gradloc.training.methods.block_switch import BlockSwitch
+from gradloc.training.methods.base import Count, Method, TrainContext
+from evaluation.studies.rivals.block_switch import BlockSwitch
 
 
 class LisaCallback(BlockSwitch):
@@ -67,21 +63,9 @@ class Lisa(Method):
         ends: Keep what lies outside the blocks awake, as far as the plan trains it.
     """
 
-    n_blocks: int = 2
-    period: int = 20
+    n_blocks: Count = 2
+    period: Count = 20
     ends: bool = True
-
-    def check(self) -> None:
-        """Refuse options that cannot work.
-
-        Raises:
-            MethodError: ``n_blocks`` or ``period`` is below 1.
-        """
-        if self.n_blocks < 1 or self.period < 1:
-            raise MethodError(
-                f"lisa: n_blocks is {self.n_blocks} and period {self.period}; both must be 1 or "
-                "more."
-            )
 
     def callbacks(self, context: TrainContext) -> list[TrainerCallback]:
         """The one callback."""

@@ -1,12 +1,4 @@
-"""Training a few blocks at a time.
-
-Comes in: a Trainer's events. Goes out: a model in which, for some steps, only chosen blocks
-require gradients. It never trains what was frozen before, so it works inside any plan.
-
-A resting parameter has ``requires_grad=False`` and no gradient, so neither weight decay nor
-momentum moves it, and its optimizer state is dropped. Which blocks are awake is a function of the
-seed and the step, so a resumed run goes on as an uninterrupted one.
-"""
+"""Training a few blocks at a time."""
 
 from collections.abc import Iterator
 from typing import Literal

@@ -1,28 +1,22 @@
-"""RecAdam: recall the starting weights first, learn later.
-
-Comes in: the weights before training. Goes out: a callback that turns the Trainer's AdamW into
-RecAdam while it steps. It builds no optimizer, so checkpoints stay those of AdamW.
-"""
+"""RecAdam: recall the starting weights first, learn later."""
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from transformers import TrainerCallback
 
 from gradloc.errors import MethodError
-from gradloc.training.methods.base import Method, TrainContext
+from gradloc.training.methods.base import Method, Positive, TrainContext
 from gradloc.training.methods.extra_loss import (
     match_start,
     refuse_shards,
     starting_weights,
     trainable_parameters,
 )
-
-ANNEALING = ("sigmoid", "linear")
-
 
 class RecAdamCallback(TrainerCallback):
     """RecAdam on the Trainer's AdamW.
@@ -73,7 +67,6 @@ class RecAdamCallback(TrainerCallback):
         w: float = 1.0,
         anneal: str = "sigmoid",
     ):
-        check_options(gamma, k, t0, w, anneal)
         self.start, self.gamma, self.k, self.t0, self.w = start, gamma, k, t0, w
         self.anneal = anneal
         self.share = 0.0
@@ -169,26 +162,6 @@ def annealed(step: int, k: float, t0: float, anneal: str = "sigmoid", w: float =
     return w / (1 + math.exp(exponent)) if exponent < 700 else 0.0
 
 
-def check_options(gamma: float, k: float, t0: float, w: float, anneal: str) -> None:
-    """Refuse options out of range.
-
-    Raises:
-        MethodError: One is.
-    """
-    for name, value in {"gamma": gamma, "k": k, "t0": t0, "w": w}.items():
-        if not value > 0:
-            raise MethodError(f"recadam: {name} must be above 0; found {value!r}.")
-    if t0 > 1:
-        raise MethodError(
-            f"recadam: t0 is a share of all steps, at most 1; found {t0!r}. For a step, divide "
-            "it by max_steps."
-        )
-    if anneal not in ANNEALING:
-        raise MethodError(
-            f"recadam: anneal {anneal!r} is unknown; choose one of {', '.join(ANNEALING)}."
-        )
-
-
 @dataclass(frozen=True)
 class RecAdam(Method):
     """RecAdam, with its times as shares of the training.
@@ -201,15 +174,11 @@ class RecAdam(Method):
         anneal: ``sigmoid`` or ``linear``.
     """
 
-    gamma: float = 1000.0
-    k: float = 20.0
-    t0: float = 0.25
-    w: float = 1.0
+    gamma: Positive = 1000.0
+    k: Positive = 20.0
+    t0: Annotated[float, Field(gt=0, le=1)] = 0.25
+    w: Positive = 1.0
     anneal: Literal["sigmoid", "linear"] = "sigmoid"
-
-    def check(self) -> None:
-        """Refuse options out of range."""
-        check_options(self.gamma, self.k, self.t0, self.w, self.anneal)
 
     def callbacks(self, context: TrainContext) -> list[RecAdamCallback]:
         """The optimizer's hooks; the start is the model as it is now."""

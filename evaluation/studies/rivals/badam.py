@@ -1,8 +1,4 @@
-"""BAdam: block coordinate descent, one block at a time with a fresh Adam.
-
-Comes in: a Trainer's events. Goes out: a model of which one block trains at a time, each in its
-turn. It never trains what was frozen before.
-"""
+"""BAdam: block coordinate descent, one block at a time with a fresh Adam."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -10,11 +6,8 @@ from typing import Literal
 import numpy as np
 from transformers import TrainerCallback
 
-from gradloc.errors import MethodError
-from gradloc.training.methods.base import Method, TrainContext
-from gradloc.training.methods.block_switch import BlockSwitch
-
-ORDERS = ("random", "ascending", "descending")
+from gradloc.training.methods.base import Count, Method, TrainContext
+from evaluation.studies.rivals.block_switch import BlockSwitch
 
 
 class BAdamCallback(BlockSwitch):
@@ -71,20 +64,9 @@ class BAdam(Method):
         ends: Let what lies outside the blocks be one more block.
     """
 
-    period: int | None = None
+    period: Count | None = None
     order: Literal["random", "ascending", "descending"] = "random"
     ends: bool = False
-
-    def check(self) -> None:
-        """Refuse options that cannot work.
-
-        Raises:
-            MethodError: ``period`` is below 1, or the order is unknown.
-        """
-        if self.period is not None and self.period < 1:
-            raise MethodError(f"badam: period is {self.period}; it must be 1 step or more.")
-        if self.order not in ORDERS:
-            raise MethodError(f"badam: order is {self.order!r}; choose one of {', '.join(ORDERS)}.")
 
     def callbacks(self, context: TrainContext) -> list[TrainerCallback]:
         """The one callback."""

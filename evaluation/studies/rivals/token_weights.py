@@ -1,18 +1,16 @@
-"""Weight the tokens that surprise the base model.
-
-Comes in: rows to train on and the base model. Goes out: the same rows with a weight for each
-token, and a loss that uses them. It needs no annotation of facts and leaves no token out.
-"""
+"""Weight the tokens that surprise the base model."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from gradloc.data.batches import IGNORED
 from gradloc.errors import MethodError
 from gradloc.models.wrappers import evaluation_mode
-from gradloc.training.methods.base import Loss, Method, Rows, TrainContext
+from gradloc.training.methods.base import Loss, Method, Positive, Rows, TrainContext
 from gradloc.training.methods.base_targets import parts_within_memory, position_logits
 
 BATCH_SIZE = 8
@@ -40,17 +38,8 @@ class TokenWeights(Method):
         all others are left out.
     """
 
-    fraction: float = 0.2
-    weight: float = 3.0
-
-    def check(self) -> None:
-        """Refuse options out of range."""
-        if not 0 < self.fraction < 1:
-            raise MethodError(
-                f"token_weights: fraction must lie between 0 and 1; found {self.fraction!r}."
-            )
-        if not self.weight > 0:
-            raise MethodError(f"token_weights: weight must be above 0; found {self.weight!r}.")
+    fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    weight: Positive = 3.0
 
     def rows(self, rows: Rows, context: TrainContext) -> Rows:
         """The rows with ``weights``, from the base model's loss on them.

@@ -1,14 +1,11 @@
-"""Averages of the weights over training, in place of the last ones.
-
-Comes in: a model in training. Goes out: the same model with averaged weights when training ends.
-It changes no step.
-"""
+"""Averages of the weights over training, in place of the last ones."""
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -19,7 +16,6 @@ from gradloc.training.methods.base import Method, TrainContext
 from gradloc.training.methods.extra_loss import refuse_shards, trainable_parameters
 from gradloc.training.trainer_hooks import resumed_checkpoint, saved_checkpoint
 
-KINDS = ("tail", "ema")
 AVERAGE_FILE = "weight_average.safetensors"
 
 
@@ -52,7 +48,6 @@ class WeightAveragingCallback(TrainerCallback):
     """
 
     def __init__(self, kind: str = "tail", *, start: float = 0.5, decay: float = 0.99):
-        check_options(kind, start, decay)
         self.kind, self.start, self.decay = kind, start, decay
         self.n_averaged = 0
         self._average: dict[str, Tensor] = {}
@@ -105,21 +100,6 @@ class WeightAveragingCallback(TrainerCallback):
         return max(1, math.ceil(self.start * state.max_steps))
 
 
-def check_options(kind: str, start: float, decay: float) -> None:
-    """Refuse options out of range.
-
-    Raises:
-        MethodError: One is.
-    """
-    if kind not in KINDS:
-        raise MethodError(
-            f"weight_averaging: kind {kind!r} is unknown; choose one of {', '.join(KINDS)}."
-        )
-    for name, value in {"start": start, "decay": decay}.items():
-        if not 0 <= value < 1:
-            raise MethodError(f"weight_averaging: {name} must lie in [0, 1); found {value!r}.")
-
-
 @dataclass(frozen=True)
 class WeightAveraging(Method):
     """Averaged weights in place of the last ones.
@@ -131,12 +111,8 @@ class WeightAveraging(Method):
     """
 
     kind: Literal["tail", "ema"] = "ema"
-    start: float = 0.5
-    decay: float = 0.99
-
-    def check(self) -> None:
-        """Refuse options out of range."""
-        check_options(self.kind, self.start, self.decay)
+    start: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
 
     def callbacks(self, context: TrainContext) -> list[WeightAveragingCallback]:
         """The callback that averages and, at the end, puts the average in place."""
