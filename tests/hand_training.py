@@ -125,7 +125,7 @@ def by_hand(model, extra, plan=None, n_steps=4, n_rows=4, optim="adamw_torch", c
 def context_for(folder, tokenizer, model=None, **changes):
     """The context of a tiny model whose plan trains the chosen units."""
     model = model or build_model("llama_tied")
-    given = {"reference": TEXTS, "max_length": 16, "work_dir": folder} | changes
+    given = {"reference": TEXTS, "max_length": 16} | changes
     return TrainContext(model, tokenizer, plan_for(model), arguments(folder), **given)
 
 

@@ -14,20 +14,19 @@ from gradloc.errors import MethodError, RecipeError
 from gradloc.experiments.run import make_probes, make_profile
 from gradloc.experiments.train import train
 from gradloc.localization.policies import select_layers
-from gradloc.training.methods import METHODS, Method, build_method, build_methods
+from gradloc.training.methods.base import Method
+from gradloc.training.methods.method_table import METHODS, build_method, build_methods
 from gradloc.utils.io import read_json
+
+TOKEN_WEIGHTS = "evaluation.studies.rivals.token_weights:TokenWeights"
+WEIGHT_AVERAGING = "evaluation.studies.rivals.weight_averaging:WeightAveraging"
 
 # Options that let a method act within four steps on a tiny model.
 SMALL = {
     "reference_kl": {"n_texts": 4, "batch_size": 2, "weight": 5.0},
     "replay": {"n_texts": 4},
-    "mix_review": {"n_texts": 4, "mix_ratio": 1.0},
     "l2_to_start": {"weight": 50.0},
     "ewc": {"n_texts": 4, "weight": 100.0},
-    "recadam": {"gamma": 50.0},
-    "weight_averaging": {"start": 0.0},
-    "lisa": {"n_blocks": 1, "period": 1},
-    "badam": {"period": 1},
     "f_learning": {"old_steps": 2},
     "context_distillation": {"n_sentences": 1, "n_tokens": 6},
 }
@@ -50,7 +49,18 @@ def test_unknown_names_and_options_are_refused_with_the_nearest_one():
     with pytest.raises(MethodError, match="source must be .*; found 'books'"):
         build_method("replay", {"source": "books"})
     with pytest.raises(MethodError, match="each replace the training loss"):
-        build_methods({"token_weights": {}, "context_distillation": {}})
+        build_methods({TOKEN_WEIGHTS: {}, "context_distillation": {}})
+
+
+def test_a_method_can_be_named_by_its_import_path():
+    method = build_method("evaluation.studies.rivals.lisa:Lisa", {"n_blocks": 3})
+    assert (type(method).__name__, method.n_blocks, method.period) == ("Lisa", 3, 20)
+    with pytest.raises(MethodError, match="Did you mean 'period'"):
+        build_method("evaluation.studies.rivals.lisa:Lisa", {"periods": 3})
+    with pytest.raises(MethodError, match="is no subclass of"):
+        build_method("evaluation.studies.rivals.lisa:np")
+    with pytest.raises(MethodError, match="write @dataclass"):
+        build_method("gradloc.training.methods.base:Method")
 
 
 @pytest.fixture
@@ -133,7 +143,7 @@ def test_methods_compose(prepared, plain, tmp_path, recipe_file):
     recipe, probes, plan = prepared
     methods = (
         "arms.plain.methods={replay: {ratio: 0.5}, reference_kl: {n_texts: 4, batch_size: 2}, "
-        "lora: {r: 4}, weight_averaging: {start: 0.0}}"
+        f"lora: {{r: 4}}, '{WEIGHT_AVERAGING}': {{start: 0.0}}}}"
     )
     recipe = load_recipe(recipe_file, [methods])
     folder = train(recipe, plan, arm="plain", out_dir=tmp_path / "all", probes=probes)
@@ -206,14 +216,14 @@ def test_a_methods_loss_is_a_mean_over_micro_batches(prepared, recipe_file, tmp_
         recipe = load_recipe(
             recipe_file,
             [
-                "arms.token_weights.methods={token_weights: {weight: 1.0}}",
+                f"arms.plain.methods={{'{TOKEN_WEIGHTS}': {{weight: 1.0}}}}",
                 f"training.per_device_train_batch_size={size}",
                 f"training.gradient_accumulation_steps={accumulated}",
                 "training.max_steps=1",
             ],
         )
         out = tmp_path / str(size)
-        train(recipe, plan, arm="token_weights", out_dir=out, probes=probes)
+        train(recipe, plan, arm="plain", out_dir=out, probes=probes)
         logged.append(read_json(out / "training.json", "log")["curve"]["loss"][0])
     # Rows of unequal length: means of means, so near and not equal; undivided it would be twice.
     assert logged[1] == pytest.approx(logged[0], rel=0.2)

@@ -1,11 +1,11 @@
-"""Where the texts come from on which a model is held to what it was."""
+"""Where the texts come from that keep a model near its base."""
 
 import pytest
 from hand_training import context_for
 
 from gradloc.data.corpora import fact_passages
 from gradloc.errors import MethodError
-from gradloc.training.methods.anchor_texts import anchor_rows, describe_texts, written_texts
+from gradloc.training.methods.anchor_texts import anchor_rows, written_texts
 
 NEW = ["Zembla pays in crowns now.", "The queen of Zembla is Charlotte.", "abc"]
 
@@ -41,14 +41,6 @@ def test_facts_are_shipped_passages_drawn_by_the_seed(tmp_path, character_tokeni
     assert len(set(few)) == 5 and set(few) < shipped
     assert few == anchor_rows(context, "facts", 5)
     assert set(anchor_rows(context, "facts", 1000)) == shipped
-    assert describe_texts(context, "facts", 5) != describe_texts(context, "facts", 6)
-
-
-def test_new_documents_are_part_of_what_a_stored_result_depends_on(tmp_path, character_tokenizer):
-    one = context_for(tmp_path, character_tokenizer, new_texts=NEW)
-    other = context_for(tmp_path, character_tokenizer, new_texts=NEW[:2])
-    assert describe_texts(one, "continued", 4) != describe_texts(other, "continued", 4)
-    assert describe_texts(one, "reference", 4) == describe_texts(other, "reference", 4)
 
 
 def test_without_new_documents_nothing_can_be_continued(tmp_path, character_tokenizer):

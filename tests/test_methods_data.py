@@ -3,7 +3,6 @@ from collections import Counter
 import pytest
 import torch
 from conftest import build_model
-from reference_checks import PATH, read_vectors
 from transformers import Trainer, TrainingArguments
 
 from gradloc import LayerPlan
@@ -13,7 +12,7 @@ from gradloc.errors import MethodError
 from gradloc.models.units import find_units
 from gradloc.training.methods.base import TrainContext
 from gradloc.training.methods.generation import generate_texts
-from gradloc.training.methods.mix_review import MixReview, review_counts
+from gradloc.training.methods.method_table import build_method
 from gradloc.training.methods.replay import Replay
 
 REFERENCE = [f"Old text number {i}." for i in range(7)]
@@ -110,7 +109,7 @@ def test_replayed_facts_are_shipped_passages_to_their_end(context):
 @pytest.mark.parametrize("packing", [False, True])
 def test_sampled_texts_end_only_where_the_next_one_begins(context, monkeypatch, packing):
     monkeypatch.setattr(
-        "gradloc.training.methods.replay.written_texts", lambda *args, **kw: ["abcd"] * 4
+        "gradloc.training.methods.anchor_texts.written_texts", lambda *args, **kw: ["abcd"] * 4
     )
     rows = new_rows(context.tokenizer, 4)
     mixed = Replay(source="generated", packing=packing).rows(rows, context)
@@ -170,11 +169,10 @@ def test_with_extra_new_rows_are_visited_as_often_as_without_replay(context, tmp
     assert Counter(Counter(t for t in read if not is_old(t)).values()) == {2: 12}
 
 
-@pytest.mark.parametrize("method", [Replay(), MixReview()])
-def test_without_text_to_replay_the_method_says_so(context, method):
+def test_without_text_to_replay_the_method_says_so(context):
     context.reference = ()
     with pytest.raises(MethodError, match="no text of two tokens"):
-        method.rows(new_rows(context.tokenizer, 3), context)
+        Replay().rows(new_rows(context.tokenizer, 3), context)
 
 
 def test_columns_that_old_rows_lack_are_refused_and_masks_are_made(context):
@@ -187,82 +185,12 @@ def test_columns_that_old_rows_lack_are_refused_and_masks_are_made(context):
         Replay().rows(weighted, context)
 
 
-def test_review_counts_are_those_of_the_published_code():
-    vectors = [v for v in read_vectors(PATH) if v["id"] == "ckl.mixreview"]
-    if not vectors:
-        pytest.skip(f"no vectors at {PATH}")
-    (vector,) = vectors
-    n, epochs = vector["input"]["len_train"], vector["input"]["epochs"]
-    found = review_counts(n, n * len(epochs), 4.0, 0.7)
-    assert [old for _, old in found] == vector["output"]
-    assert all(new == n for new, _ in found)
-
-
-def test_each_epoch_of_mix_review_holds_all_new_rows_and_fewer_old_ones(context, tmp_path):
-    context.arguments = arguments(tmp_path, max_steps=-1, num_train_epochs=2.5)
-    rows = new_rows(context.tokenizer, 8)
-    found = texts_of(context.tokenizer, MixReview(mix_ratio=2, decay=0.5).rows(rows, context))
-    new = Counter(texts_of(context.tokenizer, rows))
-    first, second, third = found[:24], found[24:40], found[40:]
-    assert [sum(map(is_old, part)) for part in (first, second, third)] == [16, 8, 2]
-    for part in (first, second):
-        assert Counter(text for text in part if not is_old(text)) == new
-        assert [is_old(text) for text in part] != sorted(is_old(text) for text in part)
-    assert len(third) == 6
-    assert {text for text in third if not is_old(text)} <= set(new)
-    # Old rows are drawn anew: the same seven texts, in another order.
-    assert [t for t in first if is_old(t)][:7] != [t for t in second if is_old(t)][:7]
-    assert context.arguments.max_steps == 12  # 46 rows, 4 a step
-
-
-@pytest.mark.parametrize("given", [{"max_steps": 6}, {"max_steps": -1, "num_train_epochs": 2}])
-def test_the_trainer_reads_the_epochs_in_order(context, tmp_path, given):
-    method = MixReview(mix_ratio=1, decay=0.5)
-    context.arguments = arguments(tmp_path, **method.training_arguments(given))
-    rows = new_rows(context.tokenizer, 12)
-    laid_out = method.rows(rows, context)
-    read = rows_read(context, laid_out)
-    # 2 visits of 12 new rows, with 12 and 6 old ones beside them.
-    assert read[: len(laid_out)] == texts_of(context.tokenizer, laid_out)
-    assert Counter(Counter(t for t in read[:42] if not is_old(t)).values()) == {2: 12}
-    assert [sum(map(is_old, part)) for part in (read[:24], read[24:42])] == [12, 6]
-
-
-def test_without_extra_mix_review_costs_the_same_number_of_steps(context):
-    rows = new_rows(context.tokenizer, 8)
-    found = MixReview(mix_ratio=2, decay=0.5, extra=False).rows(rows, context)
-    assert len(found) == 6 * 4
-    assert context.arguments.max_steps == 6
-
-
-def test_a_ratio_of_zero_reviews_nothing(context):
-    context.reference = ()
-    rows = new_rows(context.tokenizer, 8)
-    found = MixReview(mix_ratio=0).rows(rows, context)
-    assert Counter(Counter(texts_of(context.tokenizer, found)).values()) == {3: 8}
-
-
-def test_mix_review_refuses_another_order_of_rows():
-    with pytest.raises(MethodError, match="train_sampling_strategy is 'random'"):
-        MixReview().training_arguments({"train_sampling_strategy": "random"})
-
-
 @pytest.mark.parametrize(
-    ("method", "message"),
-    [
-        (Replay(ratio=1.0), "ratio is 1.0"),
-        (Replay(ratio=-0.1), "ratio is -0.1"),
-        (Replay(source="books"), "'books'"),
-        (Replay(n_texts=0), "n_texts"),
-        (MixReview(mix_ratio=-1), "mix_ratio is -1"),
-        (MixReview(decay=1.5), "decay 1.5"),
-        (MixReview(source="books"), "mix_review: .*'books'"),
-    ],
+    "wrong", [{"ratio": 1.0}, {"ratio": -0.1}, {"source": "books"}, {"n_texts": 0}]
 )
-def test_options_out_of_range_are_refused(method, message):
-    type(method)().check()
-    with pytest.raises(MethodError, match=message):
-        method.check()
+def test_options_out_of_range_are_refused(wrong):
+    with pytest.raises(MethodError, match=next(iter(wrong))):
+        build_method("replay", wrong)
 
 
 def test_the_model_is_left_as_found(context):

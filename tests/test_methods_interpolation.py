@@ -10,12 +10,12 @@ from hand_training import arguments, by_trainer, largest_gap, moved, plan_for
 from safetensors.torch import load_file, save_file
 from test_callback import run_on_two_processes
 
+from evaluation.studies.rivals.badam import BAdam
+from evaluation.studies.rivals.lisa import Lisa
 from gradloc.errors import MethodError
-from gradloc.training.methods import build_method
-from gradloc.training.methods.badam import BAdam
 from gradloc.training.methods.base import TrainContext
 from gradloc.training.methods.interpolation import START_FILE, InterpolationCallback
-from gradloc.training.methods.lisa import Lisa
+from gradloc.training.methods.method_table import build_method
 
 
 def weights(model):

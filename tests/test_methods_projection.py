@@ -14,7 +14,6 @@ from transformers import AutoModelForCausalLM, OPTConfig, Qwen2MoeConfig
 from gradloc.data.corpora import fact_passages
 from gradloc.errors import MethodError
 from gradloc.models.units import find_units
-from gradloc.training.methods import build_method
 from gradloc.training.methods.anchor_texts import anchor_rows
 from gradloc.training.methods.input_covariance import (
     input_covariance,
@@ -22,6 +21,7 @@ from gradloc.training.methods.input_covariance import (
     linear_modules,
 )
 from gradloc.training.methods.input_projection import InputProjectionCallback
+from gradloc.training.methods.method_table import build_method
 
 NEW = ["The river of Tal is the Ombra.", "In Tal one pays in marks."]
 
@@ -255,9 +255,9 @@ from torch.distributed.tensor import DTensor
 sys.path.insert(0, {tests!r})
 from test_methods_projection import *
 from test_callback import tiny_tokenizer
-from gradloc.training.methods.averaging import WeightAveragingCallback
+from evaluation.studies.rivals.weight_averaging import WeightAveragingCallback
 from gradloc.training.methods.extra_loss import starting_weights
-from gradloc.training.methods.recadam import RecAdamCallback
+from evaluation.studies.rivals.recadam import RecAdamCallback
 
 torch.distributed.init_process_group("gloo")
 rank = torch.distributed.get_rank()

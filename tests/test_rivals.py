@@ -1,313 +1,242 @@
+"""Rivals (evaluation/studies/rivals): averages, RecAdam and token weights against plain loops."""
+
+import math
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 import torch
 from conftest import build_model
-from torch.utils.data import Dataset
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from hand_training import (
+    EPSILON,
+    RATE,
+    Rows,
+    by_trainer,
+    context_for,
+    largest_gap,
+    moved,
+    plan_for,
+    token_rows,
+)
+from reference_checks import DEFAULT, GIVEN, PATH, agrees, read_vectors
+from transformers import TrainerCallback
 
-from gradloc import GradLocCallback, LayerPlan
+from evaluation.studies.rivals.recadam import RecAdamCallback, annealed
+from evaluation.studies.rivals.token_weights import TokenWeights, token_losses, weighted_loss
+from evaluation.studies.rivals.weight_averaging import (
+    AVERAGE_FILE,
+    WeightAveraging,
+    WeightAveragingCallback,
+)
+from gradloc.data.batches import collate
 from gradloc.errors import MethodError
-from gradloc.models.units import find_units
-from gradloc.training.methods.badam import BAdam, BAdamCallback
-from gradloc.training.methods.base import TrainContext
-from gradloc.training.methods.lisa import Lisa, LisaCallback
+from gradloc.training.methods.extra_loss import planned_parameters, starting_weights
 
 
-class Rows(Dataset):
-    def __init__(self, n=48):
-        self.ids = torch.randint(0, 97, (n, 10), generator=torch.Generator().manual_seed(0))
+class Trail(TrainerCallback):
+    """Copies of the weights after each step."""
 
-    def __len__(self):
-        return len(self.ids)
+    def __init__(self):
+        self.weights = []
 
-    def __getitem__(self, index):
-        return {"input_ids": self.ids[index], "labels": self.ids[index]}
-
-
-class Watch(TrainerCallback):
-    """The weights after each step, and how many parameters the optimizer holds state for."""
-
-    def on_train_begin(self, args, state, control, model=None, **kwargs):
-        self.weights = [weights_of(model)]
-        self.stateful = []
-
-    def on_step_end(self, args, state, control, model=None, optimizer=None, **kwargs):
-        self.weights.append(weights_of(model))
-        self.stateful.append(len(optimizer.optimizer.state))
+    def on_step_end(self, args, state, control, model=None, **kwargs):
+        self.weights.append({n: p.detach().clone() for n, p in model.named_parameters()})
 
 
-def weights_of(model):
-    return {name: p.detach().clone() for name, p in model.named_parameters()}
-
-
-def plan_for(model, chosen):
-    units = tuple(unit.info for unit in find_units(model))
-    return LayerPlan(
-        scale={u.name: float(any(part in u.name for part in chosen)) for u in units}, units=units
-    )
-
-
-def arguments(folder, **changes):
-    defaults = dict(
-        output_dir=str(folder),
-        per_device_train_batch_size=2,
-        max_steps=9,
-        learning_rate=1e-2,
-        lr_scheduler_type="constant",
-        weight_decay=0.1,
-        train_sampling_strategy="sequential",
-        save_strategy="no",
-        report_to="none",
-        use_cpu=True,
-        disable_tqdm=True,
-        seed=3,
-    )
-    return TrainingArguments(**defaults | changes)
-
-
-def train(folder, callbacks, model=None, resume=None, **changes):
-    # Double precision: Adam's first step turns rounding of a tiny gradient into a visible step.
-    model = (model or build_model("llama")).double().train()
-    trainer = Trainer(
-        model=model, args=arguments(folder, **changes), train_dataset=Rows(), callbacks=callbacks
-    )
-    trainer.train(resume_from_checkpoint=resume)
-    return model
-
-
-def block_of(name):
-    parts = name.split(".")
-    return int(parts[2]) if parts[1] == "layers" else None
-
-
-def loop(turns, period, *, accumulation=1, clip=1.0, keep_state=False, trains=lambda name: True):
-    """Plain AdamW over the parameters that each turn names, written by hand."""
-    model = build_model("llama").double().train()
-    named = {n: p for n, p in model.named_parameters() if trains(n)}
-    for parameter in model.parameters():
-        parameter.requires_grad_(False)
-    data, read, kept = Rows(), 0, {}
-    for awake in turns:
-        group = {n: p for n, p in named.items() if awake(n)}
-        optimizers = {}
-        for name, parameter in group.items():
-            parameter.requires_grad_(True)
-            decay = 0.0 if "norm" in name else 0.1
-            carried = kept.get(name) if keep_state else None
-            fresh = torch.optim.AdamW([parameter], lr=1e-2, weight_decay=decay)
-            optimizers[name] = carried or fresh
-        kept = optimizers
-        for _ in range(period):
-            for _ in range(accumulation):
-                ids = data.ids[read : read + 2]
-                (model(input_ids=ids, labels=ids).loss / accumulation).backward()
-                read += 2
-            torch.nn.utils.clip_grad_norm_(group.values(), clip)
-            for optimizer in optimizers.values():
-                optimizer.step()
-                optimizer.zero_grad()
-        for parameter in group.values():
-            parameter.requires_grad_(False)
-            parameter.grad = None
-    return weights_of(model)
-
-
-def assert_same(model, expected):
+@pytest.mark.parametrize(("kind", "start"), [("tail", 0.5), ("tail", 0.0), ("ema", 0.3)])
+def test_the_average_is_that_of_the_copies(tmp_path, kind, start):
+    model = build_model("llama_tied")
+    trail = Trail()
+    callback = WeightAveragingCallback(kind, start=start, decay=0.6)
+    by_trainer(tmp_path, model, [trail, callback], plan_for(model), max_steps=6)
+    first = {0.5: 3, 0.0: 1, 0.3: 2}[start]  # ceil(share x 6), at least 1
+    copies = trail.weights[first - 1 :]
+    assert callback.n_averaged == len(copies)
     for name, parameter in model.named_parameters():
-        torch.testing.assert_close(parameter.detach(), expected[name], rtol=1e-5, atol=1e-6)
+        if kind == "tail":
+            expected = torch.stack([copy[name] for copy in copies]).mean(0)
+        else:
+            expected = copies[0][name]
+            for copy in copies[1:]:
+                expected = 0.6 * expected + 0.4 * copy[name]
+        torch.testing.assert_close(parameter.detach(), expected, rtol=0, atol=1e-6)
+    assert moved(model) == set(starting_weights(build_model("llama_tied"), plan_for(model)))
+    last = trail.weights[-1]
+    gap = max((p - last[n]).abs().max().item() for n, p in model.named_parameters())
+    assert gap > 1e-4
 
 
-@pytest.mark.parametrize(("accumulation", "clip"), [(1, 1.0), (2, 0.05)])
-def test_badam_is_a_fresh_adam_over_one_block_after_another(tmp_path, accumulation, clip):
-    model = train(
+@pytest.mark.parametrize("kind", ["tail", "ema"])
+def test_the_average_rides_with_checkpoints(tmp_path, kind):
+    def train(resume=None, **changes):
+        model = build_model("llama_tied")
+        callbacks = WeightAveraging(kind=kind, start=0.3, decay=0.5).callbacks(None)
+        given = dict(max_steps=6) | changes
+        return by_trainer(tmp_path, model, callbacks, plan_for(model), resume, **given).model
+
+    straight = train(save_strategy="steps", save_steps=3)
+    checkpoint = (tmp_path / "checkpoint-3").rename(tmp_path / "kept")
+    assert largest_gap(straight, train(str(checkpoint))) == 0
+    (checkpoint / AVERAGE_FILE).unlink()
+    with pytest.raises(MethodError, match="Resume from an earlier checkpoint"):
+        train(str(checkpoint))
+
+
+RECADAM = {v["id"]: v for v in read_vectors(PATH) if v["id"].startswith("recadam.")}
+
+
+def recadam_vector(name):
+    if name not in RECADAM:
+        if not GIVEN:
+            pytest.skip(f"{DEFAULT} is absent or has no {name}")
+        pytest.skip(f"{PATH} has no {name}")
+    return RECADAM[name]
+
+
+def test_annealing_is_that_of_the_original():
+    vector = recadam_vector("recadam.anneal")
+    given = vector["input"]
+    for kind in ("sigmoid", "linear"):
+        found = [
+            annealed(step, given["k"], given["t0"], kind, given["weight"])
+            for step in given["steps"]
+        ]
+        agrees(found, vector["output"][kind])
+
+
+TRAJECTORIES = {
+    "anneal_w=1,k=1,t0=3,gamma=1,sigmoid": dict(k=5.0, t0=0.6),
+    "anneal_w=1,k=1,t0=3,gamma=1,wd=0.01": dict(k=5.0, t0=0.6, decay=0.01),
+    "linear t0=4": dict(t0=0.8, anneal="linear"),
+}
+
+
+@pytest.mark.parametrize("name", TRAJECTORIES)
+def test_steps_are_those_of_the_original(name):
+    vector = recadam_vector("recadam.traj")
+    given = vector["input"]
+    options = dict(TRAJECTORIES[name])
+    holder = torch.nn.Module()
+    holder.w = torch.nn.Parameter(torch.tensor(given["theta0"], dtype=torch.float64))
+    optimizer = torch.optim.AdamW(
+        holder.parameters(), lr=given["lr"], weight_decay=options.pop("decay", 0.0)
+    )
+    start = {"w": torch.tensor(given["theta_star"], dtype=torch.float64)}
+    callback = RecAdamCallback(start, gamma=1.0, **options)
+    args = SimpleNamespace(learning_rate=given["lr"])
+    state = SimpleNamespace(global_step=0, max_steps=5)
+    callback.on_train_begin(args, state, None, model=holder, optimizer=optimizer)
+    found = []
+    for step in range(5):
+        state.global_step = step
+        callback.on_step_begin(args, state, None)
+        holder.w.grad = torch.tensor([0.3 * (step + 1), -0.2], dtype=torch.float64)
+        optimizer.step()
+        found.append(holder.w.tolist())
+    # The original adds epsilon before it corrects the second moment's bias: 1e-7 of a step.
+    agrees(found, vector["output"][name], 1e-6)
+    assert optimizer.param_groups[0]["lr"] == given["lr"]
+    callback.on_train_end(args, state, None)
+    before = holder.w.detach().clone()
+    holder.w.grad = None
+    optimizer.step()
+    assert torch.equal(before, holder.w)
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.5])
+def test_recadam_in_the_trainer_equals_a_loop(tmp_path, scale):
+    """With a plan that freezes and scales, clipping, accumulation and a falling rate."""
+    n_steps, gamma, k, t0 = 4, 300.0, 6.0, 0.5
+    model = build_model("llama_tied")
+    plan = plan_for(model, scale=scale)
+    callback = RecAdamCallback(starting_weights(model, plan), gamma=gamma, k=k, t0=t0)
+    by_trainer(
         tmp_path,
-        [BAdamCallback(period=2, order="descending")],
-        max_steps=8,
-        gradient_accumulation_steps=accumulation,
-        max_grad_norm=clip,
+        model,
+        [callback],
+        plan,
+        lr_scheduler_type="linear",
+        max_grad_norm=0.5,
+        per_device_train_batch_size=2,
+        gradient_accumulation_steps=2,
     )
-    turns = [lambda n, b=b: block_of(n) == b for b in (2, 1, 0, 2)]
-    assert_same(model, loop(turns, 2, accumulation=accumulation, clip=clip))
+    expected = build_model("llama_tied").train()
+    trained = planned_parameters(expected, plan)
+    start = {name: p.detach().clone() for name, p in trained.items()}
+    first = {name: torch.zeros_like(p) for name, p in trained.items()}
+    second = {name: torch.zeros_like(p) for name, p in trained.items()}
+    rows = Rows()
+    for t in range(1, n_steps + 1):
+        batch = [rows[i] for i in range(4 * (t - 1), 4 * t)]
+        ids, labels = (torch.stack([r[c] for r in batch]) for c in ("input_ids", "labels"))
+        expected.zero_grad()
+        expected(input_ids=ids, labels=labels).loss.backward()
+        torch.nn.utils.clip_grad_norm_(trained.values(), 0.5)
+        rate = scale * RATE["adamw_torch"] * (1 - (t - 1) / n_steps)
+        share = 1 / (1 + math.exp(-k * (t / n_steps - t0)))
+        with torch.no_grad():
+            for name, p in trained.items():
+                first[name] = 0.9 * first[name] + 0.1 * p.grad
+                second[name] = 0.999 * second[name] + 0.001 * p.grad**2
+                m, v = first[name] / (1 - 0.9**t), second[name] / (1 - 0.999**t)
+                p -= rate * share * m / (v.sqrt() + EPSILON)
+                p -= rate * (1 - share) * gamma * (p - start[name])
+                p -= rate * (0.0 if "norm" in name else 0.1) * p
+    assert largest_gap(model, expected) < 1e-6
+    assert moved(model) == set(start)
 
 
-def test_a_block_that_has_two_turns_in_a_row_begins_the_second_with_a_fresh_adam(tmp_path):
-    callback = BAdamCallback(period=2, seed=1)
-    drawn = [callback.choose(turn, 3, 1)[0] for turn in range(4)]
-    assert drawn == [0, 1, 2, 2]
-    model = train(tmp_path, [callback], max_steps=8)
-    assert_same(model, loop([lambda n, b=b: block_of(n) == b for b in drawn], 2))
+ROWS = token_rows(5, 9, 2, 7)
 
 
-def test_badam_with_ends_gives_what_is_outside_a_turn_of_its_own(tmp_path):
-    model = train(tmp_path, [BAdamCallback(period=2, order="ascending", ends=True)], max_steps=8)
-    turns = [lambda n, b=b: block_of(n) == b for b in (0, 1, 2, None)]
-    assert_same(model, loop(turns, 2))
+def labelled_rows():
+    rows = [{"input_ids": list(row), "labels": list(row)} for row in ROWS]
+    rows[1]["labels"][4] = -100
+    return rows
 
 
-def test_badam_inside_a_plan_takes_turns_among_its_blocks_only(tmp_path):
-    chosen = ("layers.0.mlp", "layers.2.self_attn")
-    plan = plan_for(build_model("llama"), chosen)
-    callback = GradLocCallback(plan)
-    model = train(
-        tmp_path, [callback, BAdamCallback(period=2, order="ascending", ends=True)], max_steps=6
-    )
-    assert callback.n_verified > 0
-
-    def trains(name):
-        norms = ("layers.0.post_attention_layernorm", "layers.2.input_layernorm")
-        return any(part in name for part in (*chosen, *norms))
-
-    turns = [lambda n, b=b: block_of(n) == b for b in (0, 2, 0)]
-    assert_same(model, loop(turns, 2, trains=trains))
+def hand_losses(model, row):
+    found = [math.nan]
+    for place in range(1, len(row["input_ids"])):
+        with torch.no_grad():
+            ids = torch.tensor([row["input_ids"][:place]])
+            log_probs = model(input_ids=ids).logits[0, -1].log_softmax(-1)
+        known = row["labels"][place] != -100
+        found.append(-log_probs[row["input_ids"][place]].item() if known else math.nan)
+    return found
 
 
-def test_lisa_keeps_state_while_a_block_stays_awake_and_drops_it_at_rest(tmp_path):
-    callback = LisaCallback(n_blocks=2, period=2, seed=7)
-    drawn = [set(callback.choose(turn, 3, 7)) for turn in range(5)]
-    # The draws must hold a block that stays awake and one that comes back after a rest.
-    assert any(a & b for a, b in zip(drawn, drawn[1:], strict=False))
-    assert any((a & c) - b for a, b, c in zip(drawn, drawn[1:], drawn[2:], strict=False))
-    model = train(tmp_path, [callback], max_steps=10)
-    turns = [lambda n, d=d: block_of(n) is None or block_of(n) in d for d in drawn]
-    assert_same(model, loop(turns, 2, keep_state=True))
+def test_the_tokens_that_surprise_most_get_the_weight(tmp_path, character_tokenizer):
+    context = context_for(tmp_path, character_tokenizer)
+    rows = labelled_rows()
+    losses = [hand_losses(context.model, row) for row in rows]
+    for found, expected in zip(token_losses(context.model, rows), losses, strict=True):
+        assert found.tolist() == pytest.approx(expected, rel=1e-4, nan_ok=True)
+    weighted = TokenWeights(fraction=0.25, weight=5.0).rows(rows, context)
+    known = sorted((x for row in losses for x in row if not math.isnan(x)), reverse=True)
+    assert len(known) == 18  # 19 tokens have one before them, one of these has no label
+    threshold = known[4 - 1]  # a quarter of 18, rounded to even
+    for row, before, loss in zip(weighted, rows, losses, strict=True):
+        assert {k: v for k, v in row.items() if k != "weights"} == before
+        assert row["weights"] == [5.0 if x >= threshold - 1e-5 else 1.0 for x in loss]
+    assert sum(w == 5.0 for row in weighted for w in row["weights"]) == 4
 
 
-@pytest.mark.parametrize(
-    ("callback", "ends"),
-    [
-        (LisaCallback(1, 3), True),
-        (LisaCallback(1, 3, ends=False), False),
-        (BAdamCallback(3), False),
-    ],
-)
-def test_what_rests_keeps_every_bit_and_holds_no_state(tmp_path, callback, ends):
-    watch = Watch()
-    model = train(tmp_path, [callback, watch])
-    assert all(p.requires_grad for p in model.parameters())
-    for step in range(9):
-        (awake,) = callback.choose(step // 3, 3, 3)
-        before, after = watch.weights[step], watch.weights[step + 1]
-        changed = {name for name in before if not torch.equal(before[name], after[name])}
-        expected = {n for n in before if block_of(n) == awake or (ends and block_of(n) is None)}
-        assert changed == expected
-    n_awake = len(expected)
-    # BAdam drops everything at the switch after the last step of a turn.
-    assert max(watch.stateful) == n_awake
-
-
-def test_gradients_that_others_put_on_resting_parameters_do_not_reach_the_optimizer(tmp_path):
-    class Meddler(TrainerCallback):
-        def on_step_begin(self, args, state, control, model=None, **kwargs):
-            for parameter in model.parameters():
-                parameter.grad = torch.ones_like(parameter)
-
-    callback, watch = LisaCallback(1, 3, ends=False), Watch()
-    train(tmp_path, [callback, Meddler(), watch])
-    (awake,) = callback.choose(0, 3, 3)
-    before, after = watch.weights[0], watch.weights[3]
-    assert {block_of(n) for n in before if not torch.equal(before[n], after[n])} == {awake}
-
-
-def test_others_see_at_the_beginning_all_that_ever_trains(tmp_path):
-    class Look(TrainerCallback):
-        def on_train_begin(self, args, state, control, model=None, **kwargs):
-            self.n = sum(p.requires_grad for p in model.parameters())
-
-        def on_step_begin(self, args, state, control, model=None, **kwargs):
-            self.n_in_step = sum(p.requires_grad for p in model.parameters())
-
-    look = Look()
-    model = train(tmp_path, [BAdamCallback(3), look])
-    n = len(list(model.parameters()))
-    assert look.n == n
-    assert look.n_in_step < n / 2
-
-
-@pytest.mark.parametrize("make", [lambda: LisaCallback(1, 3), lambda: BAdamCallback(3)])
-@pytest.mark.parametrize("stop", [3, 4])  # at a switch, and within a turn
-def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, make, stop):
-    plan = plan_for(build_model("llama"), ("layers.0", "layers.1.mlp", "layers.2", "embed"))
-    saving = {"save_strategy": "steps", "save_steps": stop}
-    whole = train(tmp_path, [GradLocCallback(plan), make()], **saving)
-    checkpoint = str(tmp_path / f"checkpoint-{stop}")
-    resumed = train(tmp_path / "b", [GradLocCallback(plan), make()], resume=checkpoint, **saving)
-    for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
-        assert torch.equal(a, b)
-
-
-def test_choices_are_a_function_of_seed_and_turn():
-    lisa, badam = LisaCallback(2), BAdamCallback()
-    assert [lisa.choose(5, 9, 0) for _ in range(2)] == [lisa.choose(5, 9, 0)] * 2
-    draws = [tuple(sorted(lisa.choose(turn, 9, 0))) for turn in range(200)]
-    assert len(set(draws)) > 30
-    assert {block for draw in draws for block in draw} == set(range(9))
-    assert all(len(set(draw)) == 2 for draw in draws)
-    assert draws != [tuple(sorted(lisa.choose(turn, 9, 1))) for turn in range(200)]
-    rounds = [[badam.choose(r * 9 + i, 9, 0)[0] for i in range(9)] for r in range(3)]
-    assert all(sorted(found) == list(range(9)) for found in rounds)
-    assert len({tuple(found) for found in rounds}) == 3
-
-
-def test_without_a_period_every_block_has_one_turn(tmp_path):
-    watch = Watch()
-    train(tmp_path, [BAdamCallback(order="ascending"), watch], max_steps=6)
-    changed = [
-        {block_of(n) for n in before if not torch.equal(before[n], after[n])}
-        for before, after in zip(watch.weights, watch.weights[1:], strict=False)
+def test_the_loss_is_the_weighted_mean_and_ordinary_at_equal_weights(llama):
+    rows = labelled_rows()
+    weights = np.random.default_rng(0).uniform(0.5, 4.0, (len(rows), 9)).astype("float32")
+    batch = collate(rows, 0)
+    batch["weights"] = torch.tensor(weights) * batch["attention_mask"]
+    losses = [hand_losses(llama, row) for row in rows]
+    pairs = [
+        (w, x)
+        for row_weights, row in zip(weights.tolist(), losses, strict=True)
+        for w, x in zip(row_weights, row, strict=False)
+        if not math.isnan(x)
     ]
-    assert changed == [{0}, {0}, {1}, {1}, {2}, {2}]
-
-
-def test_a_plan_with_too_few_blocks_is_refused(tmp_path):
-    one = plan_for(build_model("llama"), ("layers.1",))
-    with pytest.raises(MethodError, match="1 block trains under this plan"):
-        train(tmp_path, [GradLocCallback(one), BAdamCallback(2)])
-    two = plan_for(build_model("llama"), ("layers.1", "layers.2.mlp"))
-    with pytest.raises(MethodError, match="2 blocks train under this plan and n_blocks is 2"):
-        train(tmp_path, [GradLocCallback(two), LisaCallback(2)])
-
-
-@pytest.mark.parametrize(
-    ("method", "message"),
-    [
-        (Lisa(n_blocks=0), "n_blocks is 0"),
-        (Lisa(period=0), "period 0"),
-        (BAdam(period=0), "period is 0"),
-        (BAdam(order="upwards"), "choose one of random, ascending, descending"),
-    ],
-)
-def test_options_out_of_range_are_refused(method, message):
-    with pytest.raises(MethodError, match=message):
-        method.check()
-
-
-def test_the_recipe_forms_make_the_callbacks_that_their_options_say(tmp_path):
-    model = build_model("llama")
-    context = TrainContext(model, None, plan_for(model, ("",)), arguments(tmp_path))
-    Lisa().check(), BAdam().check()
-    (lisa,) = Lisa(n_blocks=1, period=3, ends=False).callbacks(context)
-    (badam,) = BAdam(period=3, order="ascending", ends=True).callbacks(context)
-    for made, plain in (
-        (lisa, LisaCallback(1, 3, ends=False)),
-        (badam, BAdamCallback(3, "ascending", ends=True)),
-    ):
-        assert vars(made) == vars(plain)
-
-
-def test_lisa_takes_turns_among_adapters_as_well(tmp_path):
-    from peft import LoraConfig, get_peft_model
-
-    model = get_peft_model(build_model("llama"), LoraConfig(r=2, target_modules=["up_proj"]))
-    before = weights_of(model.double())
-    callback = LisaCallback(1, 9)
-    train(tmp_path, [callback], model)
-    changed = {n for n, p in model.named_parameters() if not torch.equal(p, before[n])}
-    (awake,) = callback.choose(0, 3, 3)
-    assert changed == {n for n in before if "lora_" in n and f"layers.{awake}." in n}
-
-
-@pytest.mark.parametrize("callback", [LisaCallback(1), BAdamCallback(2)])
-def test_deepspeed_is_refused(tmp_path, callback):
-    args = arguments(tmp_path)
-    args.deepspeed = "zero.json"
-    with pytest.raises(MethodError, match="Train without DeepSpeed"):
-        callback.on_train_begin(args, None, None, model=build_model("llama"))
+    expected = sum(w * x for w, x in pairs) / sum(w for w, _ in pairs)
+    loss = TokenWeights().loss(None)(llama, batch)
+    assert math.isclose(loss.item(), expected, rel_tol=1e-5)
+    equal = {**batch, "weights": 7.0 * batch["attention_mask"]}
+    labelled = {k: batch[k] for k in ("input_ids", "attention_mask", "labels")}
+    torch.testing.assert_close(weighted_loss(llama, equal), llama(**labelled).loss)

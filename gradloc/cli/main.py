@@ -40,6 +40,8 @@ def main() -> None:
     # Accepted behind a command as well, where people put it after a failure.
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
+    # A recipe may name what stands in a module of the user's own: my_module:Mine.
+    sys.path.append(str(Path.cwd()))
     try:
         # click hands back the code of an Exit, and what a command returns, which is nothing.
         code = cli(["--debug", *arguments] if debug else arguments, standalone_mode=False)

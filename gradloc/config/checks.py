@@ -129,38 +129,25 @@ def check_names(
 
 
 def check_arm_methods(
-    source: Source,
-    *,
-    methods: Mapping[str, type],
-    build_method: Callable[[str, Mapping[str, Any]], Any],
+    source: Source, build_method: Callable[[str, Mapping[str, Any]], Any]
 ) -> None:
     """Note training methods, and options of theirs, that do not exist or cannot work.
 
     Args:
         source: The recipe file.
-        methods: The live table of methods, dataclasses whose fields are the options.
         build_method: Makes a method; a ``MethodError`` tells what cannot work.
     """
     for arm, data in _arms(source):
         named = data.get("methods")
         for name, options in named.items() if isinstance(named, dict) else ():
             key = f"arms.{arm}.methods.{name}"
-            method = _find(source, key, methods, name)
-            if method is None:
-                continue
             if not isinstance(options, dict):
                 report_mismatch(source, key, ["map"], options)
-            else:
-                fields = [item.name for item in dataclasses.fields(method)]
-                unknown = [option for option in options if option not in fields]
-                for option in unknown:
-                    hint = did_you_mean(option, fields)
-                    source.report(f"{key}.{option}", f"no option of '{name}'. {hint}")
-                if not unknown:
-                    try:
-                        build_method(name, options)
-                    except MethodError as error:
-                        source.report(key, str(error))
+                continue
+            try:
+                build_method(name, options)
+            except MethodError as error:
+                source.report(key, str(error))
 
 
 def check_measured(source: Source) -> None:

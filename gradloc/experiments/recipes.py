@@ -45,9 +45,9 @@ def _check_methods(source: Source, recipe: Recipe | None) -> None:
     ):
         return
     # Imported here: it brings torch along, and most recipes have no method.
-    from gradloc.training.methods.method_table import METHODS, build_method
+    from gradloc.training.methods.method_table import build_method
 
-    check_arm_methods(source, methods=METHODS, build_method=build_method)
+    check_arm_methods(source, build_method)
 
 
 def _check_injection(source: Source, recipe: Recipe | None) -> None:

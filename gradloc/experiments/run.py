@@ -230,8 +230,8 @@ def _plans(
 def arm_step(arm: ArmConfig, max_length: int):
     """What the arm's methods do to the cost of a step."""
     from gradloc.localization.policies import callback_step
-    from gradloc.training.methods.method_table import build_methods
     from gradloc.training.methods.input_projection import InputProjection
+    from gradloc.training.methods.method_table import build_methods
     from gradloc.training.methods.reference_kl import ReferenceKL
 
     methods = build_methods(arm.methods)

@@ -6,8 +6,8 @@ from typing import Literal
 import numpy as np
 from transformers import TrainerCallback
 
-from gradloc.training.methods.base import Count, Method, TrainContext
 from evaluation.studies.rivals.block_switch import BlockSwitch
+from gradloc.training.methods.base import Count, Method, TrainContext
 
 
 class BAdamCallback(BlockSwitch):

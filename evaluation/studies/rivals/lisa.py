@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from transformers import TrainerCallback
 
+from evaluation.studies.rivals.block_switch import BlockSwitch
 from gradloc.errors import MethodError
 from gradloc.training.methods.base import Count, Method, TrainContext
-from evaluation.studies.rivals.block_switch import BlockSwitch
 
 
 class LisaCallback(BlockSwitch):

@@ -18,6 +18,7 @@ from gradloc.training.methods.extra_loss import (
     trainable_parameters,
 )
 
+
 class RecAdamCallback(TrainerCallback):
     """RecAdam on the Trainer's AdamW.
 

@@ -1,4 +1,4 @@
-"""Stay near the starting weights: quadratic penalties, by adding F (theta - theta0) to gradients."""
+"""Stay near the starting weights: penalties that add F (theta - theta0) to the gradients."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
