@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from gradloc import GradLocCallback, LayerPlan, attach
-from gradloc.config.recipe import MeasureConfig
+from gradloc.config.default import GradLocConfig
 from gradloc.data.corpora import fact_passages
 from gradloc.errors import (
     FrozenParametersChangedError,
@@ -29,7 +29,6 @@ from gradloc.errors import (
 )
 from gradloc.localization.cost import DEFAULT_KL_TOKENS
 from gradloc.models.units import find_units
-from gradloc.training import protection
 from gradloc.training.methods.base_targets import base_targets
 from gradloc.training.methods.input_covariance import (
     input_projections,
@@ -38,7 +37,8 @@ from gradloc.training.methods.input_covariance import (
 )
 from gradloc.training.methods.input_projection import InputProjectionCallback
 from gradloc.training.methods.interpolation import START_FILE, InterpolationCallback
-from gradloc.training.methods.reference_kl import ReferenceKL, ReferenceKLCallback
+from gradloc.training.methods.reference_kl import ReferenceKLCallback
+from gradloc.training.protection import protecting_methods
 
 CHOSEN = ("model.layers.1.mlp", "model.layers.2.self_attn")
 
@@ -538,7 +538,7 @@ def test_by_default_steps_are_projected_and_held_to_facts_and_a_part_is_kept(tmp
     names = [name for name in linear_modules(base) if name in trained]
     lines = (tmp_path / "reference.jsonl").read_text().splitlines()
     texts = [json.loads(line)["text"] for line in lines]
-    facts, length = [passage.text for passage in fact_passages()], MeasureConfig().max_length
+    facts, length = [passage.text for passage in fact_passages()], GradLocConfig().max_tokens
     groups = [
         [tiny_tokenizer()(text)["input_ids"] for text in texts],
         [tiny_tokenizer()(text)["input_ids"][:length] for text in facts],
@@ -572,19 +572,23 @@ def test_by_default_steps_are_projected_and_held_to_facts_and_a_part_is_kept(tmp
     ("options", "arguments", "beta"),
     [
         ({}, {}, 0.0),
-        ({}, {"adam_beta1": 0.8}, 0.8),  # chosen by the user
+        ({}, {"adam_beta1": 0.8}, 0.0),  # a warning says so
+        ({"momentum": 0.9}, {"adam_beta1": 0.9}, 0.9),
         ({"momentum": 0.5}, {"adam_beta1": 0.8}, 0.5),
+        ({"protect": False}, {"adam_beta1": 0.8}, 0.8),
         ({"policy": "top_rgn_k", "k": 2}, {}, 0.9),
         ({"policy": "top_rgn_k", "k": 2, "momentum": 0.0}, {}, 0.0),
     ],
 )
-def test_the_default_policy_goes_without_momentum(tmp_path, options, arguments, beta):
+def test_the_default_policy_goes_without_momentum(tmp_path, caplog, options, arguments, beta):
     probes, reference = write_probes(tmp_path)
     callback = GradLocCallback.from_probes(probes, reference=reference, **options)
     trainer = projecting_trainer(tmp_path, callback, max_steps=1, **arguments)
     trainer.train()
     trainer.train()
     assert {group["betas"] for group in trainer.optimizer.param_groups} == {(beta, 0.999)}
+    overridden = beta != trainer.args.adam_beta1 and "momentum" not in options
+    assert ("overrides a training argument: adam_beta1 is 0, not" in caplog.text) is overridden
 
 
 def test_adapters_keep_their_momentum(tmp_path):
@@ -628,7 +632,7 @@ def test_what_cannot_be_measured_or_chosen_is_refused_before_any_training(tmp_pa
     for wrong, match in (
         ({"policy": "interference"}, "is unknown. Did you mean"),
         ({"kepe": 0.5}, "no option 'kepe'"),
-        ({"bfloat16": "head"}, r"give a list of parts, \['head'\]"),
+        ({"bfloat16": "head"}, r"give a list, \['head'\]"),
     ):
         with pytest.raises(GradlocError, match=match):
             GradLocCallback.from_probes(probes, reference=reference, **wrong)
@@ -638,7 +642,7 @@ def test_what_cannot_be_measured_or_chosen_is_refused_before_any_training(tmp_pa
         GradLocCallback.from_probes(probes, reference=reference)
 
 
-@pytest.mark.parametrize(("rate", "warned"), [(5e-5, True), (4e-3, False)])
+@pytest.mark.parametrize(("rate", "warned"), [(5e-5, True), (6e-5, True), (4e-3, False)])
 def test_the_trainers_own_rate_is_too_low_for_projected_steps(tmp_path, caplog, rate, warned):
     probes, reference = write_probes(tmp_path)
     callback = GradLocCallback.from_probes(probes, reference=reference, kl=0)
@@ -687,7 +691,7 @@ def test_protection_is_left_out_where_it_is_not_wanted_or_cannot_act(tmp_path, c
         train(norms_alone(), interpolation=0.5)
     with pytest.raises(MethodError, match="0 or more"):
         GradLocCallback.from_probes(probes, reference=reference, projection=-1)
-    with pytest.raises(MethodError, match="kl: its weight must be 0 or more"):
+    with pytest.raises(MethodError, match="kl: its strength must be 0 or more"):
         GradLocCallback.from_probes(probes, reference=reference, kl=-1)
     with pytest.raises(MethodError, match="interpolation"):
         GradLocCallback.from_probes(probes, reference=reference, interpolation=0)
@@ -781,5 +785,5 @@ def test_a_plan_that_is_protected_is_predicted_to_cost_that(tmp_path, without, p
 
 def test_the_old_text_that_is_predicted_is_that_which_passes():
     """The cost model cannot import what trains; its counts must not drift from it."""
-    default = ReferenceKL(source="facts", every=protection._KL_EVERY)
+    default = protecting_methods(GradLocConfig())["reference_kl"]
     assert default.kl_tokens(max_length=128) == DEFAULT_KL_TOKENS

@@ -179,9 +179,10 @@ def test_the_same_tokens_under_another_mask_or_width_are_another_row(tmp_path, c
     assert (cache.n_hits, cache.n_misses) == (0, 2)
 
 
-def run(folder, cache=None, dataset=None, bfloat16=(), **changes):
+def run(folder, dataset=None, **changes):
     model = build_model("llama_tied").train()
-    callback = GradLocCallback(plan_for(model, TOP), cache=cache, bfloat16=bfloat16)
+    own = {n: changes.pop(n) for n in ("cache", "cache_max_gib", "bfloat16") if n in changes}
+    callback = GradLocCallback(plan_for(model, TOP), **own)
     changes = {"max_steps": 50, "save_steps": 20, "per_device_train_batch_size": 8} | changes
     resume = changes.pop("resume", None)
     trainer = Trainer(
@@ -351,13 +352,13 @@ def test_a_full_disk_stops_storing_with_one_message_and_training_goes_on(
 
 
 def test_the_limit_holds_and_says_so(tmp_path, small_shards, caplog):
-    config = CacheConfig(str(tmp_path / "cache"), max_gib=8 * 16 * 32 * 4 * 1.5 / 2**30)
+    limit = {"cache": tmp_path / "cache", "cache_max_gib": 8 * 16 * 32 * 4 * 1.5 / 2**30}
     with caplog.at_level(logging.WARNING):
-        cached = run(tmp_path / "cached", cache=config)
+        cached = run(tmp_path / "cached", **limit)
     assert same_run(cached, run(tmp_path / "plain"))
     assert caplog.text.count("reached its limit") == 1
     held = sum(path.stat().st_size for path in (tmp_path / "cache").rglob("*.safetensors"))
-    assert 0 < held < 1.3 * config.max_gib * 2**30
+    assert 0 < held < 1.3 * limit["cache_max_gib"] * 2**30
 
 
 def test_processes_see_each_others_shards(tmp_path):

@@ -23,6 +23,7 @@ from gradloc.config.checks import (
     check_training,
     training_key,
 )
+from gradloc.config.default import PRESETS, GradLocConfig
 from gradloc.config.schema import build, report_mismatch
 from gradloc.config.shipped import shipped_names, shipped_path
 from gradloc.config.yaml_source import Source, apply_overrides, dump_yaml, read_yaml
@@ -138,13 +139,13 @@ class MeasureConfig:
             (``sign_agreement`` by parameter), ``spectrum``.
     """
 
-    granularity: Literal["sublayer", "block"] = "sublayer"
-    reduction: Literal["mean_of_norms", "norm_of_mean"] = "mean_of_norms"
-    n_probes: Count = 24
-    n_reference: Count = 24
+    granularity: Literal["sublayer", "block"] = GradLocConfig.granularity
+    reduction: Literal["mean_of_norms", "norm_of_mean"] = GradLocConfig.reduction
+    n_probes: Count = GradLocConfig.n_probes
+    n_reference: Count = GradLocConfig.n_reference
     reference: str = "background"
-    reference_loss: Literal["all", "random_span"] = "all"
-    max_length: Length = 128
+    reference_loss: Literal["all", "random_span"] = GradLocConfig.reference_loss
+    max_length: Length = GradLocConfig.max_tokens
     also: tuple[Literal["weights", "signs", "spectrum"], ...] = ()
 
 
@@ -153,6 +154,8 @@ class ArmConfig:
     """One way of training that the recipe compares.
 
     Args:
+        preset: ``protected``: methods and training arguments of the default (``GradLocConfig``),
+            beside which the arm's own come in, one by one. The recipe of a run spells them out.
         policy: Selection policy.
         options: Options of the policy (``{k: 10}``).
         methods: Training methods and their options (``{reference_kl: {weight: 0.5}}``), in the
@@ -160,10 +163,29 @@ class ArmConfig:
         training: ``TrainingArguments`` that differ from the recipe's ``training``.
     """
 
-    policy: str = "interference_ratio"
+    policy: str = GradLocConfig.policy
     options: dict[str, Any] = field(default_factory=dict)
     methods: dict[str, dict[str, Any]] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
+    preset: Literal["", "protected"] = ""
+
+    def resolved(self, given: Iterable[str] = ()) -> "ArmConfig":
+        """The arm with its preset spelt out.
+
+        Args:
+            given: Training arguments that the recipe gives to every arm; they go before the
+                preset's.
+        """
+        if not self.preset:
+            return self
+        preset = PRESETS[self.preset]
+        training = {n: v for n, v in preset.training_arguments().items() if n not in given}
+        return replace(
+            self,
+            methods={**preset.methods(), **self.methods},
+            training={**training, **self.training},
+            preset="",
+        )
 
     @property
     def training_but_rate(self) -> dict[str, Any]:
@@ -277,8 +299,7 @@ class Recipe:
         injection: Facts to inject into ordinary text; off unless it asks for some.
         arms: Name -> arm. The first is the main one: its plan is ``plan.json`` and its weights
             are ``checkpoint/``. Arms with policy ``all`` and no method are the line to compare
-            with. None given: one, ``protected``, layers by interference ratio, steps projected and
-            held to known facts, no momentum, three quarters of the change kept.
+            with. None given: one, ``protected``, with the preset of that name.
         environment: Written by gradloc into the recipe of a run: versions of Python and the
             libraries, git revision. Two recipes that differ in it alone are equal.
     """
@@ -296,19 +317,14 @@ class Recipe:
     prefix_cache: PrefixCacheConfig = field(default_factory=PrefixCacheConfig)
     injection: InjectionConfig = field(default_factory=InjectionConfig)
     arms: dict[str, ArmConfig] = field(
-        default_factory=lambda: {
-            "protected": ArmConfig(
-                methods={
-                    "input_projection": {},
-                    "reference_kl": {"source": "facts", "every": 4},
-                    "interpolate_to_start": {"interpolation": 0.75},
-                },
-                training={"adam_beta1": 0.0},
-            )
-        }
+        default_factory=lambda: {"protected": ArmConfig(preset="protected")}
     )
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     environment: dict[str, Any] = field(default_factory=dict, compare=False)
+
+    def __post_init__(self):
+        arms = {name: arm.resolved(self.training) for name, arm in self.arms.items()}
+        object.__setattr__(self, "arms", arms)
 
     @property
     def run_dir(self) -> Path:
@@ -393,6 +409,8 @@ def find_recipe(path: str | Path) -> Path:
 def dump_recipe(recipe: Recipe) -> str:
     """Write a recipe as YAML text, every default filled in, that loads back to an equal one."""
     data = to_jsonable(recipe)
+    for arm in data["arms"].values():
+        del arm["preset"]  # it is spelt out
     if not recipe.environment:
         del data["environment"]
     return dump_yaml(data)

@@ -9,6 +9,7 @@ import functools
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -25,7 +26,6 @@ from gradloc.experiments.training_data import new_texts, training_data
 from gradloc.localization.plan import LayerPlan, as_plan
 from gradloc.localization.probe_profile import recipe_reference
 from gradloc.models import load_model, load_tokenizer
-from gradloc.models.prefix_cache import CacheConfig
 from gradloc.models.units import find_units
 from gradloc.training.callback import GradLocCallback
 from gradloc.training.methods.base import Method, TrainContext
@@ -105,12 +105,13 @@ def train(
         for method in methods:
             method.prepare(context)
     dataset, callbacks = training_data(recipe, context, methods, corpus, probes, watch)
+    context.dataset = dataset
     with watch:
         for method in methods:
             model = method.wrap(model, context)
         added = [callback for method in methods for callback in method.callbacks(context)]
     cache = _prefix_cache(recipe, plan)
-    callback = GradLocCallback(plan, cache=cache, bfloat16=_bfloat16_parts(recipe, plan))
+    callback = GradLocCallback(plan, **cache, bfloat16=_bfloat16_parts(recipe, plan))
     curve = ProbeCurve(
         tokenizer,
         *followed_probes(probes, recipe.evaluation.n_curve_probes),
@@ -186,12 +187,13 @@ def _trainer_class(methods: Sequence[Method], context: TrainContext) -> type[Tra
     return TrainerWithLoss
 
 
-def _prefix_cache(recipe: Recipe, plan: LayerPlan) -> CacheConfig | None:
-    """The run's cache, where the plan leaves blocks to skip."""
+def _prefix_cache(recipe: Recipe, plan: LayerPlan) -> dict[str, Any]:
+    """The run's cache, where the plan leaves blocks to skip, as fields of ``GradLocConfig``."""
     config = recipe.prefix_cache
     if not config.enabled or not plan.lowest_block:
-        return None
-    return CacheConfig(str(recipe.run_dir / CACHE_DIR), config.dtype, config.max_gib)
+        return {}
+    folder = str(recipe.run_dir / CACHE_DIR)
+    return {"cache": folder, "cache_dtype": config.dtype, "cache_max_gib": config.max_gib}
 
 
 def _bfloat16_parts(recipe: Recipe, plan: LayerPlan) -> tuple[str, ...]:

@@ -30,6 +30,7 @@ def profile_probes(
     config: MeasureConfig,
     *,
     seed: int = 0,
+    progress: bool | None = None,
 ) -> GradientProfile:
     """Measure a model on the answers of localisation probes and on reference text.
 
@@ -41,6 +42,7 @@ def profile_probes(
         reference: Texts whose behaviour is to be kept.
         config: Granularity, reduction, counts, lengths, reference loss.
         seed: Which probes and texts are drawn.
+        progress: Show a progress bar; ``None``: when on a terminal.
 
     Raises:
         MeasurementError: No probe or no text is left to measure.
@@ -76,6 +78,7 @@ def profile_probes(
         reduction=config.reduction,
         also=config.also,
         settings=settings,
+        progress=progress,
     )
 
 

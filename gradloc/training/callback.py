@@ -12,21 +12,23 @@ gradloc and with any other plan; Adam holds state for trained parameters only, s
 state when a gradient first arrives.
 """
 
+import dataclasses
 import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_callback import ExportableState
 
-from gradloc.config.recipe import MeasureConfig
+from gradloc.config.default import GradLocConfig
 from gradloc.data.probes import ProbeSet, load_probes
-from gradloc.errors import GradlocError, PlanMismatchError
+from gradloc.errors import GradlocError, PlanMismatchError, SelectionError
 from gradloc.localization.plan import LayerPlan, as_plan
-from gradloc.localization.policies import DEFAULT_POLICY
-from gradloc.localization.probe_profile import reference_texts
+from gradloc.localization.policies import check_options
+from gradloc.localization.probe_profile import draw_probes, reference_texts
 from gradloc.localization.profile import GradientProfile
 from gradloc.models import load_tokenizer
 from gradloc.models.label_loss import score_labels_only
@@ -38,10 +40,11 @@ from gradloc.training.freezing import (
     freeze_layers,
     scale_learning_rates,
 )
+from gradloc.training.methods.base import TrainContext
 from gradloc.training.methods.input_projection import InputProjectionCallback
 from gradloc.training.methods.interpolation import InterpolationCallback
 from gradloc.training.methods.reference_kl import ReferenceKLCallback
-from gradloc.training.protection import Localization
+from gradloc.training.protection import choose_plan, protecting_callbacks, set_momentum
 from gradloc.training.trainer_hooks import (
     around_create_optimizer,
     saved_checkpoint,
@@ -51,8 +54,9 @@ from gradloc.utils.io import PLAN_FILE
 
 logger = logging.getLogger(__name__)
 
-# That of TrainingArguments where nothing is said.
-_TRAINERS_RATE = 5e-5
+# assumption: projected steps need 20 to 40 times the rate of full training, which even the largest
+# models seldom take below 1e-5.
+_LOW_PROJECTED_RATE = 1e-4
 
 
 class GradLocCallback(TrainerCallback, ExportableState):
@@ -64,43 +68,44 @@ class GradLocCallback(TrainerCallback, ExportableState):
 
     Args:
         plan: A plan, the path of its file, or ``None`` (only from ``from_probes``).
-        cache: Keep the hidden states that enter the lowest trained block in this folder (or as
-            a ``CacheConfig`` says), and let later epochs begin there. The figures stay the same,
-            bit for bit where batches are as wide as a multiple of 8. A corpus that is seen once
-            is not stored.
-        label_loss: Compute head and loss at labelled positions only, in chunks. ``None``: where
-            the trainer uses the model's own loss and that can be done; ``False``: never.
-        bfloat16: Parts to compute in bfloat16 while the rest keeps its precision: ``prefix`` (all
-            below the lowest trained block), ``suffix``, ``head``. The plan has to leave a prefix
-            where one is named.
+        config: How to protect, cache and compute. ``None``: the plan alone, unprotected.
+        reference: Text whose behaviour is to be kept: JSONL with ``text``, a ``.txt`` file
+            (passages between blank lines) or a list of texts. ``None``: the general passages
+            that ship with gradloc.
+        **fields: Fields of ``GradLocConfig`` that differ from ``config``.
+
+    Raises:
+        GradlocError: A field is unknown or out of range, or a file cannot be read.
 
     Attributes:
+        config: The configuration.
         plan: The plan in force, ``None`` until it has been measured.
         profile: The profile it was selected from, if measured here.
         trainable_fraction: Parameters that train / all parameters of the model, 0-1.
         n_verified: Frozen tensors proven unchanged at the end of training.
         prefix_cache: The cache while training runs, with ``n_hits``, ``n_misses``, ``n_bytes``.
         projection: The callback that projects the steps, once training has begun; ``None``: none
-        does. reference_kl: The callback that holds the model to what it knew; ``None``: none does.
-        interpolate_to_start: The callback that leaves a part of the change at the end; ``None``:
-        all stays.
+            does.
+        reference_kl: The callback that regularises the model towards the base; ``None``: none
+            does.
+        interpolate_to_start: The callback that keeps a share of the change at the end; ``None``:
+            all of it stays.
     """
 
     def __init__(
         self,
         plan: LayerPlan | str | Path | dict | None = None,
         *,
-        cache: CacheConfig | str | Path | dict | None = None,
-        label_loss: bool | None = None,
-        bfloat16: Sequence[str] = (),
+        config: GradLocConfig | dict | None = None,
+        reference: str | Path | Sequence[str] | None = None,
+        **fields: Any,
     ):
-        if isinstance(bfloat16, str):
-            raise GradlocError(f"bfloat16={bfloat16!r}: give a list of parts, [{bfloat16!r}].")
-        # A dictionary comes from a checkpoint: the Trainer rebuilds callbacks from their state.
+        # Dictionaries come from a checkpoint: the Trainer rebuilds callbacks from their state.
         self.plan = LayerPlan.from_dict(plan) if isinstance(plan, dict) else plan and as_plan(plan)
-        cache = CacheConfig(str(cache)) if isinstance(cache, (str, Path)) else cache
-        self.cache = CacheConfig(**cache) if isinstance(cache, dict) else cache
-        self.label_loss, self.bfloat16 = label_loss, tuple(bfloat16)
+        config = GradLocConfig(**config) if isinstance(config, dict) else config
+        self.config = _configured(config or GradLocConfig(protect=False), fields)
+        self.reference = reference if reference is None else _texts_of(reference)
+        self.probes: ProbeSet | None = None
         self.prefix_cache: PrefixCache | None = None
         self.profile: GradientProfile | None = None
         self.trainable_fraction = float("nan")
@@ -108,7 +113,6 @@ class GradLocCallback(TrainerCallback, ExportableState):
         self.projection: InputProjectionCallback | None = None
         self.reference_kl: ReferenceKLCallback | None = None
         self.interpolate_to_start: InterpolationCallback | None = None
-        self._localization: Localization | None = None
         self._frozen: FrozenLayers | None = None
         self._hooks: list = []
 
@@ -117,18 +121,10 @@ class GradLocCallback(TrainerCallback, ExportableState):
         cls,
         probes: ProbeSet | str | Path,
         *,
-        reference: str | Path | list[str] | None = None,
-        policy: str = DEFAULT_POLICY,
-        projection: float | None = None,
-        kl: float | None = None,
-        interpolation: float | None = None,
-        momentum: float | None = None,
-        measure: MeasureConfig | None = None,
-        seed: int = 0,
-        cache: CacheConfig | str | Path | None = None,
-        label_loss: bool | None = None,
-        bfloat16: Sequence[str] = (),
-        **options: object,
+        reference: str | Path | Sequence[str] | None = None,
+        policy: str | None = None,
+        config: GradLocConfig | None = None,
+        **fields: Any,
     ) -> "GradLocCallback":
         """Measure on probes when training starts, then select, freeze and protect.
 
@@ -137,61 +133,29 @@ class GradLocCallback(TrainerCallback, ExportableState):
         Args:
             probes: Probe file or set. Probes whose ``split`` is ``evaluation`` and ``invariant``
                 ones are left out.
-            reference: Text whose behaviour is to be kept: JSONL with ``text``, a ``.txt`` file
-                (passages between blank lines) or a list of texts. ``None``: the general passages
-                that ship with gradloc.
-            policy: A key of ``gradloc.localization.policies.POLICIES``.
-            projection: How strongly each step is held back where the reference text, the facts that
-                ship with gradloc and the rows to train on have their inputs
-                (``InputProjectionCallback``); 0: not at all. ``None``: 1 with the default policy, 0
-                with any other. Projected steps are shorter and want a higher learning rate. A
-                resumed training makes the projection anew, from the weights that it goes on from.
-            kl: Weight of the KL to the base model on the passages on facts that ship with gradloc
-                (``ReferenceKLCallback``), at every fourth step; 0: none. ``None``: 1 with the
-                default policy, 0 with any other.
-            interpolation: Share of each weight matrix's change that stays when training ends
-                (``InterpolationCallback``); norm weights and biases return altogether. 1: all of
-                the
-                change stays, theirs too. ``None``: 0.75 with the default policy, 1 with any other.
-                The smaller, the higher the learning rate wants to be.
-            momentum: Adam's first beta. ``None``: 0 with the default policy in place of the
-                usual 0.9; else what the training arguments say.
-            measure: Granularity, counts and lengths.
-            seed: Which probes and texts are drawn.
-            cache: As for ``GradLocCallback``.
-            label_loss: As for ``GradLocCallback``.
-            bfloat16: As for ``GradLocCallback``.
-            **options: Options of the policy.
+            reference: As for ``GradLocCallback``.
+            policy: A key of ``gradloc.localization.policies.POLICIES``; ``None``: the
+                configuration's.
+            config: How to measure, select and protect. ``None``: the default, ``GradLocConfig()``.
+            **fields: Fields of ``GradLocConfig`` that differ from ``config``
+                (``interpolation=0.5``), and options of the policy (``k=10``). Projected steps are
+                shorter and need a higher learning rate. A resumed training measures the
+                projection again, on the weights that it goes on from.
 
         Raises:
-            GradlocError: The files cannot be read, or ``projection``, ``kl``, ``interpolation`` or
-                ``momentum`` is out of range.
+            GradlocError: The files cannot be read, no probe may choose layers, or a field or
+                option is unknown or out of range.
         """
-        callback = cls(None, cache=cache, label_loss=label_loss, bfloat16=bfloat16)
-        probe_set = probes if isinstance(probes, ProbeSet) else load_probes(probes)
-        texts = list(reference) if isinstance(reference, (list, tuple)) else None
-        callback._localization = Localization(
-            probe_set,
-            texts if texts is not None else reference_texts(reference),
-            policy,
-            options,
-            measure or MeasureConfig(),
-            projection=projection,
-            kl=kl,
-            interpolation=interpolation,
-            momentum=momentum,
-            seed=seed,
-        )
+        fields |= {} if policy is None else {"policy": policy}
+        callback = cls(None, config=config or GradLocConfig(), reference=reference, **fields)
+        callback.probes = probes if isinstance(probes, ProbeSet) else load_probes(probes)
+        # What can be known now is not left to the time when the model has been measured.
+        draw_probes(callback.probes, 1, callback.config.draw_seed)
         return callback
 
     def state(self) -> dict:
         """What the Trainer keeps of this callback in ``trainer_state.json``."""
-        arguments = {
-            "plan": self.plan and self.plan.to_dict(),
-            "cache": self.cache and asdict(self.cache),
-            "label_loss": self.label_loss,
-            "bfloat16": list(self.bfloat16),
-        }
+        arguments = {"plan": self.plan and self.plan.to_dict(), "config": asdict(self.config)}
         return {"args": arguments, "attributes": {}}
 
     def restore(self) -> None:
@@ -294,29 +258,26 @@ class GradLocCallback(TrainerCallback, ExportableState):
         if trainer.args.n_gpu > 1:
             self._check_replicas()
             own_loss = False
-        if self.label_loss or (self.label_loss is None and own_loss):
+        config, lowest = self.config, self._frozen.lowest_block
+        if config.label_loss or (config.label_loss is None and own_loss):
             try:
                 self._hooks.append(score_labels_only(trainer.model))
             except GradlocError as error:
-                if self.label_loss:
+                if config.label_loss:
                     raise
                 logger.info("%s It computes its own loss at all positions.", error)
-        if self.cache is not None:
+        if config.cache is not None:
+            kept = CacheConfig(config.cache, config.cache_dtype, config.cache_max_gib)
             rank = trainer.accelerator.process_index
-            self.prefix_cache = PrefixCache(
-                trainer.model, self._frozen.lowest_block, self.cache, rank
-            )
+            self.prefix_cache = PrefixCache(trainer.model, lowest, kept, rank)
             self._hooks.append(self.prefix_cache)
-        if self.bfloat16:
-            self._hooks.append(
-                compute_in_bfloat16(trainer.model, self.bfloat16, self._frozen.lowest_block)
-            )
+        if config.bfloat16:
+            self._hooks.append(compute_in_bfloat16(trainer.model, config.bfloat16, lowest))
 
     def _check_replicas(self) -> None:
         """Refuse hooks on the model where the Trainer copies it to several GPUs at each step."""
-        asked = {"cache": self.cache, "bfloat16": self.bfloat16, "label_loss": self.label_loss}
-        for name, value in asked.items():
-            if value:
+        for name in ("cache", "bfloat16", "label_loss"):
+            if getattr(self.config, name):
                 raise GradlocError(
                     f"GradLocCallback({name}=...) does not work where one process trains on "
                     "several GPUs (nn.DataParallel). Start one for each (torchrun --nproc-per-node "
@@ -324,44 +285,52 @@ class GradLocCallback(TrainerCallback, ExportableState):
                 )
 
     def _protect(self, trainer: Trainer) -> None:
-        """Protect what is known from the training of what trains, if that was asked for."""
-        for earlier in (
-            self.projection,
-            self.reference_kl,
-            self.interpolate_to_start,
-        ):  # of an earlier train()
-            if earlier is not None:
+        """Protect what is known from the training of what trains, as the configuration says."""
+        for earlier in (self.projection, self.reference_kl, self.interpolate_to_start):
+            if earlier is not None:  # of an earlier train()
                 trainer.remove_callback(earlier)
         self.projection = self.reference_kl = self.interpolate_to_start = None
-        if self._localization is None:
+        # accelerate wraps the optimizer of an earlier train()
+        optimizer = getattr(trainer.optimizer, "optimizer", trainer.optimizer)
+        if overridden := set_momentum(self.config, trainer.model, optimizer):
+            logger.warning("gradloc overrides a training argument: %s.", overridden)
+        if not self.config.methods():
             return
-        optimizer = getattr(
-            trainer.optimizer, "optimizer", trainer.optimizer
-        )  # at a second train()
-        self._localization.set_momentum(trainer.model, optimizer)
-        if self._localization.strength and trainer.args.learning_rate == _TRAINERS_RATE:
+        if self.config.resolved().projection and trainer.args.learning_rate < _LOW_PROJECTED_RATE:
             logger.warning(
-                "learning_rate is %g, the Trainer's default. Projected steps want twenty to forty "
-                "times the rate of full training, or next to nothing is learned.",
-                _TRAINERS_RATE,
+                "learning_rate is %g, and steps are projected: they need twenty to forty times the "
+                "rate of full training, or next to nothing is learned.",
+                trainer.args.learning_rate,
             )
-        for callback in self._localization.protect(
-            trainer.model,
-            _tokenizer(trainer),
-            trainer.train_dataset,
-            trainer.callback_handler.callbacks,
-        ):
-            trainer.add_callback(callback)
+        context = TrainContext(
+            model=trainer.model,
+            tokenizer=_tokenizer(trainer),
+            plan=self.plan,
+            arguments=trainer.args,
+            reference=self._reference(),
+            dataset=trainer.train_dataset,
+            max_length=self.config.max_tokens,
+            seed=self.config.draw_seed,
+        )
+        given = trainer.callback_handler.callbacks
+        for callback in protecting_callbacks(self.config, context, given):
             if isinstance(callback, InputProjectionCallback):
                 self.projection = callback
             elif isinstance(callback, ReferenceKLCallback):
                 self.reference_kl = callback
+                # Before the model computes in bfloat16 or is sharded; FSDP alone loads it later.
+                if trainer.state.global_step == 0 and not trainer.is_fsdp_enabled:
+                    callback.record(trainer.model)
             else:
                 self.interpolate_to_start = callback
+            trainer.add_callback(callback)
+
+    def _reference(self) -> Sequence[str]:
+        return reference_texts(None) if self.reference is None else self.reference
 
     def _measure(self, trainer: Trainer) -> LayerPlan:
         """Measure on the first process and give every other the same plan."""
-        if self._localization is None:
+        if self.probes is None:
             raise GradlocError(
                 "GradLocCallback needs a plan: GradLocCallback('plan.json') or "
                 "GradLocCallback.from_probes('probes.jsonl')."
@@ -376,7 +345,9 @@ class GradLocCallback(TrainerCallback, ExportableState):
 
         plans: list = [None]
         if trainer.accelerator.is_main_process:
-            self.profile, plan = self._localization.choose(trainer.model, _tokenizer(trainer))
+            self.profile, plan = choose_plan(
+                self.config, self.probes, self._reference(), trainer.model, _tokenizer(trainer)
+            )
             plans = [plan]
         return broadcast_object_list(plans)[0]
 
@@ -412,8 +383,9 @@ def _freeze_with_optimizer(trainer: Trainer, given: GradLocCallback) -> None:
         return next(c for c in trainer.callback_handler.callbacks if isinstance(c, GradLocCallback))
 
     def before() -> None:
-        # A plan is part of a callback's state, probes and texts are not.
-        current()._localization = current()._localization or given._localization
+        # A plan is part of a callback's state; the script's own texts and configuration are not.
+        current().config = given.config
+        current().probes, current().reference = given.probes, given.reference
         current().restore()  # a second train() starts from the flags of the first
 
     around_create_optimizer(trainer, before, lambda: current()._freeze(trainer))
@@ -427,6 +399,28 @@ def _plan_in_checkpoint(trainer: Trainer) -> LayerPlan | None:
     saved = saved[-1] if isinstance(saved, list) else saved
     plan = (saved or {}).get("args", {}).get("plan")
     return LayerPlan.from_dict(plan, "the checkpoint's trainer_state.json") if plan else None
+
+
+def _configured(config: GradLocConfig, fields: dict[str, Any]) -> GradLocConfig:
+    """A configuration with other fields; names that are none are options of the policy.
+
+    Raises:
+        GradlocError: A name is neither, or there is no such policy.
+    """
+    changed = config.with_fields(**fields)
+    try:
+        check_options(changed.policy, changed.options)
+    except SelectionError as error:
+        known = [item.name for item in dataclasses.fields(GradLocConfig)]
+        wrong = next((n for n in fields if n not in known and f"{n!r}" in str(error)), None)
+        if wrong is None:
+            raise
+        raise SelectionError(f"{error} Or a field of GradLocConfig: {', '.join(known)}.") from error
+    return changed
+
+
+def _texts_of(reference: str | Path | Sequence[str]) -> list[str]:
+    return reference_texts(reference) if isinstance(reference, (str, Path)) else list(reference)
 
 
 def _tokenizer(trainer: Trainer):

@@ -27,7 +27,6 @@ from gradloc.experiments.bench.settings import LORA_RANK, BenchSettings
 from gradloc.localization.cost import predict_cost
 from gradloc.localization.plan import LayerPlan
 from gradloc.models.mixed_precision import PARTS
-from gradloc.models.prefix_cache import CacheConfig
 from gradloc.models.units import find_units, model_shape
 from gradloc.training.callback import GradLocCallback
 from gradloc.training.freezing import check_trains_something
@@ -226,12 +225,12 @@ def _plan_arm(
     whole, some = bf16 == PARTS, bf16 if bf16 != PARTS else ()
 
     def build(model: nn.Module) -> Setup:
-        cache = None
+        cache = {}
         if cached_by is not None:
             # A folder for each arm: the hidden states of autocast are others.
-            folder = Path(cached_by.cache_dir) / name
-            cache = CacheConfig(str(folder), dtype="bfloat16" if bf16 else "float32")
-        callbacks: list[TrainerCallback] = [GradLocCallback(plan, cache=cache, bfloat16=some)]
+            cache["cache"] = str(Path(cached_by.cache_dir) / name)
+            cache["cache_dtype"] = "bfloat16" if bf16 else "float32"
+        callbacks: list[TrainerCallback] = [GradLocCallback(plan, **cache, bfloat16=some)]
         if projected:
             callbacks += [_projection(model, plan), InterpolationCallback()]
         return Setup(model, callbacks, {"bf16": True} if whole else {})

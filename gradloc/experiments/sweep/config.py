@@ -83,6 +83,10 @@ class Sweep:
     output_dir: str = "runs"
     keep_weights: bool = False
 
+    def __post_init__(self):
+        arms = {name: arm.resolved() for name, arm in self.arms.items()}
+        object.__setattr__(self, "arms", arms)
+
     @property
     def folder(self) -> Path:
         """Folder of this sweep."""

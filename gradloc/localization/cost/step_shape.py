@@ -6,6 +6,7 @@ computes no cost.
 
 from dataclasses import dataclass, field, replace
 
+from gradloc.config.default import GradLocConfig
 from gradloc.errors import GradlocError
 from gradloc.localization.cost.machine import MACHINE, Machine
 
@@ -15,7 +16,7 @@ BATCH_SIZE = 8
 # Old text that passes at a time: the shipped passages on facts, 8 at every fourth step by default.
 KL_LENGTH = 49
 KL_BATCH_SIZE = 8
-DEFAULT_KL_TOKENS = KL_LENGTH * KL_BATCH_SIZE / 4
+DEFAULT_KL_TOKENS = KL_LENGTH * KL_BATCH_SIZE / GradLocConfig.kl_every
 
 # Bytes of one number; gradients and Adam's moments have the type of the weights.
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}

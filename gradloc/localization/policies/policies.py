@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from gradloc.config.default import GradLocConfig
 from gradloc.errors import SelectionError
 from gradloc.localization.policies.interference import (
     contribution_score,
@@ -43,7 +44,7 @@ from gradloc.localization.policies.ratios import (
 from gradloc.localization.profile import GradientProfile
 from gradloc.utils.names import lookup
 
-DEFAULT_POLICY = "interference_ratio"
+DEFAULT_POLICY = GradLocConfig.policy
 
 
 def random_k(

@@ -4,6 +4,7 @@ import random
 from collections.abc import Sequence
 from typing import Literal
 
+from gradloc.data.batches import dataset_rows
 from gradloc.data.corpora import fact_passages
 from gradloc.errors import MethodError
 from gradloc.training.methods.base import TrainContext
@@ -26,30 +27,41 @@ def anchor_texts(context: TrainContext, source: str, n_texts: int) -> list[str]:
 
     Args:
         context: Model, tokenizer, texts, ``max_length`` and seed.
-        source: One of ``Source``, or ``new``: the new documents themselves.
+        source: One of ``Source``.
         n_texts: How many texts at most; given ones are drawn by the seed.
 
     Raises:
         MethodError: There is no such text.
     """
-    seed = context.arguments.seed
+    seed = context.seed
     if source == "facts":
         return fact_texts(n_texts, seed)
     if source in ("generated", "continued"):
         return written_texts(context, source, n_texts)
-    texts = context.new_texts if source == "new" else context.reference
-    if not texts and source == "reference":
+    if not context.reference:
         raise MethodError(
             "source: reference takes reference texts, and there are none. Give the recipe "
             "reference text (measure.reference), or take source: facts."
         )
-    return drawn(texts, n_texts, seed)
+    return drawn(context.reference, n_texts, seed)
 
 
 def anchor_rows(context: TrainContext, source: str, n_texts: int) -> list[tuple[int, ...]]:
     """Token rows of ``anchor_texts``, each of 2 to ``max_length`` tokens."""
     texts = anchor_texts(context, source, n_texts)
     return encoded_rows(context.tokenizer, texts, context.max_length)
+
+
+def new_rows(context: TrainContext, n_texts: int) -> list[tuple[int, ...]]:
+    """At most ``n_texts`` of the rows that are trained on, drawn by the seed.
+
+    An end token behind a document is left out: all documents share it. Empty where rows cannot
+    be read ahead of the Trainer, or are tokenised by its collator.
+    """
+    found = dataset_rows(context.dataset, n_texts, context.max_length, context.seed)
+    eos = context.tokenizer.eos_token_id
+    rows = [tuple(row[:-1] if row[-1] == eos else row) for row in found]
+    return [row for row in rows if len(row) >= 2]
 
 
 def drawn(texts: Sequence[str], n: int, seed: int) -> list[str]:
@@ -87,7 +99,7 @@ def written_texts(context: TrainContext, source: str, n_texts: int) -> list[str]
         context.tokenizer,
         n=n_texts,
         n_tokens=_ADDED_TOKENS if continued else context.max_length,
-        seed=context.arguments.seed,
+        seed=context.seed,
         beginnings=_beginnings(context, n_texts) if continued else (),
     )
 
@@ -105,7 +117,7 @@ def _beginnings(context: TrainContext, n: int) -> list[list[int]]:
             f"source: continued takes beginnings of {_BEGINNING_TOKENS} tokens from the new "
             "documents, and none of them is as long. Choose another source."
         )
-    generator = random.Random(context.arguments.seed)
+    generator = random.Random(context.seed)
     found = []
     for number in range(n):
         ids = generator.choice(rows)

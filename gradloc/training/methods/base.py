@@ -35,8 +35,10 @@ class TrainContext:
         new_texts: The documents to train on; of a streamed corpus the first ones.
         facts: Probes that may be trained with: localisation probes with their old answers. None
             of them is used in evaluation.
+        dataset: What the Trainer trains on; ``None`` until all rows are made.
         max_length: Tokens a row at most.
         prepared: What methods keep from one hook to a later one, by a name of their own.
+        seed: Seed of what is drawn; ``None``: that of the arguments.
     """
 
     model: nn.Module
@@ -46,8 +48,14 @@ class TrainContext:
     reference: Sequence[str] = ()
     new_texts: Sequence[str] = ()
     facts: Sequence[Probe] = ()
+    dataset: Any = None
     max_length: int = 128
     prepared: dict[str, Any] = field(default_factory=dict)
+    seed: int | None = None
+
+    def __post_init__(self):
+        if self.seed is None:
+            self.seed = self.arguments.seed
 
 
 class Method:

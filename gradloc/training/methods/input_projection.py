@@ -4,6 +4,7 @@
 texts are not read again while training.
 """
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -26,6 +27,7 @@ from gradloc.training.methods.anchor_texts import (
     drawn,
     encoded_rows,
     fact_texts,
+    new_rows,
 )
 from gradloc.training.methods.base import Count, Method, Positive, TrainContext
 from gradloc.training.methods.extra_loss import planned_parameters
@@ -36,6 +38,8 @@ from gradloc.training.methods.input_covariance import (
     projected_names,
 )
 from gradloc.utils.numbers import check_number
+
+logger = logging.getLogger(__name__)
 
 
 class InputProjectionCallback(TrainerCallback):
@@ -247,7 +251,7 @@ def trained_projections(
     """
     model = unwrap(model)
     if plan is not None:
-        trained = set(planned_parameters(model, plan))
+        trained = {n for n, p in planned_parameters(model, plan).items() if p.requires_grad}
     else:  # adapters are no parameters of a unit
         units = find_units(model, "block")
         trained = {name for u in units for name, p in u.parameters.items() if p.requires_grad}
@@ -264,8 +268,8 @@ class InputProjection(Method):
             learning rate.
         source: ``reference``: the context's reference texts; ``facts``: passages on people and
             places that ship with gradloc; ``generated``: texts sampled once from the base model;
-            ``continued``: its continuations of a few words of the new documents; ``new``: the new
-            documents themselves, so that what they share with one another (their style, common
+            ``continued``: its continuations of a few words of the new documents; ``new``: the rows
+            that are trained on, so that what they share with one another (their style, common
             words) moves less than what is particular to each. Only the first needs old text. Of
             several, each counts the same.
         n_texts: How many texts of each source at most. A few thousand tokens are needed for as
@@ -287,7 +291,23 @@ class InputProjection(Method):
             MethodError: The plan trains no linear layer inside the blocks.
         """
         sources = (self.source,) if isinstance(self.source, str) else self.source
-        groups = [anchor_rows(context, source, self.n_texts) for source in sources]
+        groups = [
+            new_rows(context, self.n_texts)
+            if source == "new"
+            else anchor_rows(context, source, self.n_texts)
+            for source in sources
+        ]
+        if not any(groups):
+            raise MethodError(
+                "input_projection: source 'new' needs training rows with input_ids that can be "
+                "read ahead, and there are none. Name another source."
+            )
+        if not all(groups):
+            logger.warning(
+                "input_projection: the training rows have no input_ids that can be read ahead, so "
+                "the projection is made from old text alone."
+            )
+            groups = [rows for rows in groups if rows]
         pad_id = pad_token_id(context.tokenizer)
         projections = trained_projections(
             context.model, groups, pad_id, self.strength, context.plan

@@ -85,6 +85,7 @@ class ReferenceKLCallback(ExtraLoss):
         self.targets, self.batch_size, self.seed = targets, batch_size, seed
         # Records the targets when training starts: (model, processing_class) -> targets.
         self._record: Callable[[nn.Module, Any], BaseTargets] | None = None
+        self._is_recorded = False
 
     @classmethod
     def from_texts(
@@ -135,13 +136,20 @@ class ReferenceKLCallback(ExtraLoss):
         callback._record = record
         return callback
 
+    def record(self, model: nn.Module) -> None:
+        """Record what ``from_texts`` asked for now, and not when training starts."""
+        self.targets = self._record(unwrap(model), None)
+        self._is_recorded = True
+
     def on_train_begin(self, args, state, control, model=None, processing_class=None, **kwargs):
         """Note what trains, and record or read the predictions that were asked for."""
         super().on_train_begin(args, state, control, model=model)
         if self._record is None:
             return
         if state.global_step == 0:
-            self.targets = self._record(unwrap(model), processing_class)
+            if not self._is_recorded:
+                self.targets = self._record(unwrap(model), processing_class)
+            self._is_recorded = False  # a second training starts from other weights
             return
         path = resumed_checkpoint(args, state) / TARGETS_FILE
         try:
@@ -245,6 +253,6 @@ class ReferenceKL(Method):
                 weight=self.weight,
                 batch_size=self.batch_size,
                 every=self.every,
-                seed=context.arguments.seed,
+                seed=context.seed,
             )
         ]
