@@ -12,8 +12,8 @@ from gradloc.data.batches import (
     collate,
     dataset_rows,
     pad_token_id,
-    probe_batches,
-    text_batches,
+    probe_rows,
+    text_rows,
     training_rows,
 )
 from gradloc.data.probes import Probe
@@ -44,12 +44,12 @@ def words(tokenizer, ids):
     return " ".join(tokenizer.convert_ids_to_tokens(ids))
 
 
-def labelled(tokenizer, batch):
+def labelled(tokenizer, rows):
     """The labelled tokens of each row."""
-    for ids, labels in zip(batch["input_ids"], batch["labels"], strict=True):
-        marked = labels != -100
-        assert torch.equal(ids[marked], labels[marked])
-        yield words(tokenizer, labels[marked])
+    for row in rows:
+        marked = [i for i, label in enumerate(row["labels"]) if label != -100]
+        assert all(row["labels"][i] == row["input_ids"][i] for i in marked)
+        yield words(tokenizer, [row["input_ids"][i] for i in marked])
 
 
 PROBES = [
@@ -59,32 +59,32 @@ PROBES = [
 ]
 
 
+def test_probe_rows_label_the_answer_alone(tokenizer):
+    rows = probe_rows(tokenizer, PROBES)
+    assert list(labelled(tokenizer, rows)) == ["ada", "ada and bob", "bob"]
+    assert words(tokenizer, rows[0]["input_ids"]) == "the mayor of zürich is ada until may"
+
+
 @pytest.mark.parametrize("side", ["right", "left"])
-def test_probe_batches_label_the_answer_alone(tokenizer, side):
-    batches = probe_batches(tokenizer, PROBES, batch_size=2, padding_side=side)
-    assert [tuple(batch["input_ids"].shape) for batch in batches] == [(2, 8), (1, 13)]
-    for batch in batches:
-        assert all(column.dtype == torch.int64 for column in batch.values())
-        assert (batch["labels"][batch["attention_mask"] == 0] == -100).all()
-    assert [text for b in batches for text in labelled(tokenizer, b)] == [
-        "ada", "ada and bob", "bob",
-    ]  # fmt: skip
-    real = batches[0]["attention_mask"][0].bool()
-    assert words(tokenizer, batches[0]["input_ids"][0][real]) == (
-        "the mayor of zürich is ada until may"
-    )
+def test_a_batch_pads_rows_to_the_longest(tokenizer, side):
+    rows = probe_rows(tokenizer, [PROBES[0], PROBES[2]])
+    batch = collate(rows, tokenizer.eos_token_id, side)
+    assert all(column.shape == (2, 13) for column in batch.values())
+    assert all(column.dtype == torch.int64 for column in batch.values())
+    assert (batch["labels"][batch["attention_mask"] == 0] == -100).all()
     edge = -1 if side == "right" else 0
-    short = probe_batches(tokenizer, [PROBES[0], PROBES[2]], padding_side=side)[0]
-    assert short["attention_mask"][:, edge].tolist() == [0, 1]
-    assert short["input_ids"][0, edge] == tokenizer.eos_token_id
+    assert batch["attention_mask"][:, edge].tolist() == [0, 1]
+    assert batch["input_ids"][0, edge] == tokenizer.eos_token_id
+    for row, ids, mask in zip(rows, batch["input_ids"], batch["attention_mask"], strict=True):
+        assert ids[mask.bool()].tolist() == row["input_ids"]
 
 
 def test_probes_longer_than_the_limit_lose_left_context(tokenizer):
-    batch = probe_batches(tokenizer, [PROBES[2]], max_length=4)[0]
-    assert words(tokenizer, batch["input_ids"][0]) == "of zürich and bob"
-    assert list(labelled(tokenizer, batch)) == ["bob"]
+    rows = probe_rows(tokenizer, [PROBES[2]], max_length=4)
+    assert words(tokenizer, rows[0]["input_ids"]) == "of zürich and bob"
+    assert list(labelled(tokenizer, rows)) == ["bob"]
     with pytest.raises(SpanError, match="probe 'b'.*max_length 3"):
-        probe_batches(tokenizer, PROBES, max_length=3)
+        probe_rows(tokenizer, PROBES, max_length=3)
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
@@ -100,31 +100,30 @@ def test_loss_is_the_answers_whatever_the_batch(tokenizer, kind):
         return -sum(log_p[i - 1, ids[0, i]] for i in places) / len(places)
 
     for one in PROBES:
-        batch = probe_batches(tokenizer, [one])[0]
+        batch = collate(probe_rows(tokenizer, [one]), 0)
         torch.testing.assert_close(model(**batch).loss, nll(one))
-    together = probe_batches(tokenizer, PROBES)[0]
+    together = collate(probe_rows(tokenizer, PROBES), 0)
     n_tokens = torch.tensor([1.0, 3.0, 1.0])
     expected = (torch.stack([nll(p) for p in PROBES]) * n_tokens).sum() / n_tokens.sum()
     torch.testing.assert_close(model(**together).loss, expected)
 
 
-def test_text_batches_label_every_real_token(tokenizer):
+def test_text_rows_label_every_token(tokenizer):
     texts = ["the mayor", "bob", "", "the mayor of bern was bob until may"]
-    batch = text_batches(tokenizer, texts, max_length=5)[0]
+    rows = text_rows(tokenizer, texts, max_length=5)
     # Texts of one token or none have nothing to predict.
-    assert list(labelled(tokenizer, batch)) == ["the mayor", "the mayor of bern was"]
-    assert torch.equal(batch["labels"] != -100, batch["attention_mask"] == 1)
+    assert list(labelled(tokenizer, rows)) == ["the mayor", "the mayor of bern was"]
+    assert all(row["labels"] == row["input_ids"] for row in rows)
 
 
 def test_random_spans_are_contiguous_predictable_and_as_long_as_asked(tokenizer):
     texts = [" ".join(WORDS)] * 400
 
     def spans(**options):
-        for batch in text_batches(tokenizer, texts, loss="random_span", **options):
-            for labels in batch["labels"]:
-                places = (labels != -100).nonzero().squeeze(1).tolist()
-                assert places == list(range(places[0], places[-1] + 1)) and places[0] >= 1
-                yield places[0], len(places)
+        for row in text_rows(tokenizer, texts, loss="random_span", **options):
+            places = [i for i, label in enumerate(row["labels"]) if label != -100]
+            assert places == list(range(places[0], places[-1] + 1)) and places[0] >= 1
+            yield places[0], len(places)
 
     found = list(spans(span_lengths=[1, 1, 3], seed=4))
     lengths = collections.Counter(length for _, length in found)
@@ -138,9 +137,9 @@ def test_random_spans_are_contiguous_predictable_and_as_long_as_asked(tokenizer)
 
 def test_unknown_options_are_refused(tokenizer):
     with pytest.raises(GradlocError, match="loss 'al' is unknown; choose one of all, random_span"):
-        text_batches(tokenizer, ["the mayor"], loss="al")
+        text_rows(tokenizer, ["the mayor"], loss="al")
     with pytest.raises(GradlocError, match="needs span_lengths"):
-        text_batches(tokenizer, ["the mayor"], loss="random_span")
+        text_rows(tokenizer, ["the mayor"], loss="random_span")
     with pytest.raises(GradlocError, match="padding_side 'top' is unknown"):
         collate([{"input_ids": [1], "labels": [1]}], 0, "top")
     with pytest.raises(GradlocError, match="max_length 1 is too short"):

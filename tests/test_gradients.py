@@ -102,6 +102,12 @@ def test_padding_side_and_batching_do_not_matter(llama, side, batch_size):
     np.testing.assert_array_equal(whole.reference_alignment, other.reference_alignment)
 
 
+def test_rows_without_padding_are_measured_as_batches_are(llama):
+    rows = [{"input_ids": ids.tolist(), "labels": labels.tolist()} for ids, labels in PROBES]
+    whole, other = measure_gradients(llama, pad(PROBES)), measure_gradients(llama, rows)
+    np.testing.assert_array_equal(whole.probe_norms, other.probe_norms)
+
+
 def test_order_only_permutes_the_rows(llama):
     first = measure_gradients(llama, pad(PROBES), reference=pad(REFERENCE))
     second = measure_gradients(llama, pad(PROBES[::-1]), reference=pad(REFERENCE[::-1]))
@@ -192,7 +198,9 @@ def test_one_at_a_time_at_most_one_gradient_is_alive(llama, monkeypatch):
         return real(left, right)
 
     monkeypatch.setattr(
-        gradloc.localization.gradients.measure.gram, "unknown_parameters", lambda *args: ["planted"]
+        gradloc.localization.gradients.measure.per_sample,
+        "unknown_parameters",
+        lambda *args: ["planted"],
     )
     monkeypatch.setattr(gradloc.localization.gradients.one_at_a_time, "dot", spy)
     measure_gradients(llama, pad(PROBES))
@@ -273,7 +281,9 @@ def test_weights_and_signs_equal_the_oracle(kind, one_at_a_time, monkeypatch):
     model = build_model(kind)
     if one_at_a_time:
         monkeypatch.setattr(
-            gradloc.localization.gradients.measure.gram, "unknown_parameters", lambda *args: ["x"]
+            gradloc.localization.gradients.measure.per_sample,
+            "unknown_parameters",
+            lambda *args: ["x"],
         )
     plain = measure_gradients(model, pad(PROBES), reference=pad(REFERENCE))
     assert plain.probe_weight_alignment is None and plain.sign_agreement is None

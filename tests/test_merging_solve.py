@@ -13,7 +13,7 @@ from torch.func import functional_call
 from transformers import AutoModelForCausalLM
 
 from gradloc.cli.main import main
-from gradloc.data.batches import probe_batches
+from gradloc.data.batches import probe_rows
 from gradloc.data.probes import Probe, ProbeSet
 from gradloc.errors import GradlocError, MeasurementError, ModelError
 from gradloc.localization.gradients.sequences import Sequence, read_sequences, sequence_loss
@@ -49,7 +49,7 @@ def probes():
 
 
 def asked_of(tokenizer, probes):
-    return read_sequences(probe_batches(tokenizer, probes), "probe", torch.device("cpu"))
+    return read_sequences(probe_rows(tokenizer, probes), "probe", torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")

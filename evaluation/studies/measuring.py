@@ -25,10 +25,10 @@ from unittest.mock import patch
 
 import numpy as np
 from scipy import stats
-from torch import Tensor, nn
+from torch import nn
 from tqdm.auto import tqdm
 
-from gradloc.data.batches import probe_batches, text_batches
+from gradloc.data.batches import Row, collate, pad_token_id, probe_rows, text_rows
 from gradloc.data.probes import load_probes
 from gradloc.localization.gradients.measure import measure_gradients
 from gradloc.localization.probe_profile import draw_probes, reference_texts
@@ -36,10 +36,10 @@ from gradloc.localization.profile import GradientProfile
 from gradloc.models import load_model, load_tokenizer
 
 
-def ordinary(model: nn.Module, batches: list[dict[str, Tensor]]) -> None:
+def ordinary(model: nn.Module, rows: list[Row], pad: int) -> None:
     """Forward and backward on every batch, gradients on all parameters, as in full training."""
-    for batch in batches:
-        model(**batch).loss.backward()
+    for start in range(0, len(rows), 8):
+        model(**collate(rows[start : start + 8], pad)).loss.backward()
         model.zero_grad(set_to_none=True)
 
 
@@ -92,10 +92,10 @@ def main() -> None:
     model, tokenizer = load_model(given.model).train(), load_tokenizer(given.model)
     chosen = draw_probes(load_probes(given.probes), given.n, given.seed)
     texts = random.Random(given.seed).sample(reference_texts(None), given.n)
-    probes = probe_batches(tokenizer, chosen, max_length=given.max_length)
-    reference = text_batches(tokenizer, texts, max_length=given.max_length)
+    probes = probe_rows(tokenizer, chosen, max_length=given.max_length)
+    reference = text_rows(tokenizer, texts, max_length=given.max_length)
     both = [*probes, *reference]
-    cases = {  # what is measured, and the batches that it goes through
+    cases = {  # what is measured, and the rows that it goes through
         "profile": (partial(measure_gradients, model, probes, reference=reference), both),
         "norms": (partial(measure_gradients, model, both), both),
         "norms_of_probes": (partial(measure_gradients, model, probes), probes),
@@ -103,11 +103,11 @@ def main() -> None:
     ways = ("gradloc", "one_at_a_time", "ordinary")
     seconds: dict[str, dict[str, list[float]]] = {name: {w: [] for w in ways} for name in cases}
     for turn in tqdm(range(given.turns + 1), unit="turn"):
-        for name, (measure, batches) in cases.items():
+        for name, (measure, rows) in cases.items():
             mine, own = timed(partial(measure, progress=False))
             with one_at_a_time():
                 plain, one = timed(partial(measure, progress=False))
-            _, usual = timed(partial(ordinary, model, batches))
+            _, usual = timed(partial(ordinary, model, rows, pad_token_id(tokenizer)))
             if name == "profile":
                 difference = largest_difference(mine, plain)
             for way, value in zip(ways, (own, one, usual), strict=True):

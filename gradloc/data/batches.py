@@ -1,9 +1,4 @@
-"""Probes and texts as the dictionaries that measuring, training and scoring take.
-
-Comes in: a tokenizer with probes or texts. Goes out: batches of ``input_ids``,
-``attention_mask`` and ``labels`` (-100 ignored), each of shape (batch, seq), or rows to train
-on. It runs no model.
-"""
+"""Probes and texts as token rows, and the one way to pad rows to a batch."""
 
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,30 +10,21 @@ from gradloc.data.probes import Probe
 from gradloc.data.spans import encode_probe
 from gradloc.errors import GradlocError
 
+# Labels of this value have no loss.
 IGNORED = -100
+# ``input_ids`` and ``labels`` of one sequence, without padding.
+Row = dict[str, list[int]]
 PADDING_SIDES = ("right", "left")
 LOSSES = ("all", "random_span")
 
 
-def probe_batches(
-    tokenizer,
-    probes: Iterable[Probe],
-    *,
-    batch_size: int = 8,
-    max_length: int = 256,
-    padding_side: str = "right",
-) -> list[dict[str, Tensor]]:
-    """Batches in which the answer's tokens alone have labels.
+def probe_rows(tokenizer, probes: Iterable[Probe], *, max_length: int = 256) -> list[Row]:
+    """Token rows in which the answer's tokens alone have labels.
 
     Args:
         tokenizer: A fast tokenizer.
-        probes: The probes; the first target of each is the answer. The order is kept.
-        batch_size: Sequences a batch.
-        max_length: Tokens a sequence at most; longer ones lose their left context.
-        padding_side: ``right`` or ``left``.
-
-    Returns:
-        Batches of (batch, seq) tensors.
+        probes: The probes, in order; the first target of each is the answer.
+        max_length: Tokens a row at most; longer ones lose their left context.
 
     Raises:
         SpanError: An answer cannot be aligned with tokens; the probe is named.
@@ -51,35 +37,28 @@ def probe_batches(
             for token, salient in zip(encoded.input_ids, encoded.salient, strict=True)
         ]
         rows.append({"input_ids": encoded.input_ids, "labels": labels})
-    return _batches(rows, batch_size, pad_token_id(tokenizer), padding_side)
+    return rows
 
 
-def text_batches(
+def text_rows(
     tokenizer,
     texts: Iterable[str],
     *,
-    batch_size: int = 8,
     max_length: int = 256,
     loss: str = "all",
     span_lengths: Sequence[int] | None = None,
     seed: int = 0,
-    padding_side: str = "right",
-) -> list[dict[str, Tensor]]:
-    """Batches of ordinary text.
+) -> list[Row]:
+    """Token rows of ordinary text.
 
     Args:
         tokenizer: A tokenizer.
         texts: The texts, in order; those of fewer than two tokens are left out, since nothing
             in them can be predicted.
-        batch_size: Sequences a batch.
-        max_length: Tokens a sequence at most; the rest of a longer text is left out.
+        max_length: Tokens a row at most; the rest of a longer text is left out.
         loss: ``all``: every token has a label; ``random_span``: one run of tokens has.
         span_lengths: Lengths to draw from for ``random_span``, in tokens.
         seed: Seed of lengths and places of random spans.
-        padding_side: ``right`` or ``left``.
-
-    Returns:
-        Batches of (batch, seq) tensors.
 
     Raises:
         GradlocError: ``loss`` is unknown, or ``random_span`` has no lengths.
@@ -102,11 +81,11 @@ def text_batches(
             inside = range(start, start + length)
             labels = [token if place in inside else IGNORED for place, token in enumerate(ids)]
         rows.append({"input_ids": ids, "labels": labels})
-    return _batches(rows, batch_size, pad_token_id(tokenizer), padding_side)
+    return rows
 
 
 def collate(
-    rows: Sequence[dict[str, list[int]]],
+    rows: Sequence[Row],
     pad_token_id: int,
     padding_side: str = "right",
     pad_to_multiple_of: int = 1,
@@ -124,28 +103,47 @@ def collate(
         ``input_ids``, ``attention_mask`` and ``labels``, each (batch, seq), int64; ``weights``,
         float32, where the rows have them.
     """
-    if padding_side not in PADDING_SIDES:
-        raise GradlocError(
-            f"padding_side {padding_side!r} is unknown; choose one of {', '.join(PADDING_SIDES)}."
-        )
-    width = max(len(row["input_ids"]) for row in rows)
-    width = -(-width // pad_to_multiple_of) * pad_to_multiple_of
-    columns = {"input_ids": pad_token_id, "attention_mask": 0, "labels": IGNORED}
+    ids = [row["input_ids"] for row in rows]
+    shape = {"side": padding_side, "multiple_of": pad_to_multiple_of}
     batch = {
-        name: torch.full((len(rows), width), fill, dtype=torch.long)
-        for name, fill in columns.items()
+        "input_ids": pad_rows(ids, pad_token_id, **shape),
+        "attention_mask": pad_rows([[1] * len(row) for row in ids], **shape),
+        "labels": pad_rows([row["labels"] for row in rows], IGNORED, **shape),
     }
     if "weights" in rows[0]:
-        batch["weights"] = torch.zeros(len(rows), width)
-    for index, row in enumerate(rows):
-        length = len(row["input_ids"])
-        place = slice(0, length) if padding_side == "right" else slice(width - length, width)
-        batch["input_ids"][index, place] = torch.as_tensor(row["input_ids"])
-        batch["attention_mask"][index, place] = 1
-        batch["labels"][index, place] = torch.as_tensor(row["labels"])
-        if "weights" in batch:
-            batch["weights"][index, place] = torch.as_tensor(row["weights"], dtype=torch.float32)
+        weights = [row["weights"] for row in rows]
+        batch["weights"] = pad_rows(weights, dtype=torch.float32, **shape)
     return batch
+
+
+def pad_rows(
+    rows: Sequence[Sequence],
+    fill: int = 0,
+    *,
+    side: str = "right",
+    multiple_of: int = 1,
+    dtype: torch.dtype = torch.long,
+) -> Tensor:
+    """Rows of numbers as one tensor, (n_rows, width of the longest).
+
+    Args:
+        rows: The rows.
+        fill: What fills the shorter ones.
+        side: Where they are filled: ``right`` or ``left``.
+        multiple_of: The width is rounded up to a multiple of this.
+        dtype: Type of the tensor.
+    """
+    if side not in PADDING_SIDES:
+        raise GradlocError(
+            f"padding_side {side!r} is unknown; choose one of {', '.join(PADDING_SIDES)}."
+        )
+    width = max(len(row) for row in rows)
+    width = -(-width // multiple_of) * multiple_of
+    padded = torch.full((len(rows), width), fill, dtype=dtype)
+    for index, row in enumerate(rows):
+        place = slice(0, len(row)) if side == "right" else slice(width - len(row), width)
+        padded[index, place] = torch.as_tensor(row, dtype=dtype)
+    return padded
 
 
 def pad_token_id(tokenizer) -> int:
@@ -243,12 +241,3 @@ def _rows(ids: list[int], max_length: int) -> Iterator[dict[str, list[int]]]:
         piece = ids[start : start + max_length]
         if len(piece) >= 2:
             yield {"input_ids": piece, "labels": list(piece)}
-
-
-def _batches(
-    rows: list[dict[str, list[int]]], batch_size: int, pad: int, padding_side: str
-) -> list[dict[str, Tensor]]:
-    return [
-        collate(rows[start : start + batch_size], pad, padding_side)
-        for start in range(0, len(rows), batch_size)
-    ]

@@ -16,7 +16,7 @@ from torch import nn
 from transformers import GenerationConfig
 from transformers.utils import logging as transformers_logging
 
-from gradloc.data.batches import pad_token_id
+from gradloc.data.batches import pad_rows, pad_token_id
 from gradloc.evaluation.scoring import context_length
 from gradloc.models.wrappers import evaluation_mode, unwrap
 
@@ -192,18 +192,14 @@ def _generated(
         for start in range(0, len(order), batch_size):
             batch = order[start : start + batch_size]
             rows = [encoded[index] for index in batch]
-            width = max(len(row) for row in rows)
-            input_ids = torch.full((len(rows), width), settings.pad_token_id)
-            attention_mask = torch.zeros_like(input_ids)
-            for number, row in enumerate(rows):
-                input_ids[number, width - len(row) :] = torch.tensor(row)
-                attention_mask[number, width - len(row) :] = 1
+            input_ids = pad_rows(rows, settings.pad_token_id, side="left")
+            attention_mask = pad_rows([[1] * len(row) for row in rows], side="left")
             output = model.generate(
                 input_ids=input_ids.to(device),
                 attention_mask=attention_mask.to(device),
                 generation_config=settings,
             )
-            output.sequences = output.sequences[:, width:]
+            output.sequences = output.sequences[:, input_ids.shape[1] :]
             yield batch, output
 
 

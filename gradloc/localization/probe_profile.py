@@ -1,8 +1,4 @@
-"""From probes and texts to a gradient profile.
-
-Comes in: a model, a ``ProbeSet`` and reference texts. Goes out: a ``GradientProfile``. It draws
-and tokenises the sequences; the measuring itself is ``gradloc.localization.gradients.measure``.
-"""
+"""From probes and texts to a gradient profile: which sequences are drawn and tokenised."""
 
 import random
 from pathlib import Path
@@ -10,7 +6,7 @@ from pathlib import Path
 from torch import nn
 
 from gradloc.config.recipe import MeasureConfig, Recipe
-from gradloc.data.batches import probe_batches, text_batches
+from gradloc.data.batches import IGNORED, probe_rows, text_rows
 from gradloc.data.corpora import Corpus, general_passages, require_documents
 from gradloc.data.corpora.texts import read_texts
 from gradloc.data.probes import Probe, ProbeSet
@@ -52,12 +48,11 @@ def profile_probes(
     if not texts:
         raise MeasurementError("there is no reference text to measure interference with.")
     texts = random.Random(seed).sample(texts, min(config.n_reference, len(texts)))
-    probe_rows = probe_batches(tokenizer, chosen, max_length=config.max_length)
-    lengths = [int((labels != -100).sum()) for batch in probe_rows for labels in batch["labels"]]
-    reference_rows = text_batches(
+    rows = probe_rows(tokenizer, chosen, max_length=config.max_length)
+    lengths = [sum(label != IGNORED for label in row["labels"]) for row in rows]
+    reference_rows = text_rows(
         tokenizer,
         texts,
-        batch_size=8,
         max_length=config.max_length,
         loss=config.reference_loss,
         span_lengths=lengths,
@@ -72,7 +67,7 @@ def profile_probes(
     }
     return measure_gradients(
         model,
-        probe_rows,
+        rows,
         reference=reference_rows,
         granularity=config.granularity,
         reduction=config.reduction,

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from gradloc.data.batches import IGNORED, probe_batches, text_batches
+from gradloc.data.batches import IGNORED, Row, probe_rows, text_rows
 from gradloc.data.probes import Probe, ProbeSet
 from gradloc.errors import MeasurementError
 from gradloc.evaluation.scoring import score_probes
@@ -100,25 +99,25 @@ def measure_groups(
         )
     texts = random.Random(seed).sample(texts, min(n, len(texts)))
     chosen, scores = _choose(model, tokenizer, probes, n, seed, progress)
-    batches: list[dict[str, Tensor]] = []
+    rows: list[Row] = []
     places: dict[tuple[str, str], slice] = {}
 
-    def add(name: str, side: str, rows: list[dict[str, Tensor]]) -> None:
-        first = sum(len(batch["labels"]) for batch in batches)
-        batches.extend(rows)
-        places[name, side] = slice(first, first + sum(len(batch["labels"]) for batch in rows))
+    def add(name: str, side: str, more: list[Row]) -> None:
+        places[name, side] = slice(len(rows), len(rows) + len(more))
+        rows.extend(more)
 
     lengths: dict[str, tuple[list[int], list[int]]] = {}
     for name, group in chosen.items():
-        spans = probe_batches(tokenizer, group, max_length=max_length)
-        answers, wholes = (_row_sums(spans, key) for key in ("labels", "attention_mask"))
+        spans = probe_rows(tokenizer, group, max_length=max_length)
+        answers = [sum(label != IGNORED for label in row["labels"]) for row in spans]
+        wholes = [len(row["labels"]) for row in spans]
         lengths[name] = answers, wholes
         add(name, "span", spans)
-        add(name, "whole", [_all_labelled(batch) for batch in spans])
+        add(name, "whole", [{**row, "labels": row["input_ids"]} for row in spans])
         options = {"max_length": max_length, "loss": "random_span", "seed": seed}
-        add(name, "matched", text_batches(tokenizer, texts, span_lengths=answers, **options))
-    add("reference", "all", text_batches(tokenizer, texts, max_length=max_length))
-    profile = measure_gradients(model, batches, progress=progress)
+        add(name, "matched", text_rows(tokenizer, texts, span_lengths=answers, **options))
+    add("reference", "all", text_rows(tokenizer, texts, max_length=max_length))
+    profile = measure_gradients(model, rows, progress=progress)
     kept = [place for place, unit in enumerate(profile.units) if unit.in_stack]
     norms = {key: profile.probe_norms[place][:, kept] for key, place in places.items()}
     return MeasuredGroups(
@@ -204,18 +203,3 @@ def by_turns(probes: ProbeSet, seed: int) -> list[Probe]:
     return [
         probe for _, probe in sorted(zip(order, shuffled, strict=True), key=lambda pair: pair[0])
     ]
-
-
-def _row_sums(batches: list[dict[str, Tensor]], key: str) -> list[int]:
-    """Labelled tokens, or tokens, of each row."""
-    return [
-        int((row != IGNORED).sum() if key == "labels" else row.sum())
-        for batch in batches
-        for row in batch[key]
-    ]
-
-
-def _all_labelled(batch: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The batch with labels on all its tokens."""
-    labels = torch.where(batch["attention_mask"].bool(), batch["input_ids"], IGNORED)
-    return {**batch, "labels": labels}

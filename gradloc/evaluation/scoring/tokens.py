@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from gradloc.data.batches import pad_rows
 from gradloc.models.wrappers import unwrap
 
 
@@ -56,13 +57,8 @@ def padded(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor,
     Returns:
         Ids and attention mask (1 for real tokens), both (n_rows, longest row).
     """
-    width = max(len(row) for row in rows)
-    input_ids = torch.zeros(len(rows), width, dtype=torch.long)
-    attention_mask = torch.zeros_like(input_ids)
-    for number, row in enumerate(rows):
-        input_ids[number, : len(row)] = torch.tensor(row)
-        attention_mask[number, : len(row)] = 1
-    return input_ids.to(device), attention_mask.to(device)
+    attention_mask = pad_rows([[1] * len(row) for row in rows])
+    return pad_rows(rows).to(device), attention_mask.to(device)
 
 
 def score_tokens(logits: Tensor, targets: Sequence[int]) -> SpanScore:

@@ -107,17 +107,16 @@ def cheapest_cuts(lengths: list[int], tokens: int, pass_tokens: int) -> list[int
 
 def _pad(rows: list[int], sequences: list[Sequence], lengths: list[int]) -> MicroBatch:
     width = max(lengths[i] for i in rows)
-    ids = sequences[rows[0]].input_ids.new_zeros(len(rows), width)
+    ids = [sequences[i].input_ids[0, : lengths[i]] for i in rows]
     positions, targets = [], []
     for place, i in enumerate(rows):
         sequence = sequences[i]
-        ids[place, : lengths[i]] = sequence.input_ids[0, : lengths[i]]
         labelled = predicting_positions(sequence)
         positions.append(labelled + place * width)
         targets.append(sequence.labels[0, labelled + 1])
     return MicroBatch(
         rows=rows,
-        input_ids=ids,
+        input_ids=nn.utils.rnn.pad_sequence(ids, batch_first=True),
         lengths=[lengths[i] for i in rows],
         positions=torch.cat(positions),
         targets=torch.cat(targets),

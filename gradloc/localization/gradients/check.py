@@ -1,8 +1,4 @@
-"""Tries every layer of a model before its Gram norms are relied upon.
-
-Comes in: a model whose parameters are frozen, its units, sequences. Goes out: names of the
-parameters whose gradients are not found by hooks on their modules. It measures nothing else.
-"""
+"""Tries every layer of a model before its per-sample gradients are relied upon."""
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +24,7 @@ ROUGH_TOLERANCE = (5e-2, 1e-3)
 def unknown_parameters(
     model: nn.Module, units: tuple[Unit, ...], sequences: list[Sequence]
 ) -> list[str]:
-    """Parameters whose per-sequence gradients the Gram passes would not get right.
+    """Parameters whose per-sample gradients the batched passes would not get right.
 
     Two short pieces of the sequences go through as one micro-batch, and the norms of the second
     are held against its true gradients. A module that nobody calls, weights used outside their

@@ -10,7 +10,7 @@ either.
 """
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -38,9 +38,9 @@ BUFFER_BYTES = 2**30
 
 def measure_gradients(
     model: nn.Module,
-    batches: Iterable[dict[str, Tensor]],
+    batches: Iterable[Mapping],
     *,
-    reference: Iterable[dict[str, Tensor]] | None = None,
+    reference: Iterable[Mapping] | None = None,
     granularity: str = "sublayer",
     reduction: str = "mean_of_norms",
     also: tuple[str, ...] = (),
@@ -65,7 +65,8 @@ def measure_gradients(
         model: Causal language model, in float32 or bfloat16, on any one device, PEFT-wrapped or
             not. Adapters are not measured: the base weights are, whether trainable or frozen.
         batches: Probe batches: ``input_ids``, ``attention_mask`` (optional) and ``labels``
-            (-100 ignored) of shape (batch, seq); label the salient span only.
+            (-100 ignored) of shape (batch, seq), or (seq,) for a row without padding; label the
+            salient span only.
         reference: Reference batches of the same form, usually with all tokens labelled. Without
             it the profile has raw probe norms only.
         granularity: ``sublayer`` or ``block``.
@@ -103,9 +104,9 @@ def measure_gradients(
     references = None if reference is None else read_sequences(reference, "reference", device)
     units = find_units(model, granularity)
     with _measurable(model, units):
-        way = _way(model, units, probes)
+        backend = _backend(model, units, probes)
         probe, ref, agreement = _measure_sides(
-            model, units, probes, references, reduction, also, way, progress
+            model, units, probes, references, reduction, also, backend, progress
         )
         snr = spectrum_snr(units) if "spectrum" in also else None
     return GradientProfile(
@@ -138,7 +139,7 @@ class _Side(NamedTuple):
     along_weights: np.ndarray | None
 
 
-def _way(model: nn.Module, units: tuple[Unit, ...], sequences: list[Sequence]):
+def _backend(model: nn.Module, units: tuple[Unit, ...], sequences: list[Sequence]):
     """The module that measures: in batches, or one at a time where a layer is not known."""
     unknown = per_sample.unknown_parameters(model, units, sequences)
     if not unknown:
@@ -159,7 +160,7 @@ def _measure_sides(
     references: list[Sequence] | None,
     reduction: str,
     also: tuple[str, ...],
-    way,
+    backend,
     progress: bool | None,
 ) -> tuple[_Side, _Side | None, np.ndarray | None]:
     """All passes over probes and reference text, and the agreement of their signs."""
@@ -175,15 +176,15 @@ def _measure_sides(
                 return None
             weights = {key: p.detach() for unit in units for key, p in unit.parameters.items()}
             stage = bar.stage(f"{name} gradients along the weights")
-            return way.per_sequence(model, units, sequences, weights, stage)[1]
+            return backend.per_sequence(model, units, sequences, weights, stage)[1]
 
         signs = probe_mean = reference_mean = agreement = None
         if needs_signs:
-            signs, probe_mean, norms, aligned = way.mean_and_per_sequence(
+            signs, probe_mean, norms, aligned = backend.mean_and_per_sequence(
                 model, units, probes, BUFFER_BYTES, bar.stage("probe gradients")
             )
         else:
-            norms, aligned = way.per_sequence(
+            norms, aligned = backend.per_sequence(
                 model, units, probes, None, bar.stage("probe gradients")
             )
         _check_finite(norms, units, "probe sequence")
@@ -193,12 +194,12 @@ def _measure_sides(
         if references is None:
             return probe, None, None
         if mean_reference:
-            reference_signs, reference_mean = way.mean_gradient(
+            reference_signs, reference_mean = backend.mean_gradient(
                 model, units, references, BUFFER_BYTES, bar.stage("mean reference gradient")
             )
             _check_finite(reference_mean[None], units, "mean reference gradient")
             agreement = _agreement(units, signs, reference_signs) if "signs" in also else None
-        norms, aligned = way.per_sequence(
+        norms, aligned = backend.per_sequence(
             model, units, references, signs, bar.stage("reference gradients")
         )
         _check_finite(norms, units, "reference sequence")

@@ -1,19 +1,14 @@
-"""Rows of batches as sequences without padding, and their loss.
+"""Sequences without padding, read from batches or token rows, and their loss."""
 
-Comes in: batches as any Trainer collator makes them. Goes out: ``Sequence`` values, and the loss
-of one. It measures nothing.
-"""
-
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from gradloc.data.batches import IGNORED
 from gradloc.errors import MeasurementError
 from gradloc.models.logits import logits_at
-
-IGNORED = -100
 
 
 class Sequence(NamedTuple):
@@ -36,8 +31,8 @@ def predicting_positions(sequence: Sequence) -> Tensor:
     return (sequence.labels[0, 1:] != IGNORED).nonzero().squeeze(1)
 
 
-def read_sequences(batches: Iterable[dict], side: str, device: torch.device) -> list[Sequence]:
-    """Rows of all batches without padding, on the model's device.
+def read_sequences(batches: Iterable[Mapping], side: str, device: torch.device) -> list[Sequence]:
+    """Rows of all batches without padding, on the model's device; a row alone is a batch of one.
 
     Raises:
         MeasurementError: No sequence, a batch without ids or labels, a sequence without a loss.
@@ -48,11 +43,13 @@ def read_sequences(batches: Iterable[dict], side: str, device: torch.device) -> 
         if missing:
             raise MeasurementError(
                 f"a {side} batch has no {' and no '.join(missing)}; give dictionaries of "
-                "input_ids, attention_mask and labels, each of shape (batch, seq)."
+                "input_ids, attention_mask and labels, each of shape (batch, seq) or (seq,)."
             )
         ids, labels = torch.as_tensor(batch["input_ids"]), torch.as_tensor(batch["labels"])
         mask = batch.get("attention_mask")
         keep = torch.ones_like(ids) if mask is None else torch.as_tensor(mask)
+        if ids.dim() == 1:
+            ids, labels, keep = ids[None], labels[None], keep[None]
         for row in range(len(ids)):
             real = keep[row].bool()
             sequence = Sequence(ids[row][real][None].to(device), labels[row][real][None].to(device))

@@ -145,7 +145,9 @@ class PrefixCache:
         keys = row_keys(ids, mask, given.get("position_ids"))
         rows = self._store().get(keys)
         if rows is not None:
-            self._given = _padded(rows, ids.shape[1]).to(ids.device)
+            width = ids.shape[1]
+            rows = [nn.functional.pad(row, (0, 0, 0, width - len(row))) for row in rows]
+            self._given = torch.stack(rows).to(ids.device)
             self.n_hits += 1
         elif self.keep_training_rows or not decoder.training:
             self._wanted = keys
@@ -283,11 +285,3 @@ def _lengths(ids: Tensor, mask: Tensor | None) -> list[int]:
         return [ids.shape[1]] * len(ids)
     places = torch.arange(1, ids.shape[1] + 1, device=ids.device)
     return (mask.bool() * places).amax(dim=1).tolist()
-
-
-def _padded(rows: list[Tensor], width: int) -> Tensor:
-    """Rows (seq_i, hidden) as (batch, width, hidden), zeros behind their end."""
-    batch = rows[0].new_zeros(len(rows), width, rows[0].shape[1])
-    for index, row in enumerate(rows):
-        batch[index, : len(row)] = row
-    return batch

@@ -7,7 +7,7 @@ import random
 
 import torch
 
-from gradloc.data.batches import probe_batches, text_batches
+from gradloc.data.batches import probe_rows, text_rows
 from gradloc.data.probes import Probe, ProbeSet
 from gradloc.localization.gradients.sequences import Sequence, read_sequences
 from gradloc.localization.probe_profile import draw_probes
@@ -17,8 +17,8 @@ def probe_sequences(
     tokenizer, probes: list[Probe], max_length: int, device: torch.device
 ) -> list[Sequence]:
     """The probes, in order, with labels on their answers alone."""
-    batches = probe_batches(tokenizer, probes, max_length=max_length)
-    return read_sequences(batches, "probe", device)
+    rows = probe_rows(tokenizer, probes, max_length=max_length)
+    return read_sequences(rows, "probe", device)
 
 
 def text_sides(
@@ -33,9 +33,7 @@ def text_sides(
     """
     texts = [text for text in texts if text.strip()]
     drawn = random.Random(seed).sample(texts, min(2 * n, len(texts)))
-    rows = read_sequences(
-        text_batches(tokenizer, drawn, max_length=max_length), "reference", device
-    )
+    rows = read_sequences(text_rows(tokenizer, drawn, max_length=max_length), "reference", device)
     middle = (len(rows) + 1) // 2
     return rows[:middle], rows[middle:] or rows
 

@@ -104,9 +104,9 @@ def true_gradients(model, rows):
 
 
 @pytest.mark.parametrize("kind", sorted(ARCHITECTURES))
-@pytest.mark.parametrize("way", ["gram", "outer"])
-def test_every_parameter_of_every_architecture_equals_the_oracle(kind, way, monkeypatch):
-    cost = 1e9 if way == "gram" else -1e9
+@pytest.mark.parametrize("products", ["gram", "outer"])
+def test_every_parameter_of_every_architecture_equals_the_oracle(kind, products, monkeypatch):
+    cost = 1e9 if products == "gram" else -1e9
     monkeypatch.setattr(gradloc.localization.gradients.factors, "ELEMENT_COST", cost)
     monkeypatch.setattr(
         gradloc.localization.gradients.factors, "BLOCK", 500
