@@ -5,11 +5,12 @@ name in ``GENERATORS`` while the page is read.
 """
 
 import dataclasses
+import functools
 import inspect
 import json
 import re
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -17,6 +18,32 @@ from gradloc.config import recipe
 
 # Results of runs that the documentation shows, as the commands wrote them, without single items.
 STORED = Path(__file__).parents[1] / "stored"
+# Arms of the stored sweep on the page of new facts; the others are on the page of what failed.
+_PARTS = (
+    "protected",
+    "protected_kl_always",
+    "protected_every_layer",
+    "protected_no_kl",
+    "protected_no_kl_half",
+    "protected_no_facts",
+    "protected_no_facts_most",
+    "protected_momentum",
+    "protected_momentum_most",
+    "projected",
+    "projected_full",
+    "unprojected_pulled_back",
+    "interference_ratio",
+)
+_CONTROLS = (
+    "full_no_momentum",
+    "full_pulled_back",
+    "reference_kl",
+    "replay",
+    "rgn_above_mean",
+    "last_third_mlp",
+    "random_k",
+    "lora",
+)
 _MARKER = re.compile(r"^<!-- generated: (\w+) -->$", flags=re.MULTILINE)
 _ENTRY = re.compile(r"^ {4}((?:\w+, )*\w+): (.*(?:\n {5,}.*)*)", flags=re.MULTILINE)
 
@@ -259,54 +286,82 @@ def stored_results() -> str:
 
 
 def stored_frontier() -> str:
-    """The stored sweep of new facts, see ``_frontier_tables``."""
-    return _frontier_tables("frontier.json")
+    """New facts: the default, its parts and the controls."""
+    return _frontier_tables("frontier.json", "invented", [*_PARTS, *_CONTROLS])
+
+
+def stored_frontier_rest() -> str:
+    """New facts: all other arms."""
+    return _frontier_tables("frontier.json", "invented", without=[*_PARTS, *_CONTROLS])
+
+
+def stored_unseen() -> str:
+    """New facts, with known facts that no choice was made by."""
+    return _frontier_tables("frontier.json", "unseen")
+
+
+def stored_passages() -> str:
+    """Invented passages."""
+    return _frontier_tables("frontier.json", "passages")
 
 
 def stored_edits() -> str:
-    """The stored sweep of facts that are changed, see ``_frontier_tables``."""
-    return _frontier_tables("edits.json")
+    """Facts that are changed."""
+    return _frontier_tables("edits.json", "counterfact")
 
 
-def _frontier_tables(name: str) -> str:
-    """Of every corpus of a stored sweep: forgetting against full training's at equal uptake."""
+@functools.cache
+def _frontier(name: str) -> Any:
+    """A stored sweep, compared with its reference arm."""
     from gradloc.experiments.sweep.frontiers import find_frontier
+
+    return find_frontier(STORED / name)
+
+
+def _frontier_tables(
+    name: str, corpus: str, arms: Sequence[str] = (), without: Sequence[str] = ()
+) -> str:
+    """Of one corpus of a stored sweep: forgetting against full training's at equal uptake."""
     from gradloc.experiments.sweep.looks import share_text
     from gradloc.report.formatting import MISSING, learning_rate, metric_label, number, percent
 
-    parts = []
-    frontier = find_frontier(STORED / name)
-    for title, corpus in frontier.corpora.items():
-        others = {arm: found for arm, found in corpus.arms.items() if arm != frontier.line}
-        parts.append(f"### {title}")
-        parts.append(
-            f"Best uptake of `{frontier.line}` ({metric_label(frontier.axis)}): "
-            f"{_figure(corpus.best_uptake)} nats, at rate {learning_rate(corpus.best_rate)}."
-        )
-        for loss in next(iter(corpus.arms.values())).forgetting:
-            shares = [at.share for at in corpus.arms[frontier.line].forgetting[loss].at_uptake]
-            head = (metric_label(loss), *(f"at {share_text(share)}" for share in shares), "mean")
-            rows = [
-                (
-                    f"`{arm}`",
-                    *(_figure(at.ratio) for at in found.forgetting[loss].at_uptake),
-                    _figure(found.forgetting[loss].mean_ratio),
-                )
-                for arm, found in others.items()
-            ]
-            parts.append(_table(head, rows))
+    frontier = _frontier(name)
+    found_corpus = frontier.corpora[corpus]
+    full = found_corpus.arms[frontier.line]
+    others = {
+        arm: found_corpus.arms[arm]
+        for arm in arms or found_corpus.arms
+        if arm not in (frontier.line, *without)
+    }
+    parts = [
+        f"Best uptake of `{frontier.line}` ({metric_label(frontier.axis)}): "
+        f"{_figure(found_corpus.best_uptake)} nats, at rate "
+        f"{learning_rate(found_corpus.best_rate)}."
+    ]
+    for loss, reference in full.forgetting.items():
+        shares = [at.share for at in reference.at_uptake]
+        head = (metric_label(loss), *(f"at {share_text(share)}" for share in shares), "mean")
         rows = [
             (
                 f"`{arm}`",
-                _figure(found.uptake_share),
-                MISSING if found.trainable_fraction is None else percent(found.trainable_fraction),
-                number(found.time_ratio.value),
-                ", ".join(map(str, found.seeds)),
+                *(_figure(at.ratio) for at in found.forgetting[loss].at_uptake),
+                _figure(found.forgetting[loss].mean_ratio),
             )
             for arm, found in others.items()
         ]
-        head = ("", "best uptake / full's", "parameters trained", "time / full's", "seeds")
         parts.append(_table(head, rows))
+    rows = [
+        (
+            f"`{arm}`",
+            _figure(found.uptake_share),
+            MISSING if found.trainable_fraction is None else percent(found.trainable_fraction),
+            number(found.time_ratio.value),
+            ", ".join(map(str, found.seeds)),
+        )
+        for arm, found in others.items()
+    ]
+    head = ("", "best uptake / full's", "parameters trained", "time / full's", "seeds")
+    parts.append(_table(head, rows))
     return "\n\n".join(parts)
 
 
@@ -472,6 +527,9 @@ GENERATORS: dict[str, Callable[[], str]] = {
         shipped_suites,
         stored_results,
         stored_frontier,
+        stored_frontier_rest,
+        stored_unseen,
+        stored_passages,
         stored_edits,
         stored_projections,
         stored_stream,
