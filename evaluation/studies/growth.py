@@ -28,6 +28,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import mean
@@ -36,18 +37,23 @@ from typing import Any
 import numpy as np
 import psutil
 import torch
+from bench import place_plan, research_arms
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from gradloc.errors import GradlocError
-from gradloc.experiments.bench import ratios
-from gradloc.experiments.bench.arms import REFERENCE, Arm, arm_table
-from gradloc.experiments.bench.memory import measure_memory
-from gradloc.experiments.bench.plans import blocks_plan
-from gradloc.experiments.bench.prediction import predict
-from gradloc.experiments.bench.settings import BenchSettings
-from gradloc.experiments.bench.timing import Rotation, time_arms
+from gradloc.experiments.bench import (
+    REFERENCE,
+    Turn,
+    mean_ratio,
+    measure_memory,
+    predicted_ratios,
+    range_ratio,
+    time_arms,
+    time_ratios,
+)
+from gradloc.experiments.bench_arms import Arm, BenchConfig
 from gradloc.localization.cost import StepShape, step_memory, step_seconds, step_work
 from gradloc.localization.gradients.measure import BUFFER_BYTES, measure_gradients
 from gradloc.localization.profile import GradientProfile
@@ -102,41 +108,43 @@ class Case:
 
     size: dict[str, int]
     model: nn.Module
-    settings: BenchSettings
+    config: BenchConfig
+    top: str
     arms: dict[str, Arm]
-    turns: list[Rotation] = field(default_factory=list)
+    turns: list[Turn] = field(default_factory=list)
     memory: dict[str, list[float]] = field(default_factory=dict)
 
 
 def make_case(size: dict[str, int], path: Path, given: argparse.Namespace) -> Case:
     """Write a model, so that other processes find it; its arms are full and the top third."""
     llama(**size, seed=given.seed).save_pretrained(path)
-    settings = BenchSettings(
-        str(path), str(path), k=size["blocks"] // 3, batch_size=given.batch_size,
-        sequence_length=size["length"], rotations=1, steps=given.steps,
-        memory_repeats=given.memory_repeats, seed=given.seed,
+    config = BenchConfig(
+        str(path), batch_size=given.batch_size, sequence_length=size["length"], turns=1,
+        steps=given.steps, memory_repeats=given.memory_repeats, seed=given.seed,
     )  # fmt: skip
-    model = load_model(path)
-    arms = arm_table(model, settings).choose((f"top{settings.k}",))
-    return Case(size, model, settings, arms)
+    model, top = load_model(path), f"top{size['blocks'] // 3}"
+    return Case(size, model, config, top, arms_of(size["blocks"])(model, path))
+
+
+def arms_of(blocks: int) -> Callable:
+    """Full training and the top third of the blocks."""
+    return partial(research_arms, blocks // 3, (f"top{blocks // 3}",))
 
 
 def predicted_step(case: Case) -> np.ndarray:
     """Seconds and bytes of a step of full training, by the cost model; their ratios count."""
     units = tuple(unit.info for unit in find_units(case.model))
-    step = StepShape(case.settings.sequence_length, case.settings.batch_size)
+    step = StepShape(case.config.sequence_length, case.config.batch_size)
     work, trained = step_work(units, model_shape(case.model), step), np.ones(len(units), bool)
     return np.array([step_seconds(units, work, trained, step).total, step_memory(work, trained)])
 
 
 def compare(case: Case, first: Case) -> dict[str, Any]:
     """The plan against full training, and this against full training of the smallest size."""
-    top = f"top{case.settings.k}"
-    predicted = predict(case.arms[top], case.model, case.settings)
+    top = case.top
+    predicted = predicted_ratios(top, case.arms[top], case.model, case.config)
     growth = (predicted_step(case) / predicted_step(first)).tolist()
-    seconds, least = (
-        [ratios.step_seconds(turn, REFERENCE) for turn in one.turns] for one in (case, first)
-    )
+    seconds, least = ([turn.step_seconds(REFERENCE) for turn in one.turns] for one in (case, first))
     mib = case.memory[REFERENCE]
     return {
         **case.size,
@@ -144,13 +152,13 @@ def compare(case: Case, first: Case) -> dict[str, Any]:
         "seconds": mean(seconds),
         "memory_mib": mib,
         "predicted_memory_mib": predicted_step(case)[1].item() / _MIB,
-        "time_ratio": ratios.mean_ratio(ratios.time_ratios(case.turns, top)),
+        "time_ratio": mean_ratio(time_ratios(case.turns, top)),
         "predicted_time_ratio": predicted["time_ratio"],
-        "memory_ratio": mib and ratios.range_ratio(case.memory[top], mib),
+        "memory_ratio": mib and range_ratio(case.memory[top], mib),
         "predicted_memory_ratio": predicted["memory_ratio"],
         "time_growth": _mean_ratio(seconds, least),
         "predicted_time_growth": growth[0],
-        "memory_growth": mib and ratios.range_ratio(mib, first.memory[REFERENCE]),
+        "memory_growth": mib and range_ratio(mib, first.memory[REFERENCE]),
         "predicted_memory_growth": growth[1],
     }
 
@@ -163,23 +171,25 @@ def steps(given: argparse.Namespace) -> dict[str, Any]:
     sizes = {tuple(size.values()): size for row in along.values() for size in row}
     n_runs = len(sizes) * (3 * given.turns + 2 * given.memory_repeats)
     with tempfile.TemporaryDirectory() as folder, _bar("steps", n_runs) as bar:
-        seen = {"after_run": lambda name: bar.update()}
         cases = {
             key: make_case(size, Path(folder) / str(number), given)
             for number, (key, size) in enumerate(sizes.items())
         }
         for seed in range(given.seed, given.seed + given.turns):
             for case in random.Random(seed).sample(list(cases.values()), len(cases)):
-                settings = replace(case.settings, seed=seed)
-                case.turns += time_arms(case.arms, case.model, settings, **seen)
+                config = replace(case.config, seed=seed)
+                case.turns += time_arms(case.arms, case.model, config, advance=bar.update)
         for case in cases.values():
-            case.memory = measure_memory(case.arms, case.settings, **seen)
+            case.memory = measure_memory(
+                arms_of(case.size["blocks"]), case.arms, case.config, Path(folder),
+                advance=bar.update,
+            )  # fmt: skip
     rows = {axis: [cases[tuple(size.values())] for size in row] for axis, row in along.items()}
     return {axis: [compare(case, row[0]) for case in row] for axis, row in rows.items()}
 
 
 def _mean_ratio(mine: list[float], its: list[float]) -> dict[str, float | None]:
-    return ratios.mean_ratio([one / other for one, other in zip(mine, its, strict=True)])
+    return mean_ratio([one / other for one, other in zip(mine, its, strict=True)])
 
 
 # --- probes -------------------------------------------------------------------------------------
@@ -267,7 +277,7 @@ def fill_and_read(n_tokens: int, folder: str, given: argparse.Namespace) -> dict
         GradlocError: There is no prefix to cache, or the second epoch did not find everything.
     """
     model = llama(given.blocks, given.width, given.length, given.seed).train()
-    freeze_layers(model, blocks_plan(model, "top1", [given.blocks - 1]))
+    freeze_layers(model, place_plan(model, "top1", [given.blocks - 1]))
     n_rows = n_tokens // given.length
     rows = [
         batches(n, given.length, o, given.seed) for o, n in enumerate([PLAIN_ROWS, *[n_rows] * 2])
