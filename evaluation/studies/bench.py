@@ -154,6 +154,7 @@ def _placed_arms(k: int, model: nn.Module, folder: Path) -> dict[str, Arm]:
 def bf16_arm(plan: LayerPlan, folder: Path, parts: tuple[str, ...]) -> Arm:
     """A cached arm with parts in bfloat16; all parts are ``TrainingArguments(bf16=True)``."""
     whole = parts == PARTS
+
     def build(model: nn.Module) -> ArmSetup:
         options = {"cache": str(folder), "cache_dtype": "bfloat16"}
         callback = GradLocCallback(plan, **options, bfloat16=() if whole else parts)
