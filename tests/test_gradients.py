@@ -1,5 +1,4 @@
 import copy
-import dataclasses
 
 import numpy as np
 import pytest
@@ -11,7 +10,6 @@ import gradloc.localization.gradients.measure
 import gradloc.localization.gradients.one_at_a_time
 from gradloc import GradientProfile, GradlocError, measure_gradients
 from gradloc.errors import MeasurementError
-from gradloc.localization.profile import ALSO
 from gradloc.models.units import find_units
 
 LENGTHS = (9, 5, 12, 7)
@@ -242,110 +240,3 @@ def test_without_reference_only_raw_norms_are_there(llama, tmp_path):
         _ = profile.rgn
     again = GradientProfile.load(profile.save(tmp_path / "profile.json"))
     assert again.reference_norms is None
-
-
-# --- what is measured on request -------------------------------------------------------------
-
-
-def weights_of(model):
-    """Unit name -> its weights as one vector, in the order of the oracle's gradients."""
-    return {
-        unit.name: torch.cat([p.detach().flatten() for p in unit.parameters.values()]).double()
-        for unit in find_units(model)
-    }
-
-
-def assert_extras_match_oracle(model, profile):
-    probe, reference = oracle_gradients(model, PROBES), oracle_gradients(model, REFERENCE)
-    weights = weights_of(model)
-    for index, unit in enumerate(profile.units):
-        g, r, w = probe[unit.name].double(), reference[unit.name].double(), weights[unit.name]
-        for got, gradients in (
-            (profile.probe_weight_alignment, g),
-            (profile.reference_weight_alignment, r),
-        ):
-            # Relative to what could be: a norm does not see its own scale, and the sum is 0.
-            scale = (gradients.norm(dim=1) * w.norm()).max().item()
-            error = np.abs(got[:, index] - (gradients @ w).numpy()).max()
-            assert error < 1e-5 * scale, unit.name
-        same = other = 0
-        for a, b in zip(probe[unit.name].mean(0), reference[unit.name].mean(0), strict=True):
-            same, other = same + bool(a * b > 0), other + bool(a * b < 0)
-        # A sum that is zero but for rounding has either sign.
-        assert profile.sign_agreement[index] == pytest.approx(same / (same + other), abs=5e-3)
-
-
-@pytest.mark.parametrize("kind", ["llama_tied", "gpt2"])
-@pytest.mark.parametrize("one_at_a_time", [False, True])
-def test_weights_and_signs_equal_the_oracle(kind, one_at_a_time, monkeypatch):
-    model = build_model(kind)
-    if one_at_a_time:
-        monkeypatch.setattr(
-            gradloc.localization.gradients.measure.per_sample,
-            "unknown_parameters",
-            lambda *args: ["x"],
-        )
-    plain = measure_gradients(model, pad(PROBES), reference=pad(REFERENCE))
-    assert plain.probe_weight_alignment is None and plain.sign_agreement is None
-    profile = measure_gradients(
-        model, pad(PROBES), reference=pad(REFERENCE), also=("weights", "signs")
-    )
-    assert_extras_match_oracle(model, profile)
-    # What is always measured is what it was.
-    np.testing.assert_array_equal(profile.probe_norms, plain.probe_norms)
-    np.testing.assert_array_equal(profile.reference_alignment, plain.reference_alignment)
-
-
-def test_the_weights_oracle_would_see_a_sign_or_another_unit(llama):
-    profile = measure_gradients(
-        llama, pad(PROBES), reference=pad(REFERENCE), also=("weights", "signs")
-    )
-    wrong = {
-        "probe_weight_alignment": -profile.probe_weight_alignment,
-        "reference_weight_alignment": np.roll(profile.reference_weight_alignment, 1, axis=1),
-        "sign_agreement": 1 - profile.sign_agreement,
-    }
-    for name, value in wrong.items():
-        with pytest.raises(AssertionError):
-            assert_extras_match_oracle(llama, dataclasses.replace(profile, **{name: value}))
-
-
-def test_signs_in_passes_of_a_small_buffer(llama, monkeypatch):
-    whole = measure_gradients(llama, pad(PROBES), reference=pad(REFERENCE), also=("signs",))
-    monkeypatch.setattr(gradloc.localization.gradients.measure, "BUFFER_BYTES", 5000)
-    chunked = measure_gradients(llama, pad(PROBES), reference=pad(REFERENCE), also=("signs",))
-    np.testing.assert_allclose(whole.sign_agreement, chunked.sign_agreement, atol=2e-3)
-    assert whole.reference_norm_of_mean is not None  # known beside the signs
-
-
-def test_extras_are_kept_in_the_file(llama, tmp_path):
-    also = ("weights", "signs", "spectrum")
-    profile = measure_gradients(llama, pad(PROBES), reference=pad(REFERENCE), also=also)
-    again = GradientProfile.load(profile.save(tmp_path / "profile.json"))
-    for fields in ALSO.values():
-        for name in fields:
-            np.testing.assert_array_equal(getattr(again, name), getattr(profile, name))
-    assert profile.spectrum_snr.shape == (len(profile.units),)
-
-
-def test_extras_without_reference_text(llama):
-    profile = measure_gradients(llama, pad(PROBES), also=("weights", "spectrum"))
-    assert profile.probe_weight_alignment.shape == profile.probe_norms.shape
-    assert profile.reference_weight_alignment is None
-    with pytest.raises(GradlocError, match="measured without reference text"):
-        profile.need("reference_weight_alignment")
-    with pytest.raises(MeasurementError, match="compares with reference text"):
-        measure_gradients(llama, pad(PROBES), also=("signs",))
-    with pytest.raises(MeasurementError, match="also 'weight' is unknown; choose one of weights"):
-        measure_gradients(llama, pad(PROBES), also=("weight",))
-
-
-def test_extras_leave_the_model_as_found():
-    model = build_model("gpt2").train()
-    before = {k: v.clone() for k, v in model.state_dict().items()}
-    flags = [p.requires_grad for p in model.parameters()]
-    also = ("weights", "signs", "spectrum")
-    measure_gradients(model, pad(PROBES), reference=pad(REFERENCE), also=also)
-    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
-    assert [p.requires_grad for p in model.parameters()] == flags
-    assert all(p.grad is None for p in model.parameters())

@@ -13,7 +13,7 @@ from gradloc import GradientProfile, LayerPlan, select_layers
 from gradloc.cli.plan import plan as command
 from gradloc.errors import GradlocError
 from gradloc.localization.planning.candidates import WITHOUT_ISLAND, plan_candidates
-from gradloc.localization.planning.table import describe_units, planning_tables
+from gradloc.localization.planning.plan_table import describe_units, planning_tables
 from gradloc.localization.policies import Budget
 from gradloc.models import load_model
 from gradloc.models.unit_info import UnitInfo
@@ -223,9 +223,9 @@ def test_the_command_on_a_model_shows_plans_of_position(tiny_checkpoint, tmp_pat
     [
         (("--budget", 0.01), "no unit fits within budget 0.01.*the cheapest"),
         (("--budget", -1), "above 0"),
-        (("--share", 80), "0.8 for 80 %"),
-        (("--budget", 50), "budget is a ratio to full training.*found 50"),
-        (("--memory-budget", 30), "memory_budget is a ratio.*found 30"),
+        (("--share", 80), "0.8: 80 %.* at most 1; found 80"),
+        (("--budget", 50), "budget, a ratio to full training.*found 50"),
+        (("--memory-budget", 30), "memory_budget, a ratio.*found 30"),
         (("--batch-size", 0), "batch_size"),
         (("--policy", "interference_ration"), "Did you mean 'interference_ratio'"),
         (("--policy", "top_k", "--budget", 0.5), "no score"),

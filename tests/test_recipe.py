@@ -382,19 +382,3 @@ def test_an_arm_may_keep_its_selection_within_a_budget(tmp_path):
     path = tmp_path / "r.yaml"
     path.write_text("name: r\narms:\n  ours:\n    options: {k: 4, budget: 0.5}\n")
     assert load_recipe(path).arms["ours"].options == {"k": 4, "budget": 0.5}
-
-
-@pytest.mark.parametrize(
-    ("arm", "needed"),
-    [
-        ("{policy: spectrum}", "spectrum"),
-        ("{policy: grad_times_weight}", "weights"),
-        ("{policy: sign_agreement, options: {level: parameter}}", "signs"),
-    ],
-)
-def test_a_policy_that_needs_more_measured_says_so_before_anything_runs(tmp_path, arm, needed):
-    path = tmp_path / "r.yaml"
-    path.write_text(f"name: r\narms:\n  a: {arm}\n")
-    with pytest.raises(RecipeError, match=rf"arms.a.policy: needs the line 'also: \[{needed}\]'"):
-        load_recipe(path)
-    assert load_recipe(path, [f"measure.also=[{needed}]"]).measure.also == (needed,)

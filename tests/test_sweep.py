@@ -81,18 +81,15 @@ def test_arms_and_corpora_can_have_their_own_seeds_and_places(sweep_file):
         sweep_cells(load_sweep(sweep_file), arms=["ful"])
 
 
-def test_what_an_arm_needs_is_asked_of_its_own_corpora_alone(sweep_file):
-    """``spectrum`` has to be measured, and only where an arm chooses by it."""
+def test_an_arm_can_have_its_own_corpora(sweep_file):
     recipe = load_sweep(sweep_file).corpora["invented"].recipe
     overrides = [
-        f"corpora.measured={{recipe: '{recipe}', set: {{measure.also: [spectrum]}}}}",
-        "arms.weights={policy: spectrum, rates: [0.01]}",
+        f"corpora.other={{recipe: '{recipe}'}}",
+        "arms.weights={policy: 'evaluation.studies.rivals.spectrum:spectrum', rates: [0.01]}",
+        "arms.weights.corpora=[other]",
     ]
-    with pytest.raises(RecipeError, match=r"arms.weights.policy: needs the line 'also"):
-        load_sweep(sweep_file, overrides)
-    sweep = load_sweep(sweep_file, [*overrides, "arms.weights.corpora=[measured]"])
-    found = {(cell.corpus, cell.arm) for cell in sweep_cells(sweep)}
-    assert ("measured", "weights") in found
+    found = {(cell.corpus, cell.arm) for cell in sweep_cells(load_sweep(sweep_file, overrides))}
+    assert ("other", "weights") in found
     assert ("invented", "weights") not in found
 
 

@@ -147,13 +147,6 @@ def validate(files: tuple[Path, ...]) -> None:
     show_default=True,
     help="Loss on reference text; random_span is a control.",
 )
-@click.option(
-    "--also",
-    multiple=True,
-    type=click.Choice(["weights", "signs", "spectrum"]),
-    help="Measure what only some policies need: weights (grad_times_weight), signs "
-    "(sign_agreement by parameter), spectrum; may be repeated.",
-)
 @how_many("--n-probes", "Probes measured at most.")
 @how_many("--n-reference", "Texts measured at most.")
 @MAX_LENGTH
@@ -171,7 +164,6 @@ def measure(
     granularity,
     reduction,
     reference_loss,
-    also,
     n_probes,
     n_reference,
     max_length,
@@ -196,7 +188,6 @@ def measure(
         n_reference=n_reference,
         reference_loss=reference_loss,
         max_length=max_length,
-        also=also,
     )
     probe_set, texts = load_probes(probes), reference_texts(reference)
     profile = profile_probes(

@@ -98,7 +98,7 @@ def plan(
     from gradloc.localization.cost import DEFAULT_KL_TOKENS, StepShape, calibrate
     from gradloc.localization.plan import LayerPlan
     from gradloc.localization.planning.candidates import plan_candidates
-    from gradloc.localization.planning.table import planning_tables
+    from gradloc.localization.planning.plan_table import planning_tables
     from gradloc.localization.policies import Budget
 
     if out is not None:

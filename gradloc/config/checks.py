@@ -34,8 +34,6 @@ _POSITIVE = (
     "per_device_eval_batch_size",
     "per_device_train_batch_size",
 )
-# Policy -> what it needs of ``measure.also``.
-_MEASURED_FOR = {"spectrum": "spectrum", "grad_times_weight": "weights"}
 _KINDS = {
     int: "int",
     float: "float",
@@ -148,19 +146,6 @@ def check_arm_methods(
                 build_method(name, options)
             except MethodError as error:
                 source.report(key, str(error))
-
-
-def check_measured(source: Source) -> None:
-    """Note policies whose scores need a measurement that the recipe does not ask for."""
-    measure = source.data.get("measure")
-    also = (measure or {}).get("also") or () if isinstance(measure, dict) or not measure else ()
-    for name, arm in _arms(source):
-        needed = _MEASURED_FOR.get(str(arm.get("policy")))
-        options = arm.get("options")
-        if isinstance(options, dict) and options.get("level") == "parameter":
-            needed = "signs"
-        if needed and needed not in also:
-            source.report(f"arms.{name}.policy", f"needs the line 'also: [{needed}]' in measure")
 
 
 def check_training(source: Source) -> None:

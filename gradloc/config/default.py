@@ -27,7 +27,6 @@ class GradLocConfig:
         n_reference: Reference texts measured at most.
         reference_loss: ``all`` tokens of the reference text, or a ``random_span`` of it.
         max_tokens: Tokens of a probe or text that count, in measuring and in protecting.
-        also: What only some policies need measured: ``weights``, ``signs``, ``spectrum``.
         protect: Whether the four fields below have their protecting values where they are
             ``None``. ``None``: with the default policy only.
         projection: Strength of the projection of each step away from the inputs of reference
@@ -74,7 +73,6 @@ class GradLocConfig:
         "all", "Tokens of the reference text that have a loss."
     )
     max_tokens: int = _option(128, "Tokens of a probe or reference text that count.")
-    also: list[str] | None = _option(None, "Also measure: weights, signs, spectrum.")
     protect: bool | None = _option(
         None, "Protect what is known. Unset: with the default policy only."
     )
@@ -103,11 +101,9 @@ class GradLocConfig:
     draw_seed: int = _option(0, "Which probes and texts are drawn.")
 
     def __post_init__(self):
-        for name in ("also", "bfloat16"):
-            value = getattr(self, name)
-            if isinstance(value, str):
-                raise GradlocError(f"{name}={value!r}: give a list, [{value!r}].")
-            object.__setattr__(self, name, list(value) if value else None)
+        if isinstance(self.bfloat16, str):
+            raise GradlocError(f"bfloat16={self.bfloat16!r}: give a list, [{self.bfloat16!r}].")
+        object.__setattr__(self, "bfloat16", list(self.bfloat16) if self.bfloat16 else None)
         object.__setattr__(self, "cache", None if self.cache is None else str(self.cache))
         _ = self.options
         for name in ("projection", "kl"):

@@ -18,7 +18,6 @@ from gradloc.config.checks import (
     check_date,
     check_date_or_empty,
     check_file_name,
-    check_measured,
     check_streaming,
     check_training,
     training_key,
@@ -135,8 +134,6 @@ class MeasureConfig:
         reference_loss: ``all`` tokens (the published method) or ``random_span``, spans as long
             as the probes' answers (a control for their noisier gradients).
         max_length: Tokens a sequence at most.
-        also: What only some policies need: ``weights`` (``grad_times_weight``), ``signs``
-            (``sign_agreement`` by parameter), ``spectrum``.
     """
 
     granularity: Literal["sublayer", "block"] = GradLocConfig.granularity
@@ -146,7 +143,6 @@ class MeasureConfig:
     reference: str = "background"
     reference_loss: Literal["all", "random_span"] = GradLocConfig.reference_loss
     max_length: Length = GradLocConfig.max_tokens
-    also: tuple[Literal["weights", "signs", "spectrum"], ...] = ()
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -380,7 +376,6 @@ def read_recipe(
             check(source, recipe)
         check_training(source)
         check_streaming(source)
-        check_measured(source)
         if not source.problems:
             return recipe
     raise RecipeError(path, source.problem_lines())

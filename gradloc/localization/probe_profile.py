@@ -71,7 +71,6 @@ def profile_probes(
         reference=reference_rows,
         granularity=config.granularity,
         reduction=config.reduction,
-        also=config.also,
         settings=settings,
         progress=progress,
     )

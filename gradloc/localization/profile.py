@@ -16,12 +16,6 @@ from gradloc.utils.records import Matrix, Record, Vector
 REDUCTIONS = ("mean_of_norms", "norm_of_mean")
 # Sizes without which no cost can be predicted.
 _NEEDED_SIZES = ("hidden_size", "vocab_size", "kv_size")
-# What is measured on request only, and the fields that it fills.
-ALSO = {
-    "weights": ("probe_weight_alignment", "reference_weight_alignment"),
-    "signs": ("sign_agreement",),
-    "spectrum": ("spectrum_snr",),
-}
 
 
 @dataclass(frozen=True)
@@ -39,14 +33,6 @@ class GradientProfile(Record):
         reference_alignment: Inner product of each reference gradient with ``-d_u``.
         probe_norm_of_mean: L2 norm of the mean probe gradient, (n_units,), where measured.
         reference_norm_of_mean: The same for the reference text.
-        probe_weight_alignment: Inner product of each probe gradient with the unit's weights,
-            (n_probe, n_units), where measured: to first order the change of the loss, in nats,
-            per relative change of the weights.
-        reference_weight_alignment: The same for each reference gradient.
-        sign_agreement: Fraction of each unit's parameters whose mean probe gradient and mean
-            reference gradient have the same sign, (n_units,), where measured; 0.5 by chance.
-        spectrum_snr: Signal-to-noise ratio of each unit's weights, (n_units,), where measured;
-            see ``gradloc.localization.weight_spectrum``. 0 outside the stack.
         granularity: ``sublayer`` or ``block``.
         reduction: ``mean_of_norms`` or ``norm_of_mean``: what ``probe_norm``,
             ``reference_norm`` and ``rgn`` mean.
@@ -67,10 +53,6 @@ class GradientProfile(Record):
     reference_alignment: Matrix | None = None
     probe_norm_of_mean: Vector | None = None
     reference_norm_of_mean: Vector | None = None
-    probe_weight_alignment: Matrix | None = None
-    reference_weight_alignment: Matrix | None = None
-    sign_agreement: Vector | None = None
-    spectrum_snr: Vector | None = None
     granularity: Literal["sublayer", "block"] = "sublayer"
     reduction: Literal["mean_of_norms", "norm_of_mean"] = "mean_of_norms"
     model: str = ""
@@ -117,16 +99,6 @@ class GradientProfile(Record):
         return (self.need("reference_alignment") ** 2).mean(axis=0)
 
     @property
-    def interference_matrix(self) -> np.ndarray:
-        """Mean product of the inner products in two units, (n_units, n_units).
-
-        What a step in both disturbs beyond what each disturbs alone, per squared learning rate;
-        the diagonal is ``interference``.
-        """
-        aligned = self.need("reference_alignment")
-        return aligned.T @ aligned / len(aligned)
-
-    @property
     def interference_ratio(self) -> np.ndarray:
         """Benefit / interference, (n_units,): high where a step buys much and disturbs little."""
         return self.benefit / self.interference
@@ -148,15 +120,9 @@ class GradientProfile(Record):
         values = getattr(self, name)
         if values is not None:
             return values
-        also = next((key for key, fields in ALSO.items() if name in fields), "")
-        if not also or (name.startswith("reference") and self.reference_norms is None):
-            reason, cure = "without reference text", "reference=... (command line: --reference FILE"
-        else:
-            reason = f"without {also!r}"
-            cure = f"also=({also!r},) (recipe: measure.also; command line: --also {also}"
         raise GradlocError(
-            f"this gradient profile has no {name}: it was measured {reason}. "
-            f"Measure again with {cure})."
+            f"this gradient profile has no {name}: it was measured without reference text. Measure "
+            "again with reference=... (command line: --reference FILE)."
         )
 
     def derived(self) -> dict[str, Any]:

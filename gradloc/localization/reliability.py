@@ -108,8 +108,6 @@ def _take(
         "probe_alignment": probes,
         "reference_norms": references,
         "reference_alignment": references,
-        "probe_weight_alignment": probes,
-        "reference_weight_alignment": references,
     }
     return dataclasses.replace(
         profile,

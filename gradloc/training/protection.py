@@ -44,7 +44,6 @@ def measure_config(config: GradLocConfig) -> MeasureConfig:
         n_reference=config.n_reference,
         reference_loss=config.reference_loss,
         max_length=config.max_tokens,
-        also=tuple(config.also or ()),
     )
 
 

@@ -1,7 +1,6 @@
 """What a plan will cost: step time and memory against full training, predicted.
 
-Comes in: units with their scales, the sizes of the model, how training is set up. Goes out:
-ratios. It measures no model; ``calibrate`` times the machine alone.
+No model is measured; ``calibrate`` times the machine alone.
 """
 
 from gradloc.localization.cost.machine import MACHINE, Machine, calibrate

@@ -1,12 +1,14 @@
-"""Time and memory of a plan against full training.
+"""Time and memory of a plan against full training, predicted.
 
-Comes in: units, scales, the sizes of the model, a step. Goes out: ratios, apart for forward,
-backward and optimizer. It runs nothing.
+Both are linear in which units are trained and which ones the backward pass reaches, so that a
+budget can choose among plans by the same rows that predict them.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import compress
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,6 +21,25 @@ _WITHOUT_BYTES = Machine(1.0, math.inf, math.inf, math.inf)
 
 _RATIOS = ("time_ratio", "memory_ratio", "ideal_time_ratio")
 _PARTS = ("forward_ratio", "backward_ratio", "optimizer_ratio")
+
+
+class CostRows(NamedTuple):
+    """Costs as ``fixed + trained @ t + reached @ r``, with 0-1 vectors t and r over the units.
+
+    Args:
+        trained: Cost of each unit where it is trained, (m, n_units).
+        reached: Cost of each unit where the backward pass reaches it, (m, n_units).
+        fixed: What every plan costs, (m,).
+    """
+
+    trained: np.ndarray
+    reached: np.ndarray
+    fixed: np.ndarray
+
+    def of(self, work: StepWork, trained: np.ndarray) -> np.ndarray:
+        """The costs of training some units, (m,)."""
+        reached = work.depth >= work.depth[trained].min()
+        return self.fixed + self.trained @ trained + self.reached @ reached
 
 
 @dataclass(frozen=True)
@@ -44,7 +65,7 @@ class StepSeconds:
 def predict_cost(
     units: tuple[UnitInfo, ...],
     scale: dict[str, float],
-    shape: dict,
+    shape: Mapping[str, Any],
     step: StepShape | None = None,
 ) -> dict[str, float | int | None]:
     """Predict step time and memory of a plan relative to full training by the plain Trainer.
@@ -71,16 +92,20 @@ def predict_cost(
     lowest = lowest_block(compress(units, trained))
     if not trained.any() or not shape:
         return {**dict.fromkeys((*_RATIOS, *_PARTS)), "lowest_block": lowest}
-    full, work, full_work, seconds = _against_full(units, trained, shape, step)
-    ideal_full, _, _, ideal = _against_full(
-        units, trained, shape, replace(step, machine=_WITHOUT_BYTES)
+    full_seconds, full_bytes = full_training(units, shape, step)
+    work = step_work(units, shape, step)
+    seconds = step_seconds(units, work, trained, step)
+    ideal_step = replace(step, machine=_WITHOUT_BYTES)
+    ideal = step_seconds(units, step_work(units, shape, ideal_step), trained, ideal_step)
+    ratios = (
+        seconds.total / full_seconds,
+        step_memory(work, trained) / full_bytes,
+        ideal.total / full_training(units, shape, ideal_step)[0],
     )
-    memory = step_memory(work, trained) / step_memory(full_work, np.ones(len(units), dtype=bool))
-    ratios = (seconds.total / full.total, memory, ideal.total / ideal_full.total)
     parts = (seconds.forward, seconds.backward, seconds.optimizer)
     return {
         **{name: round(value, 4) for name, value in zip(_RATIOS, ratios, strict=True)},
-        **{n: round(part / full.total, 4) for n, part in zip(_PARTS, parts, strict=True)},
+        **{n: round(part / full_seconds, 4) for n, part in zip(_PARTS, parts, strict=True)},
         "lowest_block": lowest,
     }
 
@@ -90,20 +115,21 @@ def full_step(step: StepShape) -> StepShape:
     return replace(step, cached=False, label_loss=False, projected=False, kl_tokens=0.0)
 
 
-def _against_full(units, trained, shape, step):
-    """Seconds of full training, work of the plan and of full training, seconds of the plan."""
-    plain = full_step(step)
-    full_work, work = step_work(units, shape, plain), step_work(units, shape, step)
-    full = step_seconds(units, full_work, np.ones(len(units), dtype=bool), plain)
-    return full, work, full_work, step_seconds(units, work, trained, step)
+def full_training(
+    units: tuple[UnitInfo, ...], shape: Mapping[str, Any], step: StepShape
+) -> tuple[float, float]:
+    """Seconds and bytes of a step of full training."""
+    plain, everything = full_step(step), np.ones(len(units), dtype=bool)
+    work = step_work(units, shape, plain)
+    return step_seconds(units, work, everything, plain).total, step_memory(work, everything)
 
 
 def added_by(
     units: tuple[UnitInfo, ...],
     scale: dict[str, float],
-    shape: dict,
+    shape: Mapping[str, Any],
     step: StepShape | None = None,
-) -> dict[str, dict[str, float]]:
+) -> dict[str, dict[str, Any]]:
     """What training the embedding or the head as well would add to a plan's cost.
 
     Returns:
@@ -133,60 +159,74 @@ def step_seconds(
         trained: Which are trained, (n_units,).
         step: ``cached`` and ``label_loss`` matter here.
     """
-    reached = work.depth >= work.depth[trained].min()
-    lowest = lowest_block(compress(units, trained))
-    # What stands above the blocks runs in any case; with a cache, blocks from the lowest one up.
-    runs = np.array(
-        [
-            not (step.cached and unit.in_stack and (lowest is None or unit.block < lowest))
-            for unit in units
-        ]
-    )
-    forward = work.forward[runs].sum() + work.head_forward
-    backward = work.through[reached].sum() + work.weights[trained].sum()
-    head = work.loss_backward
-    if any(unit.kind != "head" for unit, is_it in zip(units, trained, strict=True) if is_it):
-        head += work.head_through
-    if step.label_loss:  # the gradient of the hidden states comes with the loss
-        forward += head
+    only_head = all(unit.kind == "head" for unit in compress(units, trained))
+    rows = time_rows(units, work, step, through_head=not only_head)
+    return StepSeconds(*rows.of(work, trained).tolist())
+
+
+def time_rows(
+    units: tuple[UnitInfo, ...], work: StepWork, step: StepShape, *, through_head: bool = True
+) -> CostRows:
+    """Seconds of forward pass, backward pass and optimizer, three rows.
+
+    Args:
+        units: All units.
+        work: Their work.
+        step: As the work was counted for.
+        through_head: Whether anything but a head is trained.
+    """
+    reached = np.array([np.zeros(len(units)), work.through, np.zeros(len(units))])
+    trained = np.array([np.zeros(len(units)), work.weights, work.update + work.projection])
+    head = work.loss_backward + through_head * work.head_through
+    # With gradloc's loss, the gradient of the hidden states comes in the forward pass.
+    fixed = np.array([head, 0.0, 0.0] if step.label_loss else [0.0, head, 0.0])
+    fixed[0] += work.head_forward
+    if step.cached:
+        # A block runs forward if anything up to its last unit is trained.
+        last = {unit.block: i for i, unit in enumerate(units) if unit.in_stack}
+        for i, unit in enumerate(units):
+            reached[0, last.get(unit.block, i)] += work.forward[i]
     else:
-        backward += head
-    optimizer = work.update[trained].sum() + work.projection[trained].sum()
+        fixed[0] += work.forward.sum()
     if work.kl is not None:
         of_pass, passes = work.kl
-        extra = step_seconds(units, of_pass, trained, step.kl_pass)
-        forward += passes * extra.forward
-        backward += passes * extra.backward
-    return StepSeconds(float(forward), float(backward), float(optimizer))
+        extra = time_rows(units, of_pass, step.kl_pass, through_head=through_head)
+        for mine, theirs in zip((trained, reached, fixed), extra, strict=True):
+            mine[:2] += passes * theirs[:2]  # the optimizer steps once
+    return CostRows(trained, reached, fixed)
 
 
 def step_memory(work: StepWork, trained: np.ndarray) -> float:
-    """Peak bytes above the weights.
+    """Peak bytes above the weights."""
+    return float(memory_rows(work).of(work, trained).max())
+
+
+def memory_rows(work: StepWork) -> CostRows:
+    """Bytes above the weights at every moment of a step that may be the fullest, a row each.
 
     Adam's moments, projections and a copy of the start are there all the time. While the backward
     pass goes down, activations are let go and gradients come; the peak is the largest sum on that
     way, or, where steps are projected, in the optimizer's step, which needs a copy of what it
-    changes. A pass over old text comes first, and its gradients stay for the others to be added.
+    changes. A KL pass over old text comes first, and its gradients stay for the others to be
+    added.
     """
-    gradient = work.gradient * trained
-    there_always = 2 * gradient.sum() + ((work.projections + work.start) * trained).sum()
-    peaks = [_backward_peak(work, trained), gradient.sum() + (work.copied * trained).sum()]
+    moments = [(work.gradient + work.copied, 0 * work.kept, 0.0), *_backward_moments(work)]
     if work.kl is not None:
-        reached = work.depth >= work.depth[trained].min()
-        kept = (work.kept * reached + work.kept_trained * trained).sum()
-        peaks += [_backward_peak(work.kl[0], trained), gradient.sum() + kept + work.logits]
-    return float(there_always + max(peaks))
+        moments += _backward_moments(work.kl[0])
+        moments.append((work.gradient + work.kept_trained, work.kept, work.logits))
+    trained, reached, fixed = (np.array(column) for column in zip(*moments, strict=True))
+    always = 2 * work.gradient + work.projections + work.start
+    return CostRows(always + trained, reached, fixed)
 
 
-def _backward_peak(work: StepWork, trained: np.ndarray) -> float:
-    """Bytes of activations, logits and gradients at the fullest moment of a backward pass."""
-    reached = work.depth >= work.depth[trained].min()
-    kept = work.kept * reached + work.kept_trained * trained
-    gradient = work.gradient * trained
-    early = (work.early * trained).sum()
-    on_the_way = [kept.sum() + work.logits, kept.sum() + work.logits_in_head + early]
+def _backward_moments(work: StepWork) -> list[tuple[np.ndarray, np.ndarray, float]]:
+    """Bytes of trained units, of reached ones and in any case, as a backward pass goes down."""
+    moments = [
+        (work.kept_trained, work.kept, work.logits),
+        (work.kept_trained + work.early, work.kept, work.logits_in_head),
+    ]
     for depth in np.unique(work.depth):
-        there = (work.depth >= depth) | (work.early > 0)
-        late = (work.late * trained).sum() * (depth == -1)
-        on_the_way.append(kept[work.depth < depth].sum() + gradient[there].sum() + late)
-    return max(on_the_way)
+        waiting, there = work.depth < depth, (work.depth >= depth) | (work.early > 0)
+        trained = work.gradient * there + work.kept_trained * waiting
+        moments.append((trained + work.late * (depth == -1), work.kept * waiting, 0.0))
+    return moments

@@ -16,16 +16,16 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from gradloc.errors import MeasurementError
 from gradloc.localization import gradients as per_sample
 from gradloc.localization.gradients import one_at_a_time
 from gradloc.localization.gradients.sequences import Sequence, read_sequences
-from gradloc.localization.profile import ALSO, REDUCTIONS, GradientProfile
-from gradloc.localization.weight_spectrum import spectrum_snr
+from gradloc.localization.profile import REDUCTIONS, GradientProfile
 from gradloc.models.units import Unit, find_units, model_shape
 from gradloc.models.wrappers import evaluation_mode, unwrap
+from gradloc.utils.names import did_you_mean
 from gradloc.utils.progress import SequenceBar
 
 logger = logging.getLogger(__name__)
@@ -43,7 +43,6 @@ def measure_gradients(
     reference: Iterable[Mapping] | None = None,
     granularity: str = "sublayer",
     reduction: str = "mean_of_norms",
-    also: tuple[str, ...] = (),
     progress: bool | None = None,
     settings: dict | None = None,
 ) -> GradientProfile:
@@ -73,11 +72,6 @@ def measure_gradients(
         reduction: What the profile's ``rgn`` is made of: ``mean_of_norms`` (mean over sequences
             of the norm) or ``norm_of_mean`` (norm of the mean gradient). They rank layers
             differently.
-        also: What only some policies need: ``weights`` (inner products of all gradients with the
-            unit's weights; another pass over probes and reference text), ``signs`` (share of
-            parameters whose mean gradients on probes and reference text agree in sign; another
-            pass over the reference text, a second byte a parameter) and ``spectrum`` (singular
-            values of all weight matrices; no pass).
         progress: Show a progress bar; ``None``: when on a terminal.
         settings: How the sequences were drawn, kept in the profile for the record.
 
@@ -87,17 +81,17 @@ def measure_gradients(
     Raises:
         MeasurementError: No sequence, a sequence without labels, weights that have no gradient
             (quantised), a gradient that is not finite (unit and sequence are named), or an
-            unknown name in ``reduction`` or ``also``.
+            unknown ``reduction``.
         UnitsError: The model's units cannot be found.
 
     References:
         Fernandez, Bisk, Strubell 2024, arXiv:2411.04448 (relative gradient norm);
         Goodfellow 2015, arXiv:1510.01799 (per-sequence norms from one backward pass).
     """
-    _check_names("reduction", [reduction], REDUCTIONS)
-    _check_names("also", also, ALSO)
-    if "signs" in also and reference is None:
-        raise MeasurementError("also='signs' compares with reference text; give reference=....")
+    if reduction not in REDUCTIONS:
+        raise MeasurementError(
+            f"reduction {reduction!r} is unknown. {did_you_mean(reduction, REDUCTIONS)}"
+        )
     model = unwrap(model)
     device = next(model.parameters()).device
     probes = read_sequences(batches, "probe", device)
@@ -105,10 +99,7 @@ def measure_gradients(
     units = find_units(model, granularity)
     with _measurable(model, units):
         backend = _backend(model, units, probes)
-        probe, ref, agreement = _measure_sides(
-            model, units, probes, references, reduction, also, backend, progress
-        )
-        snr = spectrum_snr(units) if "spectrum" in also else None
+        probe, ref = _measure_sides(model, units, probes, references, reduction, backend, progress)
     return GradientProfile(
         units=tuple(unit.info for unit in units),
         probe_norms=probe.norms,
@@ -117,10 +108,6 @@ def measure_gradients(
         reference_alignment=ref and ref.aligned,
         probe_norm_of_mean=probe.norm_of_mean,
         reference_norm_of_mean=ref and ref.norm_of_mean,
-        probe_weight_alignment=probe.along_weights,
-        reference_weight_alignment=ref and ref.along_weights,
-        sign_agreement=agreement,
-        spectrum_snr=snr,
         granularity=granularity,
         reduction=reduction,
         model=getattr(model.config, "_name_or_path", ""),
@@ -136,7 +123,6 @@ class _Side(NamedTuple):
     norms: np.ndarray
     aligned: np.ndarray
     norm_of_mean: np.ndarray | None
-    along_weights: np.ndarray | None
 
 
 def _backend(model: nn.Module, units: tuple[Unit, ...], sequences: list[Sequence]):
@@ -159,26 +145,15 @@ def _measure_sides(
     probes: list[Sequence],
     references: list[Sequence] | None,
     reduction: str,
-    also: tuple[str, ...],
     backend,
     progress: bool | None,
-) -> tuple[_Side, _Side | None, np.ndarray | None]:
-    """All passes over probes and reference text, and the agreement of their signs."""
-    of_mean, along = reduction == "norm_of_mean", "weights" in also
-    mean_reference = of_mean or "signs" in also
+) -> tuple[_Side, _Side | None]:
+    """All passes over probes and reference text."""
+    of_mean = reduction == "norm_of_mean"
     needs_signs = references is not None or of_mean
-    n_steps = len(probes) * (1 + needs_signs + along)
-    n_steps += len(references or ()) * (1 + mean_reference + along)
+    n_steps = len(probes) * (1 + needs_signs) + len(references or ()) * (1 + of_mean)
     with SequenceBar(n_steps, progress) as bar:
-
-        def along_weights(sequences: list[Sequence], name: str) -> np.ndarray | None:
-            if not along:
-                return None
-            weights = {key: p.detach() for unit in units for key, p in unit.parameters.items()}
-            stage = bar.stage(f"{name} gradients along the weights")
-            return backend.per_sequence(model, units, sequences, weights, stage)[1]
-
-        signs = probe_mean = reference_mean = agreement = None
+        signs = probe_mean = reference_mean = None
         if needs_signs:
             signs, probe_mean, norms, aligned = backend.mean_and_per_sequence(
                 model, units, probes, BUFFER_BYTES, bar.stage("probe gradients")
@@ -190,34 +165,19 @@ def _measure_sides(
         _check_finite(norms, units, "probe sequence")
         if probe_mean is not None:
             _check_finite(probe_mean[None], units, "mean probe gradient")
-        probe = _Side(norms, aligned, probe_mean, along_weights(probes, "probe"))
+        probe = _Side(norms, aligned, probe_mean)
         if references is None:
-            return probe, None, None
-        if mean_reference:
-            reference_signs, reference_mean = backend.mean_gradient(
+            return probe, None
+        if of_mean:
+            _, reference_mean = backend.mean_gradient(
                 model, units, references, BUFFER_BYTES, bar.stage("mean reference gradient")
             )
             _check_finite(reference_mean[None], units, "mean reference gradient")
-            agreement = _agreement(units, signs, reference_signs) if "signs" in also else None
         norms, aligned = backend.per_sequence(
             model, units, references, signs, bar.stage("reference gradients")
         )
         _check_finite(norms, units, "reference sequence")
-        weighted = along_weights(references, "reference")
-        return probe, _Side(norms, aligned, reference_mean, weighted), agreement
-
-
-def _agreement(
-    units: tuple[Unit, ...], left: dict[str, Tensor], right: dict[str, Tensor]
-) -> np.ndarray:
-    """Share of each unit's parameters with equal signs, of those that have both, (n_units,)."""
-    shares = []
-    for unit in units:
-        products = [left[name] * right[name] for name in unit.parameters]
-        n_equal = sum(int((product > 0).sum()) for product in products)
-        n_both = sum(int(torch.count_nonzero(product)) for product in products)
-        shares.append(n_equal / n_both if n_both else 0.5)  # nothing to tell: chance
-    return np.array(shares)
+        return probe, _Side(norms, aligned, reference_mean)
 
 
 @contextmanager
@@ -241,14 +201,6 @@ def _measurable(model: nn.Module, units: tuple[Unit, ...]) -> Iterator[None]:
         for parameter, requires_grad, grad in state:
             parameter.requires_grad_(requires_grad)
             parameter.grad = grad
-
-
-def _check_names(option: str, given: Iterable[str], known: Iterable[str]) -> None:
-    for name in given:
-        if name not in known:
-            raise MeasurementError(
-                f"{option} {name!r} is unknown; choose one of {', '.join(known)}."
-            )
 
 
 def _check_finite(norms: np.ndarray, units: tuple[Unit, ...], what: str) -> None:

@@ -1,11 +1,8 @@
-"""Plans beside each other: what each trains, holds of the policy's scores, and costs.
+"""Plans beside each other: what each trains, holds of the policy's scores, and costs."""
 
-Comes in: a profile (or the units of a model without scores), a policy, limits, a step. Goes
-out: ``Planning``. It prints nothing and trains nothing.
-"""
-
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -112,31 +109,40 @@ def plan_candidates(
         PlanMismatchError: The user's plan is for a model with other units.
     """
     step, limits = step or StepShape(label_loss=True), limits or Budget()
-    table = _Rows(profile, policy, step)
+    has_scores = policy in SCORES
     if plan is not None:
-        plan.check_units(profile.units, "profile" if table.has_scores else "model")
-        table.add("your plan", plan)
-    rule = table.select(policy, **options)
-    table.scores = table.mass(rule)
-    first = table.add(policy, rule)
+        plan.check_units(profile.units, "profile" if has_scores else "model")
+
+    def select(policy: str, **options: Any) -> LayerPlan:
+        return select_layers(profile, policy, step=step, **options)
+
+    rule = select(policy, **options)
+    plans = [] if plan is None else [("your plan", plan)]
+    plans.append((policy, rule))
     island = _early_island(rule)
     if island:
         scale = {name: 0.0 if name in island else s for name, s in rule.scale.items()}
-        table.add(WITHOUT_ISLAND, replace(rule, scale=scale))
+        plans.append((WITHOUT_ISLAND, replace(rule, scale=scale)))
     share = limits.share or SHARE
-    if table.has_scores and (limits.share is None or limits.given.keys() == {"share"}):
-        table.add(f"{share:.0%} of its mass", table.select(policy, share=share, **options))
-    if limits and limits.given.keys() != {"share"}:
-        table.add(_asked(limits, step.cached), table.select(policy, **limits.given, **options))
-    chosen = len(table.rows) - 1 if limits else 0 if plan is not None else first
-    _add_positions(table, policy)
+    only_share = limits.given.keys() == {"share"}
+    if has_scores and (limits.share is None or only_share):
+        plans.append((f"{share:.0%} of its mass", select(policy, share=share, **options)))
+    if limits and not only_share:
+        name = _asked(limits, step.cached)
+        plans.append((name, select(policy, **limits.given, **options)))
+    chosen = len(plans) - 1 if limits else 0
+    plans += _positions(profile, policy, select)
+    mass = rule_scores(profile, policy, _scales(rule, profile)) if has_scores else None
+    rows = [_candidate(name, plan, profile, mass, step) for name, plan in plans]
+    # Full training is that of the plain Trainer, without gradloc's loss or cache.
+    rows.append(_candidate("full training", select("all"), profile, mass, full_step(step)))
     return Planning(
-        candidates=tuple(table.rows),
+        candidates=tuple(rows),
         chosen=chosen,
         step=step,
-        island=_island_cost(table, rule, island),
-        added=added_by(profile.units, table.rows[chosen].plan.scale, profile.shape, step),
-        kept_share=share if table.has_scores else None,
+        island=_island_cost(rows, rule, island) if profile.shape else {},
+        added=added_by(profile.units, rows[chosen].plan.scale, profile.shape, step),
+        kept_share=share if has_scores else None,
     )
 
 
@@ -151,62 +157,40 @@ def units_only(units: tuple, shape: dict, granularity: str, model: str) -> Gradi
     )
 
 
-class _Rows:
-    """Candidates as they are found, all under one step."""
+def _candidate(
+    name: str, plan: LayerPlan, profile: GradientProfile, mass: np.ndarray | None, step: StepShape
+) -> Candidate:
+    """A plan with its costs and its share of the mass."""
 
-    def __init__(self, profile: GradientProfile, policy: str, step: StepShape):
-        self.profile, self.policy, self.step = profile, policy, step
-        self.has_scores = policy in SCORES
-        self.scores: np.ndarray | None = None
-        self.rows: list[Candidate] = []
+    def cost(cached: bool) -> dict:
+        units, shape = profile.units, profile.shape
+        return predict_cost(units, plan.scale, shape, replace(step, cached=cached))
 
-    def select(self, policy: str, **options: object) -> LayerPlan:
-        return select_layers(self.profile, policy, step=self.step, **options)
-
-    def mass(self, rule: LayerPlan) -> np.ndarray | None:
-        """Scores of the units that the rule trains; also completes rows that came before."""
-        if not self.has_scores:
-            return None
-        scale = np.array([rule.scale[name] for name in self.profile.names])
-        scores = rule_scores(self.profile, self.policy, scale, rule.options)
-        self.rows = [replace(row, share=self._share(row.plan, scores)) for row in self.rows]
-        return scores
-
-    def add(self, name: str, plan: LayerPlan, *, plain: bool = False) -> int:
-        """Add a plan with its costs; its place is returned.
-
-        Args:
-            name: Its name.
-            plan: The plan.
-            plain: Trained by the plain Trainer, without gradloc's loss or cache.
-        """
-        units, shape = self.profile.units, self.profile.shape
-        step = full_step(self.step) if plain else replace(self.step, cached=False)
-        predicted = predict_cost(units, plan.scale, shape, step)
-        cached = None
-        if predicted["lowest_block"] != 0:
-            with_cache = replace(step, cached=True)
-            cached = predict_cost(units, plan.scale, shape, with_cache)["time_ratio"]
-        share = None if self.scores is None else self._share(plan, self.scores)
-        self.rows.append(Candidate(name, replace(plan, units=units), predicted, cached, share))
-        return len(self.rows) - 1
-
-    def _share(self, plan: LayerPlan, scores: np.ndarray) -> float:
-        trained = np.array([plan.scale[name] > 0 for name in self.profile.names])
-        return round(share_of_mass(scores, trained), 4)
+    predicted = cost(cached=False)
+    return Candidate(
+        name,
+        replace(plan, units=profile.units),
+        predicted,
+        cost(cached=True)["time_ratio"] if predicted["lowest_block"] != 0 else None,
+        None if mass is None else round(share_of_mass(mass, _scales(plan, profile) > 0), 4),
+    )
 
 
-def _add_positions(table: _Rows, policy: str) -> None:
-    """Plans of position, which need no profile, and full training."""
-    depth = 1 + max(unit.block for unit in table.profile.units if unit.in_stack)
-    k = min(N_BLOCKS, depth)
-    if policy != "top_k":
-        table.add(f"last {k} blocks", table.select("top_k", k=k))
-    if not table.has_scores:
-        table.add(f"first {k} blocks", table.select("bottom_k", k=k))
-        if table.profile.granularity == "sublayer":
-            table.add("MLPs of the last third", table.select("last_third_mlp"))
-    table.add("full training", table.select("all"), plain=True)
+def _scales(plan: LayerPlan, profile: GradientProfile) -> np.ndarray:
+    return np.array([plan.scale[name] for name in profile.names])
+
+
+def _positions(
+    profile: GradientProfile, policy: str, select: Callable[..., LayerPlan]
+) -> list[tuple[str, LayerPlan]]:
+    """Plans of position, which need no measurement."""
+    k = min(N_BLOCKS, 1 + max(unit.block for unit in profile.units if unit.in_stack))
+    plans = [] if policy == "top_k" else [(f"last {k} blocks", select("top_k", k=k))]
+    if policy not in SCORES:
+        plans.append((f"first {k} blocks", select("bottom_k", k=k)))
+        if profile.granularity == "sublayer":
+            plans.append(("MLPs of the last third", select("last_third_mlp")))
+    return plans
 
 
 def _asked(limits: Budget, cached: bool) -> str:
@@ -229,25 +213,20 @@ def _early_island(plan: LayerPlan) -> Sequence[str]:
     return tuple(u.name for u in plan.units if u.in_stack and u.block < first and u.name in trained)
 
 
-def _island_cost(table: _Rows, rule: LayerPlan, island: Sequence[str]) -> dict:
+def _island_cost(rows: Sequence[Candidate], rule: LayerPlan, island: Sequence[str]) -> dict:
     """What leaving the island out gives up and saves."""
-    if not island or not table.profile.shape:
+    if not island:
         return {}
-    rows = {row.name: row for row in table.rows}
-    whole, rest = rows[rule.policy], rows[WITHOUT_ISLAND]
-
-    def saved(name: str) -> float:
-        return round(whole.predicted[name] - rest.predicted[name], 4)
-
-    # A plan with nothing below its lowest block has no prefix to cache.
-    cached = [
-        row.predicted["time_ratio"] if row.cached_time_ratio is None else row.cached_time_ratio
+    named = {row.name: row for row in rows}
+    whole, rest = named[rule.policy], named[WITHOUT_ISLAND]
+    costs = [
+        # A plan with nothing below its lowest block has no prefix to cache.
+        {"cached_time_ratio": row.cached_time_ratio or row.predicted["time_ratio"]} | row.predicted
         for row in (whole, rest)
     ]
+    names = ("time_ratio", "cached_time_ratio", "memory_ratio")
     return {
         "units": list(island),
         "share_of_mass": None if whole.share is None else round(whole.share - rest.share, 4),
-        "time_ratio": saved("time_ratio"),
-        "cached_time_ratio": round(cached[0] - cached[1], 4),
-        "memory_ratio": saved("memory_ratio"),
+        **{name: round(costs[0][name] - costs[1][name], 4) for name in names},
     }

@@ -1,17 +1,18 @@
-"""From a gradient profile to a layer plan, within a budget where one is given.
-
-Comes in: a ``GradientProfile`` and the name of a policy. Goes out: a ``LayerPlan``. There is no
-model in sight. To add a policy, see ``gradloc.localization.policies.policies``.
-"""
+"""From a gradient profile to a layer plan; ``policy_table`` lists the policies."""
 
 from gradloc.localization.policies.budget import BUDGETS, Budget, share_of_mass
-from gradloc.localization.policies.choosing import (
+from gradloc.localization.policies.policy_table import (
+    DEFAULT_POLICY,
+    POLICIES,
+    POSITIONAL,
+    SCORES,
+)
+from gradloc.localization.policies.selection import (
     COMMON_OPTIONS,
     callback_step,
     check_options,
     select_layers,
 )
-from gradloc.localization.policies.policies import DEFAULT_POLICY, POLICIES, POSITIONAL, SCORES
 
 __all__ = [
     "BUDGETS",
@@ -21,8 +22,8 @@ __all__ = [
     "POSITIONAL",
     "SCORES",
     "Budget",
+    "callback_step",
     "check_options",
     "select_layers",
     "share_of_mass",
-    "callback_step",
 ]

@@ -1,13 +1,8 @@
-"""The set of units, and the rates of units, with the largest ``benefit^2 / interference``.
+"""The set of units with the largest ``benefit^2 / interference``.
 
-Comes in: a benefit for each unit and the matrix of their interference. Goes out: which units are
-in the set, or their rates. It knows no profile and no policy.
-
-Rates are a convex problem and solved exactly. The best set is a quadratic problem over 0-1
-variables, too large to try out beyond some twenty units: local search with exchanges starts from
-all units whose best rate exceeds a threshold, for every threshold, and from single units.
-measured: of 300 random problems of 12 units it misses the optimum in none; starts from the
-ranking of the units alone miss 12, by up to half.
+A quadratic problem over 0-1 variables, too large to try out beyond some twenty units: local search
+with exchanges starts from all units whose best rate exceeds a threshold, for every threshold, and
+from single units. measured: of 300 random problems of 12 units it misses the optimum in none.
 """
 
 import numpy as np

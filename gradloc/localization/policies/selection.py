@@ -1,12 +1,9 @@
-"""From a profile and the name of a policy to a layer plan.
-
-Comes in: a ``GradientProfile``, a policy, its options, a budget. Goes out: a ``LayerPlan`` with
-scores, reliability and predicted cost. It ranks nothing itself (``policies`` does).
-"""
+"""From a profile and the name of a policy to a layer plan, with its reliability and its cost."""
 
 import inspect
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -14,12 +11,7 @@ from gradloc.errors import GradlocError, SelectionError
 from gradloc.localization.cost import StepShape, predict_cost
 from gradloc.localization.plan import LayerPlan
 from gradloc.localization.policies.budget import BUDGETS, Budget, cheapest_best, rule_scores
-from gradloc.localization.policies.policies import (
-    DEFAULT_POLICY,
-    SCORES,
-    policy_named,
-    score_of,
-)
+from gradloc.localization.policies.policy_table import DEFAULT_POLICY, SCORES, policy_named
 from gradloc.localization.profile import GradientProfile
 from gradloc.localization.reliability import reliability
 from gradloc.utils.names import did_you_mean
@@ -66,14 +58,14 @@ def select_layers(
     (but for the policy ``all``), since training a tied head forces the backward pass through the
     whole depth.
 
-    A low unit is dear: the backward pass has to come down to it, and the cached forward pass
+    A low unit is expensive: the backward pass has to come down to it, and the cached forward pass
     starts no higher. ``budget``, ``memory_budget`` and ``share`` weigh that: among the units that
     the policy trains, those are kept that hold the most of its **mass** (the sum of the scores
     of the units it trains) at the least cost. Nothing is added that the policy would freeze.
 
     Args:
         profile: The measured profile.
-        policy: A key of ``POLICIES``.
+        policy: A key of ``POLICIES``, or an import path (``my_module:policy``).
         only: ``mlp`` or ``attention``: choose among units of this kind and freeze all others.
             Means, ranks and sizes by which the policy decides are then those of this kind.
         budget: Largest predicted step time, as a ratio to full training; the kept mass is
@@ -105,8 +97,13 @@ def select_layers(
         scale = np.asarray(choose(candidates, **options), dtype=np.float64)
     except SelectionError:
         raise
-    except (GradlocError, TypeError) as error:
+    except (GradlocError, TypeError, ValueError) as error:
         raise SelectionError(f"policy {policy!r}: {error}") from error
+    if scale.shape != (len(profile.units),):
+        raise SelectionError(
+            f"policy {policy!r} must return one scale for each of {len(profile.units)} units; "
+            f"found an array of shape {scale.shape}."
+        )
     if only is not None:
         # Such as `all`, which does not ask what is chosen among.
         scale = np.where([unit.in_stack for unit in candidates.units], scale, 0.0)
@@ -116,11 +113,17 @@ def select_layers(
             )
     limits = Budget(budget, memory_budget, share)
     if limits:
-        scores = rule_scores(candidates, policy, scale, options)
+        scores = rule_scores(candidates, policy, scale)
         scale = np.where(cheapest_best(profile, scores, limits, step), scale, 0.0)
-    scales = {name: float(value) for name, value in zip(profile.names, scale, strict=True)}
-    score = score_of(policy, options)
-    values = [] if score is None else score(candidates).tolist()
+    scales = dict(zip(profile.names, scale.tolist(), strict=True))
+    scored: dict[str, Any] = {}
+    if policy in SCORES:
+        name, values = SCORES[policy]
+        scored = {
+            "score_name": name,
+            "scores": dict(zip(profile.names, values(candidates).tolist(), strict=True)),
+            "reliability": reliability(candidates, values),
+        }
     return LayerPlan(
         scale=scales,
         units=profile.units,
@@ -128,10 +131,8 @@ def select_layers(
         options={**options, **({} if only is None else {"only": only}), **limits.given},
         granularity=profile.granularity,
         model=profile.model,
-        score_name="" if score is None else SCORES[policy].name,
-        scores={} if score is None else dict(zip(profile.names, values, strict=True)),
-        reliability={} if score is None else _trusted(candidates, policy, options),
         predicted=predict_cost(profile.units, scales, profile.shape, step),
+        **scored,
     )
 
 
@@ -150,16 +151,3 @@ def _of_kind(profile: GradientProfile, only: str | None) -> GradientProfile:
             f"{profile.granularity!r}. Measure with granularity 'sublayer'."
         )
     return replace(profile, units=units)
-
-
-def _trusted(profile: GradientProfile, policy: str, options: dict) -> dict:
-    """How far the policy's ranking can be trusted, or why that is unknown."""
-    reason = SCORES[policy].unsplit(profile, options)
-    if not reason:
-        return reliability(profile, score_of(policy, options))
-    return {
-        "split_half": None,
-        "low": {},
-        "high": {},
-        "warning": f"how far this ranking can be trusted is unknown: {reason}.",
-    }
