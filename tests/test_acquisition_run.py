@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from gradloc.cli.analyze import analyze
-from gradloc.data.corpora import read_corpus
+from gradloc.data.corpora.readers import read_corpus
 from gradloc.data.injection import plan_injection
 from gradloc.data.preparation import build_probes
 from gradloc.evaluation.scoring import score_probes

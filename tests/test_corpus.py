@@ -7,15 +7,8 @@ import json
 import pytest
 
 from gradloc.config.recipe import CorpusConfig
-from gradloc.data.corpora import (
-    READERS,
-    Corpus,
-    Document,
-    Stream,
-    read_corpus,
-    require_documents,
-    split_at_cutoff,
-)
+from gradloc.data.corpora import Corpus, Document, Reiterable, require_documents, split_at_cutoff
+from gradloc.data.corpora.readers import READERS, read_corpus
 from gradloc.errors import GradlocError
 
 CUTOFF = "2023-01-01"
@@ -280,7 +273,7 @@ def test_cutoff_must_be_a_date():
 
 
 def test_streams_start_anew():
-    stream = Stream(lambda: (number for number in range(3)))
+    stream = Reiterable(lambda: (number for number in range(3)))
     assert list(zip(stream, stream, strict=True)) == [(0, 0), (1, 1), (2, 2)]
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from gradloc.config.recipe import CorpusConfig
-from gradloc.data.corpora import read_corpus
+from gradloc.data.corpora.readers import read_corpus
 from gradloc.data.probes import ProbeSet
 from gradloc.errors import CorpusError
 

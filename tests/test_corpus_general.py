@@ -11,8 +11,8 @@ from gradloc.data.corpora import (
     general_passages,
     held_out_texts,
     python_docs_passages,
-    read_corpus,
 )
+from gradloc.data.corpora.readers import read_corpus
 
 
 def sentences(passages):

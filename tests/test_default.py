@@ -11,7 +11,7 @@ from gradloc import GradLocCallback, load_recipe
 from gradloc.config.default import PRESETS, GradLocConfig
 from gradloc.config.recipe import ArmConfig, Recipe
 from gradloc.data.batches import collate, pad_token_id, training_rows
-from gradloc.data.corpora import read_corpus
+from gradloc.data.corpora.readers import read_corpus
 from gradloc.data.preparation import build_probes, training_documents
 from gradloc.errors import GradlocError, MethodError
 from gradloc.experiments.train import train

@@ -131,7 +131,7 @@ def test_every_recipe_key_is_documented(pages):
 
 def test_every_public_name_policy_reader_error_and_command_is_documented(pages):
     from gradloc.cli.main import cli
-    from gradloc.data.corpora import READERS
+    from gradloc.data.corpora.readers import READERS
     from gradloc.localization.policies import POLICIES
 
     api = page(pages, "api")

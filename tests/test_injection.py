@@ -11,7 +11,7 @@ from transformers import Trainer, TrainingArguments
 
 from gradloc.config.recipe import CorpusConfig, InjectionConfig
 from gradloc.data.batches import collate
-from gradloc.data.corpora import read_corpus
+from gradloc.data.corpora.readers import read_corpus
 from gradloc.data.injection import (
     Fact,
     InjectedRows,

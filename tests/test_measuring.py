@@ -1,7 +1,7 @@
 import pytest
 
 from gradloc.config.recipe import MeasureConfig
-from gradloc.data.corpora import Corpus, Stream
+from gradloc.data.corpora import Corpus, Reiterable
 from gradloc.data.corpora.documents import Document
 from gradloc.data.probes import Probe, ProbeSet
 from gradloc.errors import CorpusError, MeasurementError
@@ -42,7 +42,7 @@ def test_evaluation_and_invariant_probes_never_choose_layers():
 def corpus_of(n):
     documents = [Document(str(i), "2020-01-01", f"text {i}") for i in range(n)]
     news = [Document("news", "2021-05-01", "news")]
-    return Corpus(Stream(lambda: documents), Stream(lambda: news), (), "2021-01-01", "test")
+    return Corpus(Reiterable(lambda: documents), Reiterable(lambda: news), (), "2021-01-01", "test")
 
 
 def test_the_background_sample_reaches_over_the_whole_corpus():

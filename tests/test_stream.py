@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from gradloc import load_probes, load_recipe
 from gradloc.cli.main import cli
 from gradloc.config.recipe import ArmConfig, CorpusConfig
-from gradloc.data.corpora import read_corpus
+from gradloc.data.corpora.readers import read_corpus
 from gradloc.errors import CorpusError, GradlocError, ProbeError, RunError
 from gradloc.experiments.continual import stages as stages_module
 from gradloc.experiments.continual.curves import curve_pictures

@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from gradloc.config.shipped import shipped_names
-from gradloc.data.corpora import held_out_texts, read_corpus
+from gradloc.data.corpora import held_out_texts
+from gradloc.data.corpora.readers import read_corpus
 from gradloc.data.preparation import build_probes
 from gradloc.data.probes import Probe
 from gradloc.errors import ProbeError, SuiteError

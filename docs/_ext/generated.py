@@ -168,7 +168,7 @@ def sweep_keys() -> str:
 
 def readers() -> str:
     """The corpus readers."""
-    from gradloc.data.corpora import READERS
+    from gradloc.data.corpora.readers import READERS
 
     rows = [(f"`{name}`", _first_line(function)) for name, function in READERS.items()]
     return _table(("`corpus.source`", "what it reads"), rows)

@@ -47,14 +47,14 @@ from gradloc import (
 )
 from gradloc.config.recipe import CorpusConfig, MeasureConfig
 from gradloc.data.batches import collate, pad_token_id, training_rows
-from gradloc.data.corpora import read_corpus
-from gradloc.data.corpora.invented import (
+from gradloc.data.corpora.invented_world import (
     Scene,
     iterate_scenes,
     phrasings,
     scene_documents,
     scene_probes,
 )
+from gradloc.data.corpora.readers import read_corpus
 from gradloc.data.probes import Probe, ProbeSet
 from gradloc.evaluation.matched_uptake import Point, forgetting_ratio
 from gradloc.evaluation.metrics import BootstrapEstimate, estimate, figure

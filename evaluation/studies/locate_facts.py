@@ -15,7 +15,7 @@ from localization.tables import localization_tables
 from rich.console import Console
 
 from gradloc import load_probes
-from gradloc.data.corpora import read_corpus
+from gradloc.data.corpora.readers import read_corpus
 from gradloc.data.preparation import build_probes
 from gradloc.experiments.recipes import load_recipe
 from gradloc.localization.probe_profile import recipe_reference, reference_texts

@@ -172,7 +172,7 @@ def make_probes(recipe: Recipe, run_dir: Path, say: Say = lambda text: None) -> 
     """The probes of a run, from their file or built now."""
     path = run_dir / "probes.jsonl"
     if not path.is_file():
-        from gradloc.data.corpora import read_corpus
+        from gradloc.data.corpora.readers import read_corpus
         from gradloc.data.preparation import build_probes
 
         probes = build_probes(recipe, read_corpus(recipe.corpus, seed=recipe.seed))
@@ -190,7 +190,7 @@ def make_profile(
     """The gradient profile of a run, from its file or measured now."""
     path = run_dir / "profile.json"
     if not path.is_file():
-        from gradloc.data.corpora import read_corpus
+        from gradloc.data.corpora.readers import read_corpus
         from gradloc.localization.probe_profile import profile_probes, recipe_reference
         from gradloc.models import load_model, load_tokenizer
 

@@ -18,7 +18,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from gradloc.config.recipe import ArmConfig, Recipe, save_resolved
 from gradloc.data.batches import collate, pad_token_id
-from gradloc.data.corpora import read_corpus
+from gradloc.data.corpora.readers import read_corpus
 from gradloc.data.preparation import build_probes
 from gradloc.data.probes import ProbeSet
 from gradloc.errors import GradlocError

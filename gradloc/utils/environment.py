@@ -22,7 +22,6 @@ _LIBRARIES = (
     "safetensors",
     "numpy",
     "scipy",
-    "babel",
 )
 
 

@@ -1,7 +1,4 @@
-"""A dated document, the unit of every corpus.
-
-Comes in: the fields of one record. Goes out: a ``Document``. It reads no files.
-"""
+"""A dated document, the unit of every corpus."""
 
 from dataclasses import dataclass
 from typing import NamedTuple

@@ -1,7 +1,7 @@
 """General prose that a model must keep: reference text, and text held out to judge forgetting.
 
-Comes in: nothing. Goes out: passages written for this project, and technical prose that ships
-with Python. None of it states a fact that the shipped update documents change.
+The passages were written for this project; more prose ships with Python. None of it states a fact
+that the shipped update documents change.
 """
 
 import json

@@ -1,8 +1,4 @@
-"""Undated texts of a file: reference text, and general text to be judged on.
-
-Comes in: a JSON lines or plain text file. Goes out: its texts. Dates and entities, where there
-are any, are ignored.
-"""
+"""Undated texts of a file: reference text, and general text to be judged on."""
 
 import re
 from collections.abc import Iterator

@@ -13,7 +13,8 @@ from gradloc.config.schema import build, report_mismatch
 from gradloc.config.shipped import shipped_names, shipped_path
 from gradloc.config.yaml_source import Source, read_yaml
 from gradloc.data.benchmarks import BENCHMARKS
-from gradloc.data.corpora import held_out_texts, read_corpus
+from gradloc.data.corpora import held_out_texts
+from gradloc.data.corpora.readers import read_corpus
 from gradloc.data.corpora.texts import read_texts
 from gradloc.data.preparation import build_probes, read_source
 from gradloc.data.probes import Probe, ProbeSet, load_probes

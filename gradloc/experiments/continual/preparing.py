@@ -10,7 +10,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from gradloc.config.recipe import Recipe
-from gradloc.data.corpora import Corpus, Document, read_corpus
+from gradloc.data.corpora import Corpus, Document
+from gradloc.data.corpora.readers import read_corpus
 from gradloc.data.preparation import build_probes, training_documents
 from gradloc.data.probes import Probe, ProbeSet
 from gradloc.errors import GradlocError, ProbeError

@@ -1,7 +1,7 @@
 """The shipped corpus: invented news, real currency changes, and text to keep.
 
-Comes in: a cut-off, a seed and options. Goes out: a ``Corpus`` with its probes, generated as it
-is read and the same in every process. It needs no network and no file of the user's.
+It is made as it is read, the same in every process. The invented part stays code, since studies
+ask for other seeds, cut-offs and sizes up to millions of entities; the real facts are data.
 """
 
 import datetime
@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
 from gradloc.config.recipe import CorpusConfig
-from gradloc.data.corpora import currencies, invented, stable
-from gradloc.data.corpora.collection import Corpus, Stream, check_date
+from gradloc.data.corpora import invented_world, real_facts
+from gradloc.data.corpora.corpus import Corpus, Reiterable, check_date
 from gradloc.data.corpora.documents import Document
 from gradloc.data.corpora.general import general_passages
 from gradloc.data.probes import Probe
@@ -60,39 +60,37 @@ def read_world(config: CorpusConfig, *, seed: int) -> Corpus:
             f"corpus.options.updated_since: {since} is later than the cut-off {cutoff}; a currency "
             "that changed in between would count as unchanged. Give an earlier date."
         )
-    changes = currencies.currency_changes(since)
-
-    def background() -> Iterator[Document]:
-        yield from _background(cutoff, since, changes)
+    changes = real_facts.currency_changes(since)
 
     def update() -> Iterator[Document]:
         for change in changes:
-            yield from currencies.change_documents(change, cutoff, seed, options.n_phrasings)
-        for scene in invented.iterate_scenes(seed, cutoff, options.n_entities):
-            yield from invented.scene_documents(scene, seed, options.n_phrasings)
+            yield from real_facts.change_documents(change, cutoff, seed, options.n_phrasings)
+        for scene in invented_world.iterate_scenes(seed, cutoff, options.n_entities):
+            yield from invented_world.scene_documents(scene, seed, options.n_phrasings)
 
     def probes() -> Iterator[Probe]:
         for change in changes:
-            yield from currencies.change_probes(change, cutoff, seed, options.n_phrasings)
-        yield from stable.stable_probes(since)
-        for scene in invented.iterate_scenes(seed, cutoff, options.n_entities):
-            yield from invented.scene_probes(scene, seed, options.n_phrasings)
+            yield from real_facts.change_probes(change, cutoff, seed, options.n_phrasings)
+        yield from real_facts.stable_probes(since)
+        for scene in invented_world.iterate_scenes(seed, cutoff, options.n_entities):
+            yield from invented_world.scene_probes(scene, seed, options.n_phrasings)
 
-    return Corpus(Stream(background), Stream(update), Stream(probes), config.cutoff, "world")
+    background = Reiterable(lambda: _background(cutoff, since, changes))
+    return Corpus(background, Reiterable(update), Reiterable(probes), config.cutoff, "world")
 
 
 def _background(
-    cutoff: datetime.date, since: datetime.date, changes: list[currencies.CurrencyChange]
+    cutoff: datetime.date, since: datetime.date, changes: list[real_facts.CurrencyChange]
 ) -> Iterator[Document]:
     texts = [(passage.id, passage.text) for passage in general_passages("reference")]
-    stated = stable.stable_texts(since)
+    stated = real_facts.stable_texts(since)
     texts += [(f"stable-{subject}", text) for subject, text in stated.items()]
     for number, (identifier, text) in enumerate(texts):
         days = _BACKGROUND_DAYS * (len(texts) - number) // len(texts)
         date = cutoff - datetime.timedelta(days=max(1, days))
         yield Document(identifier, date.isoformat(), text)
     for change in changes:
-        yield currencies.change_background(change, cutoff)
+        yield real_facts.change_background(change, cutoff)
 
 
 def _check_options(config: CorpusConfig) -> WorldOptions:
@@ -116,9 +114,9 @@ def _check_options(config: CorpusConfig) -> WorldOptions:
     options = WorldOptions(**config.options)
     if options.n_entities < 0:
         raise CorpusError(f"corpus.options.n_entities: {options.n_entities} is below 0.")
-    if not 2 <= options.n_phrasings <= invented.max_phrasings():
+    if not 2 <= options.n_phrasings <= invented_world.max_phrasings():
         raise CorpusError(
             f"corpus.options.n_phrasings: {options.n_phrasings} is not from 2 (each fact is told "
-            f"at least twice) to {invented.max_phrasings()} (phrasings that there are)."
+            f"at least twice) to {invented_world.max_phrasings()} (phrasings that there are)."
         )
     return options

@@ -1,7 +1,7 @@
 """Pronounceable invented names, as many as are needed, never the same one twice.
 
-Comes in: a kind of name, a seed and an index. Goes out: one word. No list of used names is kept:
-words differ by construction, so the millionth is as cheap as the first.
+No list of used names is kept: words differ by construction, so the millionth is as cheap as the
+first.
 
 A word is a run of consonants, a run of vowels, a run of consonants ..., and an ending that
 belongs to its kind. Since runs alternate, a word can be read back in one way only, and another

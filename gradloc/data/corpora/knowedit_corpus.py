@@ -1,15 +1,11 @@
-"""A benchmark of edits as a corpus: facts that are to be changed, told once each.
-
-Comes in: a file of KnowEdit. Goes out: a ``Corpus`` whose update documents state the edits and
-whose probes are the benchmark's own. It edits no model.
-"""
+"""KnowEdit as a corpus: documents that state its edits, once each, and its own probes."""
 
 from collections.abc import Iterator
 from dataclasses import replace
 
 from gradloc.config.recipe import CorpusConfig
 from gradloc.data.benchmarks import read_benchmark
-from gradloc.data.corpora.collection import Corpus, Stream
+from gradloc.data.corpora.corpus import Corpus, Reiterable
 from gradloc.data.corpora.documents import Document, EntityMention
 from gradloc.data.probes import Probe
 from gradloc.errors import CorpusError
@@ -20,7 +16,7 @@ _ALIAS = "Subject_Aliasing"
 _CHOOSES_EVERY = 3
 
 
-def read_edits(config: CorpusConfig, *, seed: int) -> Corpus:
+def read_knowedit(config: CorpusConfig, *, seed: int) -> Corpus:
     """Read the edits of KnowEdit as documents: the prompt and its new answer, as a sentence.
 
     Probes are ``updated``: the sentence itself (``verbatim``), the subject by another name
@@ -62,9 +58,8 @@ def read_edits(config: CorpusConfig, *, seed: int) -> Corpus:
             if probe.depth == "verbatim":
                 yield _statement(probe, config.cutoff)
 
-    return Corpus(
-        (), Stream(update), Stream(lambda: probes), config.cutoff, ", ".join(map(str, config.paths))
-    )
+    source = ", ".join(map(str, config.paths))
+    return Corpus((), Reiterable(update), tuple(probes), config.cutoff, source)
 
 
 def _statement(probe: Probe, date: str) -> Document:

@@ -1,8 +1,7 @@
 """Invented, dated facts: scenes of people, places, organisations, offices and events.
 
-Comes in: a seed and the first day of the news. Goes out: documents that state the facts and
-probes that ask for them, one scene after the other, never more than one in memory. What the
-scenes are and how they are told stands in ``world.yaml``.
+One scene follows the other, never more than one in memory. What the scenes are and how they are
+told stands in ``world.yaml``.
 """
 
 import datetime
@@ -17,7 +16,7 @@ from typing import Any
 import yaml
 
 from gradloc.data.corpora.documents import Document, EntityMention
-from gradloc.data.corpora.names import invented_word
+from gradloc.data.corpora.invented_words import invented_word
 from gradloc.data.probes import Probe
 
 # The first news of the scenes lies within a year and a half, long enough for the dates to differ.

@@ -1,10 +1,8 @@
-"""One record of a user's file as a ``Document``, with everything that is wrong with it.
-
-Comes in: a dictionary of columns. Goes out: a document or a list of problems. It reads no files.
-"""
+"""One row of a user's file as a ``Document``, with everything that is wrong with it."""
 
 import datetime
 import re
+import reprlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -47,23 +45,13 @@ def to_document(
     """
     column = {name: fields.get(name, name) for name in FIELDS}
     problems: list[str] = []
-
     text = record.get(column["text"])
     if not isinstance(text, str) or not text.strip():
-        problems.append(_wrong(column["text"], text, "text", record, fields, "text"))
+        problems.append(_wrong("text", "text", record, fields))
         text = ""
     day = _iso_day(record.get(column["date"], default_date or None))
     if day is None:
-        problems.append(
-            _wrong(
-                column["date"],
-                record.get(column["date"]),
-                "a date YYYY-MM-DD",
-                record,
-                fields,
-                "date",
-            )
-        )
+        problems.append(_wrong("date", "a date YYYY-MM-DD", record, fields))
     entities = _entities(record.get(column["entities"]), text, problems)
     if problems:
         return None, problems
@@ -72,10 +60,10 @@ def to_document(
     return Document(identifier, day, text, entities), []
 
 
-def _wrong(column: str, value: object, wanted: str, record: dict, fields: dict, field: str) -> str:
-    if value is not None or column in record:
-        shown = repr(value) if len(repr(value)) <= 60 else repr(value)[:57] + "..."
-        return f"{column}: expected {wanted}, found {shown}"
+def _wrong(field: str, wanted: str, record: dict, fields: dict) -> str:
+    column = fields.get(field, field)
+    if column in record:
+        return f"{column}: expected {wanted}, found {reprlib.repr(record[column])}"
     there = ", ".join(map(str, list(record)[:8])) or "none"
     cure = "" if field in fields else f" (corpus.fields can name another column: {field}: ...)"
     return f"{column}: missing; the columns are {there}{cure}"

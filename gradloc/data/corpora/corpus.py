@@ -1,8 +1,4 @@
-"""What a corpus reader hands on: documents on both sides of a cut-off, and their probes.
-
-Comes in: functions that make iterators. Goes out: a ``Corpus`` whose parts can be read again and
-again without being held in memory. It opens no files itself.
-"""
+"""A corpus: documents on both sides of a cut-off, and their probes."""
 
 import datetime
 from collections.abc import Callable, Iterable, Iterator
@@ -16,11 +12,11 @@ from gradloc.errors import CorpusError
 T = TypeVar("T")
 
 
-class Stream(Generic[T]):
-    """An iterable that starts anew with every ``for`` loop and holds nothing.
+class Reiterable(Generic[T]):
+    """An iterable that begins again with every ``for`` loop and holds nothing.
 
     A plain generator is empty the second time it is read; a list of a million documents does not
-    fit in memory. A stream is neither.
+    fit in memory.
 
     Args:
         start: Makes a fresh iterator.
@@ -56,11 +52,11 @@ class Corpus:
 
 def split_at_cutoff(
     documents: Iterable[Document], cutoff: str
-) -> tuple[Stream[Document], Stream[Document]]:
+) -> tuple[Reiterable[Document], Reiterable[Document]]:
     """Split documents into those dated before ``cutoff`` and those dated from it on.
 
     Args:
-        documents: Must be iterable more than once (a list or a ``Stream``).
+        documents: Must be iterable more than once (a list or a ``Reiterable``).
         cutoff: ISO date. Both sides are lazy: each reads the documents again.
 
     Returns:
@@ -71,8 +67,8 @@ def split_at_cutoff(
     """
     check_date(cutoff, "cutoff")
     return (
-        Stream(lambda: (document for document in documents if document.date < cutoff)),
-        Stream(lambda: (document for document in documents if document.date >= cutoff)),
+        Reiterable(lambda: (document for document in documents if document.date < cutoff)),
+        Reiterable(lambda: (document for document in documents if document.date >= cutoff)),
     )
 
 
@@ -90,7 +86,7 @@ def end_before(corpus: Corpus, until: str) -> Corpus:
             f"corpus.until: {until} is not later than the cut-off {corpus.cutoff}, so no document "
             "would be left to learn. Give a later date, or leave it out."
         )
-    update = Stream(lambda: (document for document in corpus.update if document.date < until))
+    update = Reiterable(lambda: (document for document in corpus.update if document.date < until))
     return replace(corpus, update=update, until=until)
 
 
