@@ -14,7 +14,7 @@ from gradloc.errors import FileError, GradlocError
 from gradloc.evaluation.aggregate import CheckpointScores
 from gradloc.evaluation.results import ArmResult, EvalResult, MetricValue
 from gradloc.localization.plan import LayerPlan
-from gradloc.localization.policies.choosing import select_layers
+from gradloc.localization.policies.selection import select_layers
 from gradloc.localization.profile import GradientProfile
 from gradloc.models.unit_info import UnitInfo
 from gradloc.training.acquisition.record import AcquisitionRecord
