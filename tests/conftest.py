@@ -17,6 +17,8 @@ from transformers import (
     Qwen2Config,
 )
 
+from gradloc.cli.main import main
+
 # Scripts of single studies are imported by name, as they import each other.
 sys.path.insert(0, str(Path(__file__).parents[1] / "evaluation" / "studies"))
 
@@ -38,6 +40,24 @@ CONFIGS = {
     # Gemma 2: norms before and after each sublayer, soft-capped logits
     "gemma": Gemma2Config(**GROUPED, head_dim=8, sliding_window=32),
 }
+
+
+@pytest.fixture
+def gradloc(monkeypatch, capsys):
+    """Run the command line in this process: (exit code, stdout, stderr)."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["gradloc", *map(str, arguments)])
+        capsys.readouterr()
+        try:
+            main()
+            code = 0
+        except SystemExit as stop:
+            code = stop.code or 0
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
 
 
 def build_model(kind: str, seed: int = 0) -> torch.nn.Module:

@@ -3,9 +3,7 @@
 import json
 
 import pytest
-from click.testing import CliRunner
 
-from gradloc.cli.analyze import analyze
 from gradloc.data.corpora.readers import read_corpus
 from gradloc.data.injection import plan_injection
 from gradloc.data.preparation import build_probes
@@ -82,11 +80,11 @@ def test_training_records_the_facts_it_injects(tmp_path, tiny_checkpoint):
 
 
 @pytest.mark.slow
-def test_the_recipe_runs_to_its_page(tmp_path, tiny_checkpoint):
+def test_the_recipe_runs_to_its_page(gradloc, tmp_path, tiny_checkpoint):
     recipe = tiny_recipe(tmp_path, tiny_checkpoint, "probes.max_evaluation=24")
     run_dir = run(recipe)
-    done = CliRunner().invoke(analyze, ["acquisition", str(run_dir)], catch_exceptions=False)
-    assert done.exit_code == 0 and "paraphrased" in done.output
+    code, out, _ = gradloc("analyze", "acquisition", run_dir)
+    assert code == 0 and "paraphrased" in out
     page = (run_dir / "acquisition.html").read_text()
     assert "<h1>acquisition</h1>" in page and "not injected" in page
     # The run's own evaluation asks for what was injected, not for the rest of the corpus.

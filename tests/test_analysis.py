@@ -5,10 +5,9 @@ import math
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 from test_report_browser import browser, show  # noqa: F401  (a fixture)
 
-from gradloc.cli.analyze import analyze, find_record
+from gradloc.cli.analyze import find_record
 from gradloc.errors import GradlocError
 from gradloc.evaluation.metrics.decay import fit_decay, mean_retainability
 from gradloc.evaluation.results import ArmResult, EvalResult, MetricValue
@@ -325,22 +324,29 @@ def test_facts_shown_once_have_no_picture_of_exposures(tmp_path):
 # ---- the commands ---------------------------------------------------------------------------
 
 
-def call(*arguments):
-    return CliRunner().invoke(analyze, [str(a) for a in arguments], catch_exceptions=False)
+@pytest.fixture
+def call(gradloc):
+    """Run ``gradloc analyze``: what it prints."""
+
+    def call(*arguments):
+        code, out, err = gradloc("analyze", *arguments)
+        assert code == 0, err
+        return out
+
+    return call
 
 
-def test_the_command_writes_both_files_and_shows_the_tables(tmp_path):
+def test_the_command_writes_both_files_and_shows_the_tables(call, tmp_path):
     make_record(n=3).save(tmp_path / "my-run" / "checkpoint" / RECORD_FILE)
     run = tmp_path / "my-run"
     done = call("acquisition", run)
-    assert done.exit_code == 0
-    assert "paraphrased" in done.output and "0.600 ±" in done.output
-    assert done.output.strip().endswith("acquisition.html")
+    assert "paraphrased" in done and "0.600 ±" in done
+    assert done.strip().endswith("acquisition.html")
     written = json.loads((run / "acquisition_analysis.json").read_text())
     assert written["kind"] == "acquisition_analysis"
     assert "<h1>my-run</h1>" in (run / "acquisition.html").read_text()
     shown = call("acquisition", run, "--json", "--window", 6)
-    assert json.loads(shown.output)["window"] == 6
+    assert json.loads(shown)["window"] == 6
 
 
 def test_where_the_record_is_looked_for(tmp_path):
@@ -464,9 +470,9 @@ def test_results_without_the_probes_columns():
         analyse_stages(empty, by="kind")
 
 
-def test_the_command_for_stages(tmp_path):
+def test_the_command_for_stages(call, tmp_path):
     path = make_results(4).save(tmp_path / "results.json")
     done = call("stages", path, "--metric", "exact")
-    assert done.exit_code == 0 and "forward transfer" in done.output
-    data = json.loads(call("stages", path, "--json").output)
+    assert "forward transfer" in done
+    data = json.loads(call("stages", path, "--json"))
     assert data["kind"] == "stage_analysis" and data["scores"][0][0]["n"] == 2

@@ -10,10 +10,8 @@ from functools import partial
 
 import pytest
 import torch
-from click.testing import CliRunner
 from transformers import AutoModelForCausalLM, LlamaConfig, TrainerCallback
 
-from gradloc.cli.bench import bench
 from gradloc.errors import GradlocError, SelectionError
 from gradloc.experiments.bench import (
     Turn,
@@ -200,15 +198,15 @@ def test_a_plan_that_trains_the_lowest_block_has_no_cached_arm(model, tmp_path):
     assert list(plan_arms(mlp_plan(model, 0), model, tmp_path)) == ["full", "plan"]
 
 
-def test_the_command_writes_the_result_and_prints_json(folder, model, tmp_path):
+def test_the_command_writes_the_result_and_prints_json(gradloc, folder, model, tmp_path):
     out, plan = tmp_path / "bench.json", mlp_plan(model, 2).save(tmp_path / "plan.json")
     command = [str(folder), "--plan", str(plan), "--batch-size", "2", "--sequence-length", "8"]
     command += ["--turns", "2", "--steps", "1", "--memory-repeats", "0", "--out", str(out)]
-    done = CliRunner().invoke(bench, [*command, "--json"])
-    assert done.exit_code == 0, done.output
-    printed = json.loads(done.stdout)
+    code, text, err = gradloc("bench", *command, "--json")
+    assert code == 0, err
+    printed = json.loads(text)
     assert printed == json.loads(out.read_text())
     assert printed["config"]["seed"] == 0 and printed["machine"]["cpu"]
     assert "torch" in printed["environment"]["versions"]
-    again = CliRunner().invoke(bench, command)
-    assert isinstance(again.exception, GradlocError) and "--force" in str(again.exception)
+    code, _, err = gradloc("bench", *command)
+    assert code == 2 and "--force" in err

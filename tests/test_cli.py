@@ -1,4 +1,6 @@
 import json
+import logging
+import re
 import subprocess
 import sys
 import time
@@ -6,25 +8,12 @@ import time
 import pytest
 from test_callback import write_probes
 
-from gradloc.cli.main import cli, main
+from gradloc.cli.main import COMMANDS
 
 
-@pytest.fixture
-def gradloc(monkeypatch, capsys, tmp_path):
-    """Run the command in this process, in a folder of its own: (exit code, stdout, stderr)."""
+@pytest.fixture(autouse=True)
+def own_folder(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["gradloc", *map(str, arguments)])
-        try:
-            main()
-            code = 0
-        except SystemExit as stop:
-            code = stop.code
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
 
 
 def test_help_answers_at_once_and_imports_no_torch():
@@ -38,8 +27,47 @@ def test_help_answers_at_once_and_imports_no_torch():
     assert time.perf_counter() - start < 5  # 0.1 s alone; a loaded machine gets its time
     modules = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines()}
     assert modules.isdisjoint({"torch", "transformers", "numpy", "pydantic", "rich"})
-    for command in cli.commands:
-        assert command in done.stdout
+    for command in COMMANDS:
+        assert re.search(rf"^  {command} +[A-Z]", done.stdout, flags=re.MULTILINE), command
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself_and_each_of_its_options(gradloc, command):
+    code, out, _ = gradloc(*command.split(), "--help")
+    assert code == 0
+    assert out.startswith(f"usage: gradloc {command}")
+    text = " ".join(re.split(r"^ options *$", out, flags=re.MULTILINE)[-1].split())
+    # An option without a text is followed by the next one, or by its default.
+    bare = re.findall(
+        r" (--[a-z][a-z-]*)(?: [A-Z=]+| \{[\w,]+\})? (?:\((?:default|required)|--)", text
+    )
+    assert bare == []
+    assert "--json" in text or command in ("validate", "report")
+
+
+def test_help_does_not_import_torch_for_a_single_command_either():
+    code = "import sys; from gradloc.cli import pipeline, sweep, continual, merge, plan, analyze\n"
+    code += "print(*{'torch', 'transformers', 'datasets'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
+def test_progress_is_told_with_the_time(gradloc, capsys):
+    gradloc("--version")
+    logging.getLogger("gradloc.experiments.run").info("train      full")
+    logging.getLogger("gradloc.data").warning("cut short")
+    logging.getLogger("other").info("not shown")
+    assert re.fullmatch(r"\[ 0:0\d\] train      full\ncut short\n", capsys.readouterr().err)
+
+
+def test_a_policy_of_the_users_own_module(gradloc, tmp_path):
+    (tmp_path / "my_policies.py").write_text(
+        "import numpy as np\ndef first(profile):\n"
+        "    return np.array([float(unit.block == 0) for unit in profile.units])\n"
+    )
+    (tmp_path / "r.yaml").write_text("name: x\narms: {a: {policy: 'my_policies:first'}}\n")
+    code, out, err = gradloc("validate", "r.yaml")
+    assert code == 0, err
 
 
 def test_measure_select_on_files(gradloc, tmp_path, tiny_checkpoint):
@@ -178,7 +206,7 @@ def test_validate_knows_what_is_shipped_by_name(gradloc):
         ('{"kind": "stream"}', "no plan, profile, results or record of a sweep"),
         ('{"n_steps": 3}', "no plan, profile, results or record of a sweep"),
         ("[]", "no plan, profile, results or record of a sweep"),
-        ('{"scale": {}}', "'scale' is empty"),
+        ('{"scale": {}}', "scale: is empty"),
     ],
 )
 def test_validate_says_what_json_is_not(gradloc, tmp_path, text, message):
@@ -196,15 +224,23 @@ def test_validate_says_what_json_is_not(gradloc, tmp_path, text, message):
         (["evaluate", "nowhere/model", "--suite", "temporl"], "Did you mean 'temporal'?"),
         (["report", "."], "gradloc evaluate"),
         (["evaluate", "nowhere/model", "--fail-if", "x"], "cannot be read; write it like"),
-        (["evaluate", "nowhere/model", "--lm-eval-limit", "x"], "not a valid integer"),
+        (["evaluate", "nowhere/model", "--lm-eval-limit", "x"], "invalid literal for int()"),
         (["evaluate", "nowhere/model", "--fail-if", "forgetting.x > 0"], "without --baseline"),
-        (["measure", "nowhere/model", "--probes", "p", "--n-probes", "0"], "range x>=1"),
-        (["measure", "nowhere/model", "--probes", "p", "--n-reference", "-3"], "range x>=1"),
-        (["measure", "nowhere/model", "--probes", "p", "--max-length", "1"], "range x>=2"),
+        (
+            ["measure", "nowhere/model", "--probes", "p", "--n-probes", "0"],
+            "--n-probes must be greater than or equal to 1, found 0",
+        ),
+        (["measure", "nowhere/model", "--probes", "p", "--n-reference=-3"], "equal to 1, found -3"),
+        (["measure", "nowhere/model", "--probes", "p", "--max-length", "1"], "equal to 2, found 1"),
         (["run", "sweeps/frontier"], "1 problem\n  is a sweep; run it with: gradloc sweep sweeps/"),
         (["sweep", "quickstart"], "1 problem\n  is a recipe; run it with: gradloc run quickstart"),
-        (["selec"], "No such command"),
-        (["select"], "Missing argument"),
+        (["selec"], "command 'selec' is unknown. Did you mean 'select'?"),
+        (["analyze"], "Did you mean 'analyze stages'?"),
+        (["select", "p.json", "--polcy", "x"], "no option --polcy. Did you mean '--policy'?"),
+        (["measure", "m", "--probes", "p", "--reference", "background"], "only a recipe has"),
+        (["evaluate"], "--checkpoints needs at least 1, found 0"),
+        (["analyze", "stages", "r.json", "--by", "week"], "invalid choice 'week'"),
+        (["select"], "Missing from gradloc select"),
     ],
 )
 def test_bad_input_is_one_error_with_exit_code_2(gradloc, arguments, message):

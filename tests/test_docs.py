@@ -130,7 +130,7 @@ def test_every_recipe_key_is_documented(pages):
 
 
 def test_every_public_name_policy_reader_error_and_command_is_documented(pages):
-    from gradloc.cli.main import cli
+    from gradloc.cli.main import COMMANDS
     from gradloc.data.corpora.readers import READERS
     from gradloc.localization.policies import POLICIES
 
@@ -139,7 +139,7 @@ def test_every_public_name_policy_reader_error_and_command_is_documented(pages):
     for name, known in {
         "policies": POLICIES,
         "recipes": READERS,
-        "command-line": [f"gradloc {command}" for command in cli.commands],
+        "command-line": [f"gradloc {command}" for command in COMMANDS],
         "what-can-go-wrong": [
             item
             for item in vars(errors)

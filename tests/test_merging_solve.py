@@ -3,7 +3,6 @@
 import copy
 import itertools
 import json
-import sys
 
 import numpy as np
 import pytest
@@ -12,7 +11,6 @@ from conftest import build_model
 from torch.func import functional_call
 from transformers import AutoModelForCausalLM
 
-from gradloc.cli.main import main
 from gradloc.data.batches import probe_rows
 from gradloc.data.probes import Probe, ProbeSet
 from gradloc.errors import GradlocError, MeasurementError, ModelError
@@ -415,21 +413,6 @@ def test_a_solution_is_stored(solution, tmp_path):
     (tmp_path / "other.json").write_text("{}")
     with pytest.raises(GradlocError, match="not a merge solution"):
         MergeSolution.load(tmp_path / "other.json")
-
-
-@pytest.fixture
-def gradloc(monkeypatch, capsys):
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["gradloc", *map(str, arguments)])
-        try:
-            main()
-            code = 0
-        except SystemExit as stop:
-            code = stop.code
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
 
 
 def test_the_command(gradloc, tuned_pair, probes, character_tokenizer, tmp_path):

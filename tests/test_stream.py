@@ -6,11 +6,9 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from click.testing import CliRunner
 from safetensors.torch import load_file
 
 from gradloc import load_probes, load_recipe
-from gradloc.cli.main import cli
 from gradloc.config.recipe import ArmConfig, CorpusConfig
 from gradloc.data.corpora.readers import read_corpus
 from gradloc.errors import CorpusError, GradlocError, ProbeError, RunError
@@ -609,9 +607,16 @@ def test_weights_that_are_gone_are_asked_for_by_name(recipe_file, monkeypatch):
 # ---- the command -------------------------------------------------------------------------------
 
 
-def invoke(*arguments):
-    result = CliRunner().invoke(cli, ["stream", *map(str, arguments)], catch_exceptions=False)
-    return result.stdout
+@pytest.fixture
+def invoke(gradloc):
+    """Run ``gradloc continual``: what it prints."""
+
+    def invoke(*arguments):
+        code, out, err = gradloc("continual", *arguments)
+        assert code == 0, err
+        return out
+
+    return invoke
 
 
 def test_a_finished_stream_belongs_to_its_recipe(finished):
@@ -654,7 +659,7 @@ def test_an_arm_can_be_added(recipe_file):
     assert list(load_recipe(recipe.run_dir / "recipe.yaml").arms) == ["full", "ours"]
 
 
-def test_the_command_trains_draws_and_prints(recipe_file):
+def test_the_command_trains_draws_and_prints(invoke, recipe_file):
     text = invoke(recipe_file, "--arm", "full", "--to", "2025-01")
     folder = load_recipe(recipe_file).run_dir
     assert "2025-01" in text and "Forgetting" in text and str(folder / "stream.html") in text

@@ -5,10 +5,8 @@ import shutil
 import numpy as np
 import pytest
 import yaml
-from click.testing import CliRunner
 
 from gradloc import EvalResult
-from gradloc.cli.main import cli
 from gradloc.cli.validation import validate_file
 from gradloc.errors import GradlocError, RecipeError
 from gradloc.experiments.sweep.cells import make_start, start_recipe, sweep_cells
@@ -175,25 +173,25 @@ def test_a_cell_that_fails_stops_no_other(sweep_file):
     assert len(SweepRecord.load(path).cells) == 2
 
 
-def test_files_that_are_missing_are_named_before_anything_runs(sweep_file):
+def test_files_that_are_missing_are_named_before_anything_runs(gradloc, sweep_file):
     paths = "[{path: nowhere/facts.jsonl}, {path: nowhere/more.jsonl}]"
     text = "[{name: t, path: nowhere/text.txt}]"
     lacking = f"{{probes.sources: {paths}, evaluation.general_text: {text}}}"
     arguments = ["sweep", str(sweep_file), "--set", f"corpora.invented.set={lacking}"]
-    done = CliRunner().invoke(cli, arguments)
-    assert isinstance(done.exception, GradlocError)
+    code, out, err = gradloc(*arguments)
+    assert code == 2
     words = ("nowhere/facts.jsonl", "nowhere/more.jsonl", "nowhere/text.txt", "relative to")
-    assert all(str(done.exception).count(word) == 1 for word in words)
-    assert done.output == "" and not (sweep_file.parent / "runs").exists()
-    listed = CliRunner().invoke(cli, [*arguments, "--list"])
-    assert listed.exit_code == 0 and listed.output.count("open") == 6
+    assert all(err.count(word) == 1 for word in words)
+    assert out == "" and not (sweep_file.parent / "runs").exists()
+    code, out, _ = gradloc(*arguments, "--list")
+    assert code == 0 and out.count("open") == 6
 
 
-def test_where_every_run_fails_the_first_reason_is_given(sweep_file):
+def test_where_every_run_fails_the_first_reason_is_given(gradloc, sweep_file):
     arguments = ["sweep", str(sweep_file), "--set", "corpora.invented.set={model: ./nowhere}"]
-    done = CliRunner().invoke(cli, [*arguments, "--arm", "full", "--seed", "0"])
+    code, _, err = gradloc(*arguments, "--arm", "full", "--seed", "0")
     words = r"all 2 runs failed; the first: invented · full at 0\.001 · seed 0: \./nowhere"
-    assert isinstance(done.exception, GradlocError) and re.match(words, str(done.exception))
+    assert code == 2 and re.search(words, err)
 
 
 def test_two_processes_give_what_one_gives(sweep_file, tmp_path):
@@ -266,13 +264,12 @@ def test_a_sweep_goes_on_elsewhere_from_its_record_alone(sweep_file, tmp_path, c
     assert [sitting["command"] for sitting in record.sittings] == ["first", "second"]
 
 
-def test_the_command_lists_runs_and_draws(sweep_file):
-    runner = CliRunner()
+def test_the_command_lists_runs_and_draws(gradloc, sweep_file):
     small = ["--set", "seeds=[0]", "--set", "arms.full.rates=[0.01]"]
-    listed = runner.invoke(cli, ["sweep", str(sweep_file), *small, "--list"])
-    assert listed.exit_code == 0 and listed.output.count("open") == 2
-    done = runner.invoke(cli, ["sweep", str(sweep_file), *small])
-    assert done.exit_code == 0, done.output
+    code, out, _ = gradloc("sweep", sweep_file, *small, "--list")
+    assert code == 0 and out.count("open") == 2
+    code, _, err = gradloc("sweep", sweep_file, *small)
+    assert code == 0, err
     folder = sweep_file.parent / "runs" / "small"
     assert (folder / "frontier.html").stat().st_size > 10_000
     assert {cell["arm"] for cell in read_json(folder / "sweep.json", "record")["cells"]} == {
@@ -281,8 +278,8 @@ def test_the_command_lists_runs_and_draws(sweep_file):
     }
     kept = shutil.copy(folder / "sweep.json", sweep_file.parent / "kept.json")
     elsewhere = ["--set", f"output_dir={sweep_file.parent / 'elsewhere'}", "--earlier", str(kept)]
-    listed = runner.invoke(cli, ["sweep", str(sweep_file), *small, *elsewhere, "--list"])
-    assert listed.exit_code == 0 and listed.output.count("done") == 2
-    again = runner.invoke(cli, ["sweep", str(folder / "sweep.json"), "--json"])
-    assert again.exit_code == 0, again.output
-    assert json.loads(again.output)
+    code, out, _ = gradloc("sweep", sweep_file, *small, *elsewhere, "--list")
+    assert code == 0 and out.count("done") == 2
+    code, out, err = gradloc("sweep", folder / "sweep.json", "--json")
+    assert code == 0, err
+    assert json.loads(out)

@@ -4,9 +4,11 @@ A line ``<!-- generated: NAME -->`` in a page is replaced by the output of the f
 name in ``GENERATORS`` while the page is read.
 """
 
+import contextlib
 import dataclasses
 import functools
 import inspect
+import io
 import json
 import re
 import types
@@ -442,22 +444,20 @@ def errors() -> str:
 
 def commands() -> str:
     """The help text of every command."""
-    import click
+    from gradloc.cli.main import COMMANDS, command, overview
+    from gradloc.cli.options import read_options
 
-    from gradloc.cli.main import cli
-
-    lines = []
-    commands = {
-        " ".join((name, *below)): item
-        for name, command in cli.commands.items()
-        for below, item in [
-            ((), command),
-            *(((sub,), item) for sub, item in getattr(command, "commands", {}).items()),
-        ]
-    }
-    for name, command in commands.items():
-        context = click.Context(command, info_name=f"gradloc {name}", max_content_width=88)
-        lines += [f"### `gradloc {name}`", "", "```text", command.get_help(context), "```", ""]
+    texts = {"gradloc": overview()}
+    for name in COMMANDS:
+        text = io.StringIO()
+        with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
+            read_options(command(name), f"gradloc {name}", ["--help"])
+        texts[f"gradloc {name}"] = text.getvalue().rstrip()
+    lines = [
+        line
+        for name, text in texts.items()
+        for line in (f"### `{name}`", "", "```text", text, "```", "")
+    ]
     return "\n".join(lines)
 
 

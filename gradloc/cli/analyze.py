@@ -1,49 +1,36 @@
-"""The commands of ``gradloc analyze``.
-
-Comes in: arguments. Goes out: tables on the terminal or JSON, and the files of an analysis. Heavy
-imports happen inside the commands.
-"""
+"""The commands of ``gradloc analyze``. Heavy imports happen inside."""
 
 from pathlib import Path
+from typing import Literal
 
-import click
-
-from gradloc.cli.commands import INPUT, SHOW_JSON, show
+from gradloc.cli.options import Count, Json, named, show, words
 from gradloc.errors import GradlocError
 
 
-@click.group()
-def analyze() -> None:
-    """Analyse what happened along a training."""
-
-
-@analyze.command()
-@click.argument("run", type=INPUT)
-@click.option("--arm", help="Arm whose record is read. Default: the run's main one.")
-@click.option(
-    "--window",
-    type=click.IntRange(min=1),
-    help="Steps after an exposure in which its effect is looked for. Default: 50, or the distance "
-    "between two exposures where that is shorter.",
-)
-@click.option(
-    "--released",
-    is_flag=True,
-    help="Take the released code's choices: outliers beyond 2.0 interquartile ranges, left out of "
-    "effectivity as well.",
-)
-@click.option(
-    "--against-control",
-    is_flag=True,
-    help="Subtract what facts gained that were measured and not injected.",
-)
-@click.option("--out", type=INPUT, help="Folder of the files. Default: the run's.")
-@SHOW_JSON
-def acquisition(run, arm, window, released, against_control, out, as_json) -> None:
+def analyze_acquisition(
+    run: words("RUN", Path),
+    *,
+    arm: str | None = None,
+    window: Count | None = None,
+    released: bool = False,
+    against_control: bool = False,
+    out: Path | None = None,
+    as_json: Json = False,
+) -> None:
     """Say how a RUN's facts were learned and forgotten: effectivity, retainability, decay.
 
-    RUN is a run folder, a checkpoint folder or an acquisition.json. Writes
-    acquisition_analysis.json and acquisition.html; those of an earlier analysis are replaced.
+    Writes acquisition_analysis.json and acquisition.html; those of an earlier analysis are
+    replaced.
+
+    Args:
+        run: Run folder, checkpoint folder or acquisition.json.
+        arm: Arm whose record is read. Default: the run's main one.
+        window: Steps after an exposure in which its effect is looked for. Default: 50, or the
+            distance between two exposures where that is shorter.
+        released: Take the released code's choices: outliers beyond 2.0 interquartile ranges, left
+            out of effectivity as well.
+        against_control: Subtract what facts gained that were measured and not injected.
+        out: Folder of the files. Default: the run's.
     """
     from gradloc.experiments.analysis import analyse_acquisition
     from gradloc.experiments.analysis.page import write_page
@@ -65,35 +52,23 @@ def acquisition(run, arm, window, released, against_control, out, as_json) -> No
     show(as_json, analysis.to_dict, acquisition_tables(analysis), page)
 
 
-@analyze.command()
-@click.argument("results", type=INPUT)
-@click.option(
-    "--by",
-    type=click.Choice(["task", "kind", "month"]),
-    default="task",
-    show_default=True,
-    help="What each stage was trained on: the columns of the score matrix.",
-)
-@click.option(
-    "--metric",
-    type=click.Choice(["nll", "exact"]),
-    default="nll",
-    show_default=True,
-    help="Score: log-probability of the answers, or share answered right.",
-)
-@click.option(
-    "--stage",
-    "stage_names",
-    multiple=True,
-    metavar="ARM",
-    help="Arm that is a stage; repeat it in the order of training. Default: all arms in order.",
-)
-@SHOW_JSON
-def stages(results, by, metric, stage_names, as_json) -> None:
+def analyze_stages(
+    results: words("RESULTS", Path),
+    *,
+    by: Literal["task", "kind", "month"] = "task",
+    metric: Literal["nll", "exact"] = "nll",
+    stage_names: named("stage", tuple[str, ...], metavar="ARM") = (),
+    as_json: Json = False,
+) -> None:
     """Show what a sequence of stages did to every task: transfer and forgetting.
 
-    RESULTS is a results.json whose arms are the stages in their order; its baseline is the model
-    before any stage.
+    Args:
+        results: A results.json whose arms are the stages in their order; its baseline is the model
+            before any stage.
+        by: What each stage was trained on: the columns of the score matrix.
+        metric: Score: log-probability of the answers, or share answered right.
+        stage_names: Arm that is a stage; repeat it in the order of training. Default: all arms in
+            order.
     """
     from gradloc.evaluation.results import EvalResult
     from gradloc.experiments.analysis import analyse_stages

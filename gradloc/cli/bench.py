@@ -1,40 +1,43 @@
-"""The command ``gradloc bench``."""
+"""The command ``gradloc bench``. Heavy imports happen inside."""
 
-import click
+from pathlib import Path
 
-from gradloc.cli.commands import INPUT, SHOW_JSON, refuse_overwrite, show
+from gradloc.cli.options import Dtype, Json, named, refuse_overwrite, show, words
 
 
-@click.command()
-@click.argument("model")
-@click.option("--plan", "plan_path", type=INPUT, required=True, help="A plan.json of yours.")
-@click.option("--batch-size", default=8, show_default=True, help="Sequences a step.")
-@click.option("--sequence-length", default=128, show_default=True, help="Tokens a sequence.")
-@click.option(
-    "--dtype",
-    type=click.Choice(["float32", "bfloat16"]),
-    default="float32",
-    show_default=True,
-    help="Type of the weights.",
-)
-@click.option("--turns", default=5, show_default=True, help="Turns; intervals are over these.")
-@click.option("--steps", default=3, show_default=True, help="Timed steps of an arm in each turn.")
-@click.option(
-    "--memory-repeats",
-    default=2,
-    show_default=True,
-    help="How often each arm's peak memory is measured; 0 leaves it out.",
-)
-@click.option("--seed", default=0, show_default=True)
-@click.option("--out", type=INPUT, default="bench.json", show_default=True, help="Result file.")
-@click.option("--force", is_flag=True, help="Overwrite the result file.")
-@SHOW_JSON
-def bench(model, plan_path, out, force, as_json, **options) -> None:
+def bench(
+    model: words("MODEL"),
+    *,
+    plan_path: named("plan", Path),
+    batch_size: int = 8,
+    sequence_length: int = 128,
+    dtype: Dtype = "float32",
+    turns: int = 5,
+    steps: int = 3,
+    memory_repeats: int = 2,
+    seed: int = 0,
+    out: Path = Path("bench.json"),
+    force: bool = False,
+    as_json: Json = False,
+) -> None:
     """Measure what a plan saves on this machine: step time and peak memory against full training.
 
     Full training, the plan, and the plan with a prefix cache are timed in turns, as ordinary
     Trainers on random tokens; each one's memory is measured in a process of its own. A model of
     135M parameters takes about five minutes on two cores. Let the machine do nothing else.
+
+    Args:
+        model: Model to train; gradloc --help says what it may be.
+        plan_path: A plan.json of yours.
+        batch_size: Sequences a step.
+        sequence_length: Tokens a sequence.
+        dtype: Type of the weights.
+        turns: Turns; intervals are over these.
+        steps: Timed steps of an arm in each turn.
+        memory_repeats: How often each arm's peak memory is measured; 0 leaves it out.
+        seed: Seed of the tokens and of the order of the arms.
+        out: Result file.
+        force: Overwrite the result file.
     """
     from gradloc.experiments.bench import bench_plan, bench_table
     from gradloc.experiments.bench_arms import BenchConfig
@@ -42,6 +45,16 @@ def bench(model, plan_path, out, force, as_json, **options) -> None:
     from gradloc.utils.io import write_json
 
     refuse_overwrite(out, force)
-    result = bench_plan(LayerPlan.load(plan_path), BenchConfig(model, **options))
+    config = BenchConfig(
+        model,
+        batch_size=batch_size,
+        sequence_length=sequence_length,
+        dtype=dtype,
+        turns=turns,
+        steps=steps,
+        memory_repeats=memory_repeats,
+        seed=seed,
+    )
+    result = bench_plan(LayerPlan.load(plan_path), config)
     write_json(out, result)
     show(as_json, lambda: result, [bench_table(result)], out)

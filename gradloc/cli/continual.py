@@ -1,65 +1,26 @@
-"""The command ``gradloc stream``.
+"""The command ``gradloc continual``. Heavy imports happen inside."""
 
-Comes in: arguments. Goes out: stage folders, ``stream.json``, ``stream.html`` and tables on the
-terminal. Heavy imports happen inside.
-"""
-
+import logging
 import shlex
 import sys
-import time
 from pathlib import Path
+from typing import Literal
 
-import click
-
-from gradloc.cli.commands import SHOW_JSON, show
+from gradloc.cli.options import Json, Overrides, named, show, words
 
 
-@click.command()
-@click.argument("recipe")
-@click.option(
-    "--by",
-    type=click.Choice(["month", "quarter", "year"]),
-    default="month",
-    show_default=True,
-    help="One stage a month, quarter or year.",
-)
-@click.option(
-    "--from",
-    "first",
-    default="",
-    metavar="PERIOD",
-    help="First period, such as 2025-01, 2025-Q1 or 2025. Default: the recipe's cut-off.",
-)
-@click.option(
-    "--to",
-    "last",
-    default="",
-    metavar="PERIOD",
-    help="Last period, itself included. Default: that of the last document.",
-)
-@click.option("--arm", "arms", multiple=True, help="Only this arm; may be repeated.")
-@click.option(
-    "--measure",
-    type=click.Choice(["each", "once"]),
-    default="each",
-    show_default=True,
-    help="Choose layers anew in every stage, or take those of the first.",
-)
-@click.option(
-    "--set",
-    "overrides",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Override a recipe value, such as name=news or training.max_steps=20.",
-)
-@click.option(
-    "--keep-weights",
-    is_flag=True,
-    help="Keep the weights of every stage; without it, also where they were kept before, those of "
-    "each arm's last stage alone.",
-)
-@SHOW_JSON
-def stream(recipe, by, first, last, arms, measure, overrides, keep_weights, as_json) -> None:
+def continual(
+    recipe: words("RECIPE"),
+    *,
+    by: Literal["month", "quarter", "year"] = "month",
+    first: named("from", str, metavar="PERIOD") = "",
+    last: named("to", str, metavar="PERIOD") = "",
+    arms: named("arm", tuple[str, ...]) = (),
+    measure: Literal["each", "once"] = "each",
+    overrides: Overrides = (),
+    keep_weights: bool = False,
+    as_json: Json = False,
+) -> None:
     """Train on one month after another, and see what each adds and what it loses.
 
     RECIPE is a YAML file or the name of a shipped one (current-events-stream). Each stage trains
@@ -67,11 +28,22 @@ def stream(recipe, by, first, last, arms, measure, overrides, keep_weights, as_j
     items are scored. A stream that was killed continues where it stopped. It ends in stream.html:
     score matrices, transfer and forgetting.
 
-    \b
-      gradloc stream current-events-stream --arm full --arm interference_ratio
-      gradloc stream news.yaml --by quarter --from 2024-Q3 --to 2025-Q2
+      gradloc continual current-events-stream --arm full --arm interference_ratio
+      gradloc continual news.yaml --by quarter --from 2024-Q3 --to 2025-Q2
     A stream.json alone (of another machine, say) is drawn by
-      gradloc stream runs/news/stream.json
+      gradloc continual runs/news/stream.json
+
+    Args:
+        recipe: Recipe file or name, or a finished record to draw.
+        by: One stage a month, quarter or year.
+        first: First period, such as 2025-01, 2025-Q1 or 2025. Default: the recipe's cut-off.
+        last: Last period, itself included. Default: that of the last document.
+        arms: Only this arm; may be repeated.
+        measure: Choose layers anew in every stage, or take those of the first.
+        overrides: Override a recipe value, such as name=news or training.max_steps=20; may be
+            repeated.
+        keep_weights: Keep the weights of every stage; without it, also where they were kept
+            before, those of each arm's last stage alone.
     """
     if recipe.endswith(".json"):
         _draw(Path(recipe), as_json)
@@ -80,19 +52,13 @@ def stream(recipe, by, first, last, arms, measure, overrides, keep_weights, as_j
     from gradloc.experiments.continual.start import Division
     from gradloc.experiments.recipes import load_recipe
 
-    began = time.monotonic()
-
-    def say(text: str) -> None:
-        minutes, seconds = divmod(int(time.monotonic() - began), 60)
-        click.echo(f"[{minutes:2d}:{seconds:02d}] {text}", err=True)
-
     path = run_stream(
         load_recipe(recipe, overrides),
         Division(by, first, last, measure),
         arms=arms,
         keep_weights=keep_weights,
         command=shlex.join(["gradloc", *sys.argv[1:]]),
-        say=say,
+        say=logging.getLogger(__name__).info,
     )
     _draw(path, as_json)
 

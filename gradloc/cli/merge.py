@@ -1,72 +1,40 @@
-"""The command ``gradloc merge``.
-
-Comes in: arguments. Goes out: a checkpoint folder, and with ``--solve`` a table. Heavy imports
-happen inside.
-"""
+"""The command ``gradloc merge``. Heavy imports happen inside."""
 
 from pathlib import Path
+from typing import Annotated, Literal
 
-import click
+from pydantic import Field
 
-from gradloc.cli.commands import INPUT, MAX_LENGTH, SHOW_JSON, how_many, show
+from gradloc.cli.options import Count, Dtype, Json, show, words
+from gradloc.errors import GradlocError
 
 # Further beyond the tuned model a percentage is meant. assumption
 MAX_SCALE = 2.0
 
 
-@click.command()
-@click.argument("base")
-@click.argument("tuned")
-@click.option("--plan", type=INPUT, help="Unit -> share of the change to keep.")
-@click.option("--scale", type=float, help="One share for all weights; 0.7 is 70 % of the way.")
-@click.option("--solve", is_flag=True, help="Choose the shares by --probes and --reference.")
-@click.option("--out", required=True, type=INPUT, help="Folder to write.")
-@click.option("--default-scale", type=float, help="With --plan: share where the plan says nothing.")
-@click.option("--probes", type=INPUT, help="With --solve: JSONL of probes on what was learned.")
-@click.option(
-    "--reference",
-    type=INPUT,
-    help="With --solve: text to keep, JSONL with 'text' or .txt. Default: the shipped passages.",
-)
-@click.option(
-    "--keep", default=0.95, show_default=True, help="With --solve: share of the uptake to keep."
-)
-@click.option(
-    "--granularity",
-    type=click.Choice(["sublayer", "block"]),
-    default="sublayer",
-    show_default=True,
-    help="With --solve: attention and MLP apart, or whole blocks.",
-)
-@how_many("--n-probes", "Probes solved on, and measured on.")
-@how_many("--n-reference", "Texts solved on, and measured on.")
-@MAX_LENGTH
-@click.option(
-    "--dtype",
-    type=click.Choice(["float32", "bfloat16"]),
-    default="float32",
-    show_default=True,
-    help="With --solve: type in which the base is loaded to solve.",
-)
-@click.option("--seed", default=0, show_default=True)
-@SHOW_JSON
 def merge(
-    base,
-    tuned,
-    plan,
-    scale,
-    solve,
-    out,
-    default_scale,
-    probes,
-    reference,
-    dtype,
-    as_json,
-    **options,
+    base: words("BASE"),
+    tuned: words("TUNED"),
+    *,
+    out: Path,
+    plan: Path | None = None,
+    scale: float | None = None,
+    solve: bool = False,
+    default_scale: float | None = None,
+    probes: Path | None = None,
+    reference: Path | None = None,
+    keep: float = 0.95,
+    granularity: Literal["sublayer", "block"] = "sublayer",
+    n_probes: Count = 24,
+    n_reference: Count = 24,
+    max_length: Annotated[int, Field(ge=2)] = 128,
+    dtype: Dtype = "float32",
+    seed: int = 0,
+    as_json: Json = False,
 ) -> None:
     """Keep a part of a TUNED checkpoint's change to its BASE: a checkpoint folder.
 
-    \b
+    Give one of --plan, --scale and --solve:
       gradloc merge BASE TUNED --plan plan.json --out merged
       gradloc merge BASE TUNED --scale 0.7 --out merged
       gradloc merge BASE TUNED --solve --probes probes.jsonl --keep 0.95 --out merged
@@ -78,20 +46,39 @@ def merge(
 
     Folders are merged tensor by tensor, in a few hundred MiB. A BASE or TUNED that is a hub id,
     a .gguf file, an adapter or smollm2-135m-instruct is loaded whole.
+
+    Args:
+        base: Model before the tuning; gradloc --help says what it may be.
+        tuned: Model after it.
+        plan: Unit -> share of the change to keep.
+        scale: One share for all weights; 0.7 is 70 % of the way.
+        solve: Choose the shares by --probes and --reference.
+        out: Folder to write.
+        default_scale: With --plan: share where the plan says nothing.
+        probes: With --solve: JSONL of probes on what was learned.
+        reference: With --solve: text to keep, JSONL with 'text' or .txt. Default: the shipped
+            passages.
+        keep: With --solve: share of the uptake to keep.
+        granularity: With --solve: attention and MLP apart, or whole blocks.
+        n_probes: Probes solved on, and measured on.
+        n_reference: Texts solved on, and measured on.
+        max_length: Tokens a sequence at most.
+        dtype: With --solve: type in which the base is loaded to solve.
+        seed: Seed of the draw.
     """
     given = [name for name, value in (("plan", plan), ("scale", scale)) if value is not None]
     given += ["solve"] if solve else []
     if len(given) != 1:
         found = " and ".join(f"--{name}" for name in given) or "none of them"
-        raise click.UsageError(f"give one of --plan, --scale and --solve; found {found}.")
+        raise GradlocError(f"give one of --plan, --scale and --solve; found {found}.")
     for name, value in (("scale", scale), ("default-scale", default_scale)):
         if value is not None and value > MAX_SCALE:
-            raise click.UsageError(
+            raise GradlocError(
                 f"--{name} {value:g} goes {value:g} times as far as TUNED, and {MAX_SCALE:g} is "
                 f"the most; for {value:g} % write {value / 100:g}."
             )
     if solve != (probes is not None):
-        raise click.UsageError("--solve needs --probes, and --probes belongs to --solve.")
+        raise GradlocError("--solve needs --probes, and --probes belongs to --solve.")
     from gradloc.training.merging.streaming import merge_checkpoints
 
     if not solve:
@@ -101,6 +88,14 @@ def merge(
         return
     from gradloc.training.merging.table import solution_table
 
+    options = {
+        "keep": keep,
+        "granularity": granularity,
+        "n_probes": n_probes,
+        "n_reference": n_reference,
+        "max_length": max_length,
+        "seed": seed,
+    }
     solution = _solve(base, tuned, probes, reference, dtype, out, options)
     show(as_json, solution.to_dict, [solution_table(solution)], out)
 

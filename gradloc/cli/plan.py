@@ -1,81 +1,43 @@
-"""The command ``gradloc plan``.
+"""The command ``gradloc plan``. Heavy imports happen inside."""
 
-Comes in: arguments. Goes out: a table on the terminal or JSON, and the chosen plan as a file.
-Heavy imports happen inside.
-"""
+import dataclasses
+from pathlib import Path
+from typing import Literal
 
-import click
-
-from gradloc.cli.commands import INPUT, SHOW_JSON, policy_options, refuse_overwrite, show
+from gradloc.cli.options import (
+    Count,
+    Json,
+    PolicyOptions,
+    named,
+    policy_options,
+    refuse_overwrite,
+    show,
+    words,
+)
 from gradloc.errors import SelectionError
 
-_TYPES = click.Choice(["float32", "bfloat16", "float16"])
 
-
-@click.command()
-@click.argument("source", metavar="PROFILE_OR_MODEL")
-@click.option("--plan", "plan_path", type=INPUT, help="A plan.json to stand among the others.")
-@click.option(
-    "--policy", help="Policy that is taken apart. Default: interference_ratio; of a MODEL, top_k."
-)
-@click.option(
-    "-o",
-    "--option",
-    "options",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Option of the policy, such as k=10; may be repeated.",
-)
-@click.option(
-    "--budget",
-    type=float,
-    help="Largest step time, as a ratio to full training (0.5: half as long). Of the policy's "
-    "units those are kept that hold most of its mass.",
-)
-@click.option("--memory-budget", type=float, help="Largest memory above the weights, likewise.")
-@click.option(
-    "--share",
-    type=float,
-    help="Part of the mass to keep (0.8: 80 %), at the least time. Default: 0.8 is shown.",
-)
-@click.option("--sequence-length", default=128, show_default=True, help="Tokens a sequence.")
-@click.option("--batch-size", default=8, show_default=True, help="Sequences a step.")
-@click.option("--dtype", type=_TYPES, default="float32", show_default=True)
-@click.option(
-    "--cached",
-    is_flag=True,
-    help="Let budgets and shares count time with the frozen prefix cached.",
-)
-@click.option(
-    "--own-loss",
-    is_flag=True,
-    help="The model's own loss at all positions, not gradloc's at labelled positions only.",
-)
-@click.option(
-    "--labelled-fraction",
-    default=1.0,
-    show_default=True,
-    help="Positions with a label, of all; the rest is padding and prompts.",
-)
-@click.option(
-    "--projected",
-    is_flag=True,
-    help="Steps are projected and the start is held.",
-)
-@click.option(
-    "--protected",
-    is_flag=True,
-    help="As from_probes trains by default: --projected, and every fourth step holds the model to "
-    "its base on eight short passages.",
-)
-@click.option(
-    "--calibrate", is_flag=True, help="Time this machine for a second instead of stored rates."
-)
-@click.option("--out", type=INPUT, help="Write the plan marked → to this file.")
-@click.option("--force", is_flag=True, help="Overwrite --out.")
-@SHOW_JSON
 def plan(
-    source, plan_path, policy, options, budget, memory_budget, share, out, force, as_json, **step
+    source: words("PROFILE_OR_MODEL"),
+    *,
+    plan_path: named("plan", Path | None) = None,
+    policy: str | None = None,
+    options: PolicyOptions = (),
+    budget: float | None = None,
+    memory_budget: float | None = None,
+    share: float | None = None,
+    sequence_length: Count = 128,
+    batch_size: Count = 8,
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32",
+    cached: bool = False,
+    own_loss: bool = False,
+    labelled_fraction: float = 1.0,
+    projected: bool = False,
+    protected: bool = False,
+    calibrate: bool = False,
+    out: Path | None = None,
+    force: bool = False,
+    as_json: Json = False,
 ) -> None:
     """Show what plans cost before training: step time, memory, depth of the backward pass.
 
@@ -88,14 +50,35 @@ def plan(
     group of layers, and the cheapest plan that keeps 80 % of the policy's mass (the sum of the
     scores of the units it trains).
 
-    \b
       gradloc plan profile.json
       gradloc plan profile.json --budget 0.5 --out plan.json
       gradloc plan profile.json --share 0.9 --cached
       gradloc plan profile.json --memory-budget 0.3 --calibrate
       gradloc plan smollm2-135m-instruct --policy top_k -o k=6
+
+    Args:
+        source: profile.json of gradloc measure, or a model.
+        plan_path: A plan.json to stand among the others.
+        policy: Policy that is taken apart. Default: interference_ratio; of a MODEL, top_k.
+        budget: Largest step time, as a ratio to full training (0.5: half as long). Of the policy's
+            units those are kept that hold most of its mass.
+        memory_budget: Largest memory above the weights, likewise.
+        share: Part of the mass to keep (0.8: 80 %), at the least time. Default: 0.8 is shown.
+        sequence_length: Tokens a sequence.
+        batch_size: Sequences a step.
+        dtype: Type of the weights.
+        cached: Let budgets and shares count time with the frozen prefix cached.
+        own_loss: The model's own loss at all positions, not gradloc's at labelled positions only.
+        labelled_fraction: Positions with a label, of all; the rest is padding and prompts.
+        projected: Steps are projected and the start is held.
+        protected: As from_probes trains by default: --projected, and every fourth step holds the
+            model to its base on eight short passages.
+        calibrate: Time this machine for a second instead of stored rates.
+        out: Write the plan marked → to this file.
+        force: Overwrite --out.
     """
-    from gradloc.localization.cost import DEFAULT_KL_TOKENS, StepShape, calibrate
+    from gradloc.localization.cost import DEFAULT_KL_TOKENS, StepShape
+    from gradloc.localization.cost import calibrate as machine_rates
     from gradloc.localization.plan import LayerPlan
     from gradloc.localization.planning.candidates import plan_candidates
     from gradloc.localization.planning.plan_table import planning_tables
@@ -104,15 +87,21 @@ def plan(
     if out is not None:
         refuse_overwrite(out, force)
     limits = Budget(budget, memory_budget, share)
-    measure_rates, own_loss = step.pop("calibrate"), step.pop("own_loss")
     given = LayerPlan.load(plan_path) if plan_path is not None else None
     profile, policy = _read(source, policy, limits, given)
-    if step.pop("protected"):
-        step |= {"projected": True, "kl_tokens": DEFAULT_KL_TOKENS}
-    shape = StepShape(**step, label_loss=not own_loss)
-    if measure_rates:
-        rates = calibrate(profile.shape, n_tokens=shape.n_tokens, dtype=shape.dtype)
-        shape = StepShape(**step, label_loss=not own_loss, machine=rates)
+    shape = StepShape(
+        sequence_length=sequence_length,
+        batch_size=batch_size,
+        dtype=dtype,
+        cached=cached,
+        labelled_fraction=labelled_fraction,
+        projected=projected or protected,
+        kl_tokens=DEFAULT_KL_TOKENS if protected else 0.0,
+        label_loss=not own_loss,
+    )
+    if calibrate:
+        rates = machine_rates(profile.shape, n_tokens=shape.n_tokens, dtype=dtype)
+        shape = dataclasses.replace(shape, machine=rates)
     planning = plan_candidates(
         profile, policy, limits=limits, step=shape, plan=given, **policy_options(options)
     )

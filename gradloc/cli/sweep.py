@@ -1,56 +1,27 @@
-"""The command ``gradloc sweep``.
-
-Comes in: arguments. Goes out: run folders, ``sweep.json``, ``frontier.html`` and a table on the
-terminal. Heavy imports happen inside.
-"""
+"""The command ``gradloc sweep``. Heavy imports happen inside."""
 
 import shlex
 import sys
 from pathlib import Path
 
-import click
-
-from gradloc.cli.commands import SHOW_JSON, show
+from gradloc.cli.options import Count, Json, Overrides, comma_list, named, show, words
 from gradloc.errors import GradlocError
 
 PAGE_FILE = "frontier.html"
 
 
-@click.command()
-@click.argument("sweep", metavar="SWEEP")
-@click.option(
-    "--set",
-    "overrides",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Override a value of the sweep, such as seeds=[0] or arms.full.rates=[1.0e-4].",
-)
-@click.option("--corpus", "corpora", multiple=True, help="Only this corpus; may be repeated.")
-@click.option("--arm", "arms", multiple=True, help="Only this arm; may be repeated.")
-@click.option("--seed", "seeds", multiple=True, type=int, help="Only this seed; may be repeated.")
-@click.option(
-    "--jobs",
-    type=click.IntRange(1),
-    default=1,
-    show_default=True,
-    help="Runs at a time, each in its own process with its share of the cores.",
-)
-@click.option(
-    "--devices",
-    default="",
-    help="Accelerators to hand out to the jobs, such as 0,1,2,3; one job for each unless --jobs "
-    "says otherwise.",
-)
-@click.option(
-    "--earlier",
-    type=click.Path(exists=True, dir_okay=False),
-    metavar="SWEEP.json",
-    help="Record of an earlier sitting, on another machine perhaps: its runs are not done again.",
-)
-@click.option("--list", "only_list", is_flag=True, help="List the runs and their state; run none.")
-@SHOW_JSON
 def sweep(
-    sweep, overrides, corpora, arms, seeds, jobs, devices, earlier, only_list, as_json
+    sweep: words("SWEEP"),
+    *,
+    overrides: Overrides = (),
+    corpora: named("corpus", tuple[str, ...]) = (),
+    arms: named("arm", tuple[str, ...]) = (),
+    seeds: named("seed", tuple[int, ...]) = (),
+    jobs: Count = 1,
+    devices: str = "",
+    earlier: named("earlier", Path | None, metavar="SWEEP.json") = None,
+    only_list: named("list", bool) = False,
+    as_json: Json = False,
 ) -> None:
     """Train arms at several learning rates and seeds, and draw their frontiers.
 
@@ -59,13 +30,26 @@ def sweep(
     finished sweep is all that is run. It ends in frontier.html: uptake of new facts against
     forgetting of old ones, one curve an arm, each compared with full training at equal uptake.
 
-    \b
       gradloc sweep sweeps/frontier --list
       gradloc sweep sweeps/frontier --seed 0 --arm full --arm interference_ratio
       gradloc sweep sweeps/frontier --devices 0,1,2,3
       gradloc sweep sweeps/frontier --earlier frontier.json      # go on elsewhere
     A sweep.json alone (of another machine, say) is drawn by
       gradloc sweep runs/frontier/sweep.json
+
+    Args:
+        sweep: Sweep file or name, or a finished sweep.json to draw.
+        overrides: Override a value of the sweep, such as seeds=[0] or arms.full.rates=[1e-4]; may
+            be repeated.
+        corpora: Only this corpus; may be repeated.
+        arms: Only this arm; may be repeated.
+        seeds: Only this seed; may be repeated.
+        jobs: Runs at a time, each in its own process with its share of the cores.
+        devices: Accelerators to hand out to the jobs, such as 0,1,2,3; one job for each unless
+            --jobs says otherwise.
+        earlier: Record of an earlier sitting, on another machine perhaps: its runs are not done
+            again.
+        only_list: List the runs and their state; run none.
     """
     from gradloc.experiments.sweep.cells import check_files, sweep_cells
     from gradloc.experiments.sweep.collecting import earlier_record
@@ -82,15 +66,15 @@ def sweep(
     done = [bool(cell.is_done or earlier_record(kept, cell)) for cell in cells]
     if only_list:
         for cell, is_done in zip(cells, done, strict=True):
-            click.echo(f"{'done' if is_done else 'open'}  {cell.label}")
+            print(f"{'done' if is_done else 'open'}  {cell.label}")
         return
     check_files(cell for cell, is_done in zip(cells, done, strict=True) if not is_done)
-    named = [name.strip() for name in devices.split(",") if name.strip()]
-    jobs = max(jobs, len(named)) if named else jobs
+    device_names = comma_list(devices)
+    jobs = max(jobs, len(device_names))
     command = shlex.join(["gradloc", *sys.argv[1:]])
     with _Progress(len(cells), sum(done)) as progress:
         path, failed = run_sweep(
-            loaded, cells, jobs=jobs, devices=named, command=command, earlier=kept,
+            loaded, cells, jobs=jobs, devices=device_names, command=command, earlier=kept,
             report=progress.report,
         )  # fmt: skip
     if failed and not SweepRecord.load(path).cells:

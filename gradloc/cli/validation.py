@@ -1,11 +1,8 @@
-"""Check the files that people write by hand, each by its kind.
-
-Comes in: a path. Goes out: one line that says what the file is, or the error that says what is
-wrong with it. It runs nothing.
-"""
+"""Check the files that people write by hand, each by its kind; nothing is run."""
 
 from pathlib import Path
 
+from gradloc.cli.options import several
 from gradloc.config.recipe import find_recipe
 from gradloc.config.shipped import shipped_names
 from gradloc.config.yaml_source import read_yaml
@@ -20,6 +17,25 @@ from gradloc.localization.plan import LayerPlan
 from gradloc.localization.profile import GradientProfile
 from gradloc.training.acquisition.record import AcquisitionRecord
 from gradloc.utils.io import read_json
+
+
+def validate(
+    files: several("FILE", Path),
+) -> None:
+    """Check recipes, sweeps, suites, probe files, plans and profiles; all problems at once.
+
+    Args:
+        files: .yaml (recipe, sweep or suite, or the name of a shipped one), .jsonl (probes) or
+            .json (plan, profile, results, record of a sweep).
+    """
+    failures = []
+    for file in files:
+        try:
+            print(f"{file}: {validate_file(file)}")
+        except GradlocError as error:
+            failures.append(str(error))
+    if failures:
+        raise GradlocError("\n".join(failures))
 
 
 def validate_file(path: Path) -> str:

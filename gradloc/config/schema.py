@@ -6,7 +6,7 @@ problems added to the source. It reads no file and knows nothing of recipes.
 
 import dataclasses
 import json
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, get_args, get_type_hints
 
 import yaml
@@ -97,6 +97,13 @@ def report_mismatch(source: Source, key: str, kinds: Collection[str], value: Any
     source.report(key, mismatch(kinds, value, source.scalars.get(key)))
 
 
+def rule(detail: Mapping[str, Any]) -> str:
+    """What pydantic says of a value out of bounds: ``must be greater than 0, found 0``."""
+    if detail["type"] == "too_short":
+        return f"needs at least {detail['ctx']['min_length']}, found {len(detail['input'])}"
+    return f"must be {detail['msg'].removeprefix('Input should be ')}, found {detail['input']!r}"
+
+
 def build(cls: type, source: Source, place_of: Callable[[str], str] = lambda key: "") -> Any:
     """Make the dataclass, or note why it cannot be made.
 
@@ -134,9 +141,7 @@ def build(cls: type, source: Source, place_of: Callable[[str], str] = lambda key
             elif kind == "value_error":
                 source.report(key, str(context["error"]))
             else:
-                # Bounds: "Input should be greater than or equal to 1".
-                rule = detail["msg"].removeprefix("Input should be ")
-                source.report(key, f"must be {rule}, found {value!r}")
+                source.report(key, rule(detail))
         return None
 
 

@@ -89,6 +89,11 @@ def read_yaml(text: str) -> Source:
     return source
 
 
+def read_value(text: str) -> Any:
+    """A single value as YAML reads it, such as ``10`` or ``[a, b]``."""
+    return yaml.safe_load(text)
+
+
 def _note(source: Source, node: yaml.Node, key: str, parents: tuple[yaml.Node, ...]) -> bool:
     """Note places and traps below ``node``; false if it cannot be made into plain values."""
     source.lines.setdefault(key, node.start_mark.line)

@@ -11,8 +11,8 @@ The first arm's weights are ``checkpoint/`` itself; the other arms' stand in
 """
 
 import dataclasses
+import logging
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,16 +46,15 @@ STAGE_FILES = (
 
 BASELINE_SCORES = f"checkpoint/baseline_{SCORES_FILE}"
 
-Say = Callable[[str], None]
+logger = logging.getLogger(__name__)
 
 
-def run(recipe: Recipe, *, force: bool = False, say: Say = lambda text: None) -> Path:
+def run(recipe: Recipe, *, force: bool = False) -> Path:
     """Run every stage that is not finished yet.
 
     Args:
         recipe: The recipe.
         force: Start over: what an earlier run left in the folder is removed first.
-        say: Told what each stage does, for people.
 
     Returns:
         The run folder.
@@ -66,24 +65,24 @@ def run(recipe: Recipe, *, force: bool = False, say: Say = lambda text: None) ->
     """
     run_dir = recipe.run_dir
     open_run(recipe, force=force)
-    probes = make_probes(recipe, run_dir, say)
-    profile = make_profile(recipe, run_dir, probes, say)
-    plans = _plans(recipe, run_dir, profile, say)
+    probes = make_probes(recipe, run_dir)
+    profile = make_profile(recipe, run_dir, probes)
+    plans = _plans(recipe, run_dir, profile)
     for arm, plan in plans.items():
         folder = arm_dir(recipe, arm)
         if not (folder / TRAINING_FILE).is_file():
-            say(
+            logger.info(
                 f"train      {arm}: {len(plan.trained)} of {len(plan.scale)} units, "
                 f"{plan.trainable_fraction:.1%} of the parameters"
             )
             train_stage(recipe, plan, arm=arm, probes=probes)
     if not (run_dir / "results.json").is_file():
-        _evaluate(recipe, run_dir, probes, say)
+        _evaluate(recipe, run_dir, probes)
     if not (run_dir / "report.html").is_file():
         from gradloc.report import write_report
 
         write_report(run_dir)
-        say(f"report     {run_dir / 'report.html'}")
+        logger.info(f"report     {run_dir / 'report.html'}")
     return run_dir
 
 
@@ -168,7 +167,7 @@ def open_run(recipe: Recipe, *, force: bool = False) -> None:
         )
 
 
-def make_probes(recipe: Recipe, run_dir: Path, say: Say = lambda text: None) -> ProbeSet:
+def make_probes(recipe: Recipe, run_dir: Path) -> ProbeSet:
     """The probes of a run, from their file or built now."""
     path = run_dir / "probes.jsonl"
     if not path.is_file():
@@ -180,13 +179,13 @@ def make_probes(recipe: Recipe, run_dir: Path, say: Say = lambda text: None) -> 
         sides = {
             side: sum(p.split == side for p in probes) for side in ("localization", "evaluation")
         }
-        say(f"probes     {sides['localization']} to choose layers, {sides['evaluation']} to judge")
+        logger.info(
+            f"probes     {sides['localization']} to choose layers, {sides['evaluation']} to judge"
+        )
     return load_probes(path)
 
 
-def make_profile(
-    recipe: Recipe, run_dir: Path, probes: ProbeSet, say: Say = lambda text: None
-) -> GradientProfile:
+def make_profile(recipe: Recipe, run_dir: Path, probes: ProbeSet) -> GradientProfile:
     """The gradient profile of a run, from its file or measured now."""
     path = run_dir / "profile.json"
     if not path.is_file():
@@ -194,7 +193,7 @@ def make_profile(
         from gradloc.localization.probe_profile import profile_probes, recipe_reference
         from gradloc.models import load_model, load_tokenizer
 
-        say(f"measure    gradients of {recipe.model}")
+        logger.info(f"measure    gradients of {recipe.model}")
         corpus = read_corpus(recipe.corpus, seed=recipe.seed)
         texts = recipe_reference(recipe, corpus, recipe.measure.n_reference)
         profile_probes(
@@ -208,9 +207,7 @@ def make_profile(
     return GradientProfile.load(path)
 
 
-def _plans(
-    recipe: Recipe, run_dir: Path, profile: GradientProfile, say: Say
-) -> dict[str, LayerPlan]:
+def _plans(recipe: Recipe, run_dir: Path, profile: GradientProfile) -> dict[str, LayerPlan]:
     """A plan for every arm; the first is the run's ``plan.json``, which a person may edit."""
     from gradloc.localization.policies import select_layers
 
@@ -222,7 +219,7 @@ def _plans(
             plan = select_layers(profile, config.policy, step=step, **config.options)
             if not plans:
                 plan.save(path)
-                say(f"select     {arm}: {', '.join(plan.trained)}")
+                logger.info(f"select     {arm}: {', '.join(plan.trained)}")
         plans[arm] = LayerPlan.load(path) if path.is_file() else plan
     return plans
 
@@ -243,18 +240,18 @@ def arm_step(arm: ArmConfig, max_length: int):
     )
 
 
-def _evaluate(recipe: Recipe, run_dir: Path, probes: ProbeSet, say: Say) -> None:
+def _evaluate(recipe: Recipe, run_dir: Path, probes: ProbeSet) -> None:
     """Score the base and every arm on the same items; finished scores are kept and reused."""
     from gradloc.evaluation.compare import TrainingFacts, summarize
     from gradloc.evaluation.suites import recipe_suite
     from gradloc.report.card import write_model_card
 
     suite = recipe_suite(recipe, probes)
-    base = score_baseline(recipe, run_dir, suite, say)
+    base = score_baseline(recipe, run_dir, suite)
     suite = suite.screened(base)
     folders = {arm: arm_dir(recipe, arm) for arm in recipe.arms}
     scores = {
-        arm: _scores(recipe, folder, suite, folder / SCORES_FILE, arm, say)
+        arm: _scores(recipe, folder, suite, folder / SCORES_FILE, arm)
         for arm, folder in folders.items()
     }
     facts = {arm: TrainingFacts.load(folder) for arm, folder in folders.items()}
@@ -271,15 +268,13 @@ def _evaluate(recipe: Recipe, run_dir: Path, probes: ProbeSet, say: Say) -> None
     result.save(run_dir / "results.json")
 
 
-def score_baseline(
-    recipe: Recipe, run_dir: Path, suite: "Suite", say: Say = lambda text: None
-) -> "CheckpointScores":
+def score_baseline(recipe: Recipe, run_dir: Path, suite: "Suite") -> "CheckpointScores":
     """Scores of the base model on every item of a run, from their file or computed now."""
-    return _scores(recipe, recipe.model, suite, run_dir / BASELINE_SCORES, "baseline", say)
+    return _scores(recipe, recipe.model, suite, run_dir / BASELINE_SCORES, "baseline")
 
 
 def _scores(
-    recipe: Recipe, source: str | Path, suite: "Suite", kept: Path, name: str, say: Say
+    recipe: Recipe, source: str | Path, suite: "Suite", kept: Path, name: str
 ) -> "CheckpointScores":
     """Scores of one checkpoint, from their file or computed now."""
     from gradloc.evaluation.aggregate import CheckpointScores
@@ -287,7 +282,7 @@ def _scores(
     from gradloc.models import load_model, load_tokenizer
 
     if not kept.is_file():
-        say(f"evaluate   {name}")
+        logger.info(f"evaluate   {name}")
         model, tokenizer = load_model(source, dtype=recipe.dtype), load_tokenizer(source)
         score_checkpoint(model, tokenizer, suite, checkpoint=str(source)).save(kept)
     return CheckpointScores.load(kept)

@@ -193,9 +193,9 @@ def _choose(start: Start, stage: Stage, first: Stage, say: Say) -> LayerPlan:
     if stage == first and not (stage.folder / PROFILE_FILE).is_file():
         # Before the first stage all arms are the base model, so one measurement serves them all.
         probes = make_probes(stage.recipe, stage.folder)
-        make_profile(stage.recipe, start.folder, probes, say).save(stage.folder / PROFILE_FILE)
+        make_profile(stage.recipe, start.folder, probes).save(stage.folder / PROFILE_FILE)
     elif not (stage.folder / PROFILE_FILE).is_file():
-        make_profile(stage.recipe, stage.folder, make_probes(stage.recipe, stage.folder), say)
+        make_profile(stage.recipe, stage.folder, make_probes(stage.recipe, stage.folder))
     profile = GradientProfile.load(stage.folder / PROFILE_FILE)
     step = arm_step(config, stage.recipe.corpus.max_length)
     return select_layers(profile, config.policy, step=step, **config.options)

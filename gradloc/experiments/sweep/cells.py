@@ -8,7 +8,7 @@ cells of a seed share made once. It trains nothing.
 """
 
 import shutil
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -123,7 +123,7 @@ def start_recipe(cell: Cell) -> Recipe:
     return replace(cell.recipe, name=START, arms={START: ArmConfig("none")})
 
 
-def make_start(cell: Cell, say: Callable[[str], None] = lambda text: None) -> Path:
+def make_start(cell: Cell) -> Path:
     """Build probes, measure gradients and score the base model, once for a corpus and seed.
 
     Returns:
@@ -133,9 +133,9 @@ def make_start(cell: Cell, say: Callable[[str], None] = lambda text: None) -> Pa
 
     recipe = start_recipe(cell)
     open_run(recipe)
-    probes = make_probes(recipe, recipe.run_dir, say)
-    make_profile(recipe, recipe.run_dir, probes, say)
-    score_baseline(recipe, recipe.run_dir, recipe_suite(recipe, probes), say)
+    probes = make_probes(recipe, recipe.run_dir)
+    make_profile(recipe, recipe.run_dir, probes)
+    score_baseline(recipe, recipe.run_dir, recipe_suite(recipe, probes))
     return recipe.run_dir
 
 
