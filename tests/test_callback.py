@@ -650,6 +650,38 @@ def test_the_trainers_own_rate_is_too_low_for_projected_steps(tmp_path, caplog, 
     assert ("twenty to forty times" in caplog.text) is warned
 
 
+def test_one_line_says_what_trains_and_what_protects(tmp_path, capsys, caplog):
+    """It is shown in a plain script, which sets up no logging."""
+    probes, reference = write_probes(tmp_path)
+    callback = GradLocCallback.from_probes(probes, reference=reference, kl=0.5)
+    projecting_trainer(tmp_path, callback, max_steps=1, learning_rate=4e-3).train()
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("gradloc")]
+    (line,) = lines
+    n_trained = len(callback.plan.trained)
+    assert f"trains {n_trained} of {len(callback.plan.scale)} units" in line
+    assert f"{callback.trainable_fraction:.1%} of the parameters" in line
+    assert "chosen by interference_ratio, reliability" in line
+    assert "projection 1, KL 0.5 once in 4 steps, interpolation 0.75, momentum 0" in line
+    assert line.endswith("Learning rate 0.004.")
+    noise = callback.plan.reliability["warning"]
+    assert (noise in caplog.text) if noise else "ranking behind" not in caplog.text
+
+    plan = GradLocCallback(plan_for(build_model("llama_tied")))
+    with caplog.at_level("INFO"):
+        trainer_for(tmp_path / "b", plan, max_steps=1).train()
+    assert "2 of 8 units" in caplog.text and "Protection: none." in caplog.text
+    assert "chosen by hand" in caplog.text and "gradloc trains" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("disable_tqdm", [False, True])
+def test_each_preparation_has_a_bar_unless_they_are_declined(tmp_path, capsys, disable_tqdm):
+    trainer = projecting_trainer(tmp_path, None, max_steps=1, disable_tqdm=disable_tqdm)
+    trainer.train()
+    shown = capsys.readouterr().err
+    for bar in ("probe gradients", "input covariance", "base predictions"):
+        assert (bar in shown) is not disable_tqdm, bar
+
+
 def test_protection_is_left_out_where_it_is_not_wanted_or_cannot_act(tmp_path, caplog):
     probes, reference = write_probes(tmp_path)
 

@@ -136,6 +136,7 @@ import torch
 from torch.distributed.fsdp import fully_shard
 sys.path.insert(0, {tests!r})
 from conftest import build_model
+from gradloc.training import trainer_hooks
 from gradloc.training.methods.interpolation import InterpolationCallback
 
 torch.distributed.init_process_group("gloo")
@@ -151,8 +152,12 @@ out, resumed, plain = (InterpolationCallback(0.25) for _ in range(3))
 out.on_train_begin(args, state, None, model=shards)
 plain.on_train_begin(args, state, None, model=whole)
 state.global_step = 5
+checkpoint = Path({folder!r}) / "checkpoint-5"
 out.on_save(args, state, None, model=shards)
+if first:
+    (checkpoint / "trainer_state.json").write_text('{{"global_step": 5}}')
 torch.distributed.barrier()
+trainer_hooks._resumed[id(args)] = checkpoint
 resumed.on_train_begin(args, state, None, model=shards)
 with torch.no_grad():
     for model in (shards, whole):

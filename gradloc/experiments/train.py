@@ -38,6 +38,7 @@ from gradloc.training.monitoring import (
     followed_probes,
     remove_default_progress,
 )
+from gradloc.training.trainer_hooks import shows_progress
 from gradloc.utils.io import PLAN_FILE, TRAINING_FILE, write_json
 from gradloc.utils.memory import PeakMemory
 
@@ -99,6 +100,7 @@ def train(
         new_texts=new_texts(recipe, corpus, probes) if methods else (),
         facts=tuple(probe for probe in probes if probe.split == "localization"),
         max_length=recipe.corpus.max_length,
+        progress=None if shows_progress(arguments) else False,
     )
     watch = Stopwatch()
     with watch:

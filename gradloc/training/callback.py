@@ -34,6 +34,7 @@ from gradloc.models import load_tokenizer
 from gradloc.models.label_loss import score_labels_only
 from gradloc.models.mixed_precision import compute_in_bfloat16
 from gradloc.models.prefix_cache import CacheConfig, PrefixCache
+from gradloc.training.announcement import announce
 from gradloc.training.freezing import (
     FrozenLayers,
     check_trains_something,
@@ -47,16 +48,14 @@ from gradloc.training.methods.reference_kl import ReferenceKLCallback
 from gradloc.training.protection import choose_plan, protecting_callbacks, set_momentum
 from gradloc.training.trainer_hooks import (
     around_create_optimizer,
+    note_resume,
     saved_checkpoint,
-    trainer_under_construction,
+    shows_progress,
+    trainer_of,
 )
 from gradloc.utils.io import PLAN_FILE
 
 logger = logging.getLogger(__name__)
-
-# assumption: projected steps need 20 to 40 times the rate of full training, which even the largest
-# models seldom take below 1e-5.
-_LOW_PROJECTED_RATE = 1e-4
 
 
 class GradLocCallback(TrainerCallback, ExportableState):
@@ -172,7 +171,7 @@ class GradLocCallback(TrainerCallback, ExportableState):
 
     def on_init_end(self, args, state, control, **kwargs):
         """Find the trainer that is being built and get hold of its optimizer's making."""
-        _freeze_with_optimizer(trainer_under_construction(), self)
+        _freeze_with_optimizer(trainer_of(args, state, control), self)
 
     def on_train_begin(self, args, state, control, model=None, **kwargs):
         """Check that the freeze took place, and spare the frozen depth of the backward pass."""
@@ -234,18 +233,8 @@ class GradLocCallback(TrainerCallback, ExportableState):
         self._save_work(trainer)
         n_parameters = sum(p.numel() for p in trainer.model.parameters())
         self.trainable_fraction = self._frozen.n_trainable / n_parameters
-        logger.info(
-            "gradloc trains %d of %d units, %.1f %% of the parameters (%s%s%s%s)",
-            len(self.plan.trained),
-            len(self.plan.scale),
-            100 * self.trainable_fraction,
-            self.plan.policy or "plan by hand",
-            "" if self.projection is None else ", steps projected",
-            "" if self.reference_kl is None else ", held to known facts",
-            ""
-            if self.interpolate_to_start is None
-            else f", {self.interpolate_to_start.interpolation:.0%} of the change kept",
-        )
+        if trainer.is_world_process_zero():
+            announce(trainer, self.plan, self.trainable_fraction)
 
     def _save_work(self, trainer: Trainer) -> None:
         """Leave out what no step needs: logits without a label, blocks that never change."""
@@ -292,25 +281,23 @@ class GradLocCallback(TrainerCallback, ExportableState):
         self.projection = self.reference_kl = self.interpolate_to_start = None
         # accelerate wraps the optimizer of an earlier train()
         optimizer = getattr(trainer.optimizer, "optimizer", trainer.optimizer)
-        if overridden := set_momentum(self.config, trainer.model, optimizer):
+        overridden = set_momentum(self.config, trainer.model, optimizer)
+        if overridden and trainer.is_world_process_zero():
             logger.warning("gradloc overrides a training argument: %s.", overridden)
-        if not self.config.methods():
+        methods = self.config.methods()
+        if not methods:
             return
-        if self.config.resolved().projection and trainer.args.learning_rate < _LOW_PROJECTED_RATE:
-            logger.warning(
-                "learning_rate is %g, and steps are projected: they need twenty to forty times the "
-                "rate of full training, or next to nothing is learned.",
-                trainer.args.learning_rate,
-            )
+        reads_text = not methods.keys().isdisjoint(("input_projection", "reference_kl"))
         context = TrainContext(
             model=trainer.model,
-            tokenizer=_tokenizer(trainer),
+            tokenizer=_tokenizer(trainer) if reads_text else None,
             plan=self.plan,
             arguments=trainer.args,
             reference=self._reference(),
             dataset=trainer.train_dataset,
             max_length=self.config.max_tokens,
             seed=self.config.draw_seed,
+            progress=shows_progress(trainer.args),
         )
         given = trainer.callback_handler.callbacks
         for callback in protecting_callbacks(self.config, context, given):
@@ -320,7 +307,7 @@ class GradLocCallback(TrainerCallback, ExportableState):
                 self.reference_kl = callback
                 # Before the model computes in bfloat16 or is sharded; FSDP alone loads it later.
                 if trainer.state.global_step == 0 and not trainer.is_fsdp_enabled:
-                    callback.record(trainer.model)
+                    callback.record(trainer.model, context.progress)
             else:
                 self.interpolate_to_start = callback
             trainer.add_callback(callback)
@@ -346,7 +333,12 @@ class GradLocCallback(TrainerCallback, ExportableState):
         plans: list = [None]
         if trainer.accelerator.is_main_process:
             self.profile, plan = choose_plan(
-                self.config, self.probes, self._reference(), trainer.model, _tokenizer(trainer)
+                self.config,
+                self.probes,
+                self._reference(),
+                trainer.model,
+                _tokenizer(trainer),
+                shows_progress(trainer.args),
             )
             plans = [plan]
         return broadcast_object_list(plans)[0]
@@ -388,6 +380,7 @@ def _freeze_with_optimizer(trainer: Trainer, given: GradLocCallback) -> None:
         current().probes, current().reference = given.probes, given.reference
         current().restore()  # a second train() starts from the flags of the first
 
+    note_resume(trainer)  # for the callbacks that protect
     around_create_optimizer(trainer, before, lambda: current()._freeze(trainer))
 
 

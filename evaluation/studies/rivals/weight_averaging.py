@@ -9,17 +9,16 @@ from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import TrainerCallback
 
 from gradloc.errors import MethodError
 from gradloc.training.methods.base import Method, TrainContext
 from gradloc.training.methods.extra_loss import refuse_shards, trainable_parameters
-from gradloc.training.trainer_hooks import resumed_checkpoint, saved_checkpoint
+from gradloc.training.trainer_hooks import ResumableCallback, resumed_checkpoint, saved_checkpoint
 
 AVERAGE_FILE = "weight_average.safetensors"
 
 
-class WeightAveragingCallback(TrainerCallback):
+class WeightAveragingCallback(ResumableCallback):
     """Average the trained weights over steps, and put the average in place at the end.
 
     From step s = ``start`` x all steps on (at least the first):

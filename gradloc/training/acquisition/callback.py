@@ -11,14 +11,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainerCallback
-
 from gradloc.data.injection import InjectionSchedule
 from gradloc.data.probes import Probe, ProbeSet, load_probes
 from gradloc.errors import GradlocError
 from gradloc.evaluation.scoring import score_probes
 from gradloc.training.acquisition.record import RECORD_FILE, AcquisitionRecord
-from gradloc.training.trainer_hooks import resumed_checkpoint, saved_checkpoint
+from gradloc.training.trainer_hooks import ResumableCallback, resumed_checkpoint, saved_checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +25,7 @@ logger = logging.getLogger(__name__)
 _WRITING_SHARE = 0.1
 
 
-class AcquisitionCallback(TrainerCallback):
+class AcquisitionCallback(ResumableCallback):
     """Record each probe's target log-probability every n optimizer steps.
 
     Measured are the weights before update 0, n, 2n, ... and the final ones. The record stands in

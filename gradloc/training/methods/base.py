@@ -39,6 +39,7 @@ class TrainContext:
         max_length: Tokens a row at most.
         prepared: What methods keep from one hook to a later one, by a name of their own.
         seed: Seed of what is drawn; ``None``: that of the arguments.
+        progress: Show a progress bar of what is prepared; ``None``: when on a terminal.
     """
 
     model: nn.Module
@@ -52,6 +53,7 @@ class TrainContext:
     max_length: int = 128
     prepared: dict[str, Any] = field(default_factory=dict)
     seed: int | None = None
+    progress: bool | None = None
 
     def __post_init__(self):
         if self.seed is None:

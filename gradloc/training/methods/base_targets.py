@@ -15,6 +15,7 @@ from gradloc.errors import MethodError
 from gradloc.models.logits import forward_at
 from gradloc.models.wrappers import evaluation_mode, unwrap
 from gradloc.training.methods.coarse_kl import chunks
+from gradloc.utils.progress import SequenceBar
 
 # Logits of one forward pass; their gradient takes as much again. A batch that needs more goes
 # through the model in parts. assumption: 256 MiB are there wherever a model trains.
@@ -84,7 +85,12 @@ class BaseTargets:
 
 
 def base_targets(
-    model: nn.Module, rows: Sequence[Sequence[int]], *, top_k: int = 64, batch_size: int = 8
+    model: nn.Module,
+    rows: Sequence[Sequence[int]],
+    *,
+    top_k: int = 64,
+    batch_size: int = 8,
+    progress: bool | None = None,
 ) -> BaseTargets:
     """Record what a model predicts on token rows, without dropout.
 
@@ -93,6 +99,7 @@ def base_targets(
         rows: Token ids of each text, two or more.
         top_k: How many tokens to keep of each position; 0: all of them.
         batch_size: Rows a forward pass at most.
+        progress: Show a progress bar; ``None``: when on a terminal.
 
     Returns:
         The targets, on the CPU.
@@ -106,7 +113,8 @@ def base_targets(
     if top_k < 0:
         raise MethodError(f"top_k must be 0 (all tokens) or more; found {top_k!r}.")
     found: list[tuple[Tensor, Tensor, Tensor]] = []
-    with evaluation_mode(model), torch.no_grad():
+    with evaluation_mode(model), torch.no_grad(), SequenceBar(len(rows), progress) as bar:
+        count = bar.stage("base predictions")
         for part in parts_within_memory(model, rows, range(len(rows)), batch_size):
             part_rows = [rows[index] for index in part]
             logits = position_logits(model, part_rows)
@@ -120,6 +128,7 @@ def base_targets(
             for index, row in enumerate(part_rows):
                 for chunk in chunks(logits[index, : len(row) - 1]):
                     found.append(largest(logits[index, chunk].float(), top_k))
+            count(len(part))
     return BaseTargets.joined(rows, found)
 
 

@@ -9,7 +9,7 @@ from round: few directions carry most of it. The step that gains as much for the
 cost is the ordinary one times (I + s C)^-1.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from transformers.pytorch_utils import Conv1D
 from gradloc.data.batches import collate
 from gradloc.errors import MethodError
 from gradloc.models.wrappers import canonical_name, evaluation_mode
+from gradloc.utils.progress import SequenceBar
 
 # Tokens that pass through the model at once, padding included: enough for large products, and
 # little beside what a training step keeps.
@@ -49,9 +50,12 @@ def mean_covariance(
     groups: Sequence[Sequence[Sequence[int]]],
     names: Sequence[str],
     pad_id: int,
+    progress: bool | None = None,
 ) -> dict[str, Tensor]:
     """``input_covariance`` of several groups of rows, each of which counts the same."""
-    found = [input_covariance(model, rows, names, pad_id) for rows in groups]
+    with SequenceBar(sum(map(len, groups)), progress) as bar:
+        count = bar.stage("input covariance")
+        found = [input_covariance(model, rows, names, pad_id, count) for rows in groups]
     return {name: sum(part[name] for part in found) / len(found) for name in names}
 
 
@@ -69,6 +73,7 @@ def input_covariance(
     rows: Sequence[Sequence[int]],
     names: Iterable[str],
     pad_id: int = 0,
+    count: Callable[[float], object] = lambda n: None,
 ) -> dict[str, Tensor]:
     """Second moments of what reference text sends into linear layers.
 
@@ -77,6 +82,7 @@ def input_covariance(
         rows: Token rows.
         names: Canonical names of the layers' weights.
         pad_id: Token id that fills batches; padding does not count.
+        count: Told how many rows have passed through the model, after each batch.
 
     Returns:
         Name -> C = mean over positions of x x', (in, in), float32.
@@ -116,6 +122,7 @@ def input_covariance(
                     input_ids=batch["input_ids"].to(device),
                     attention_mask=batch["attention_mask"].to(device),
                 )
+                count(len(part))
     finally:
         for hook in hooks:
             hook.remove()

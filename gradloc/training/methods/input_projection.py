@@ -37,6 +37,7 @@ from gradloc.training.methods.input_covariance import (
     mean_covariance,
     projected_names,
 )
+from gradloc.training.trainer_hooks import shows_progress
 from gradloc.utils.numbers import check_number
 
 logger = logging.getLogger(__name__)
@@ -54,6 +55,7 @@ class InputProjectionCallback(TrainerCallback):
     Args:
         projections: Canonical name of a weight (``model.layers.3.mlp.up_proj.weight``) -> S, of
             shape (in, in), from ``input_projections``; or use ``from_texts``.
+        strength: Strength that they were made with, to be shown.
 
     Raises:
         MethodError: A projected weight is not in the model, does not train, has another shape or
@@ -69,10 +71,11 @@ class InputProjectionCallback(TrainerCallback):
         task; Wang et al. 2021 (Adam-NSCL), arXiv:2103.07113: updates in the null space of C.
     """
 
-    def __init__(self, projections: Mapping[str, Tensor]):
-        self.projections = dict(projections)
-        # Measures the projections when training starts: (model, processing_class) -> projections.
-        self._measure: Callable[[nn.Module, Any], dict[str, Tensor]] | None = None
+    def __init__(self, projections: Mapping[str, Tensor], strength: float | None = None):
+        self.projections, self.strength = dict(projections), strength
+        # Measures the projections when training starts: (model, processing_class, progress)
+        # -> projections.
+        self._measure: Callable[[nn.Module, Any, bool | None], dict[str, Tensor]] | None = None
         # Name -> weight, and whether it is held as (in, out).
         self._weights: dict[str, tuple[nn.Parameter, bool]] = {}
         self._before: dict[str, Tensor] = {}
@@ -113,7 +116,7 @@ class InputProjectionCallback(TrainerCallback):
         if facts:
             chosen.append(fact_texts(n_texts, seed))
 
-        def measure(model: nn.Module, processing_class) -> dict[str, Tensor]:
+        def measure(model: nn.Module, processing_class, progress) -> dict[str, Tensor]:
             if processing_class is None:
                 raise MethodError(
                     "InputProjectionCallback.from_texts needs the Trainer's processing_class: its "
@@ -121,9 +124,10 @@ class InputProjectionCallback(TrainerCallback):
                 )
             tokenizer = getattr(processing_class, "tokenizer", processing_class)
             rows = [encoded_rows(tokenizer, texts, max_length) for texts in chosen]
-            return trained_projections(model, rows, pad_token_id(tokenizer), strength)
+            pad_id = pad_token_id(tokenizer)
+            return trained_projections(model, rows, pad_id, strength, progress=progress)
 
-        callback = cls({})
+        callback = cls({}, strength)
         callback._measure = measure
         return callback
 
@@ -137,7 +141,7 @@ class InputProjectionCallback(TrainerCallback):
                 "device, with DDP or with FSDP2."
             )
         if self._measure is not None:
-            self.projections = self._measure(unwrap(model), processing_class)
+            self.projections = self._measure(unwrap(model), processing_class, shows_progress(args))
         self.attach(model, getattr(optimizer, "optimizer", optimizer))
 
     def attach(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
@@ -236,6 +240,7 @@ def trained_projections(
     pad_id: int,
     strength: float,
     plan: LayerPlan | None = None,
+    progress: bool | None = None,
 ) -> dict[str, Tensor]:
     """Projections of the model's own linear layers that train; adapters get none.
 
@@ -245,6 +250,7 @@ def trained_projections(
         pad_id: Token id that fills batches.
         strength: As for ``input_projections``.
         plan: Which units will train; ``None``: what requires gradients now.
+        progress: Show a progress bar; ``None``: when on a terminal.
 
     Raises:
         MethodError: No linear layer inside the blocks trains.
@@ -256,7 +262,8 @@ def trained_projections(
         units = find_units(model, "block")
         trained = {name for u in units for name, p in u.parameters.items() if p.requires_grad}
     names = projected_names(model, trained)
-    return input_projections(mean_covariance(model, groups, names, pad_id), strength)
+    covariance = mean_covariance(model, groups, names, pad_id, progress)
+    return input_projections(covariance, strength)
 
 
 @dataclass(frozen=True)
@@ -310,6 +317,6 @@ class InputProjection(Method):
             groups = [rows for rows in groups if rows]
         pad_id = pad_token_id(context.tokenizer)
         projections = trained_projections(
-            context.model, groups, pad_id, self.strength, context.plan
+            context.model, groups, pad_id, self.strength, context.plan, context.progress
         )
-        return [InputProjectionCallback(projections)]
+        return [InputProjectionCallback(projections, self.strength)]

@@ -21,13 +21,13 @@ from gradloc.errors import MethodError
 from gradloc.models.units import find_units
 from gradloc.models.wrappers import canonical_name, reshard, unwrap
 from gradloc.training.methods.base import Method, TrainContext
-from gradloc.training.trainer_hooks import resumed_checkpoint, saved_checkpoint
+from gradloc.training.trainer_hooks import ResumableCallback, resumed_checkpoint, saved_checkpoint
 from gradloc.utils.numbers import check_number
 
 START_FILE = "interpolate_to_start_start.safetensors"
 
 
-class InterpolationCallback(TrainerCallback):
+class InterpolationCallback(ResumableCallback):
     """Keep a share of each trained weight's change when training ends.
 
         W <- W_start + interpolation (W_end - W_start)

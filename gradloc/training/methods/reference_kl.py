@@ -33,13 +33,18 @@ from gradloc.training.methods.base_targets import (
 )
 from gradloc.training.methods.coarse_kl import coarse_kl
 from gradloc.training.methods.extra_loss import ExtraLoss, add_to_gradients, are_sharded
-from gradloc.training.trainer_hooks import resumed_checkpoint, saved_checkpoint
+from gradloc.training.trainer_hooks import (
+    ResumableCallback,
+    resumed_checkpoint,
+    saved_checkpoint,
+    shows_progress,
+)
 from gradloc.utils.numbers import check_number
 
 TARGETS_FILE = "reference_kl.safetensors"
 
 
-class ReferenceKLCallback(ExtraLoss):
+class ReferenceKLCallback(ResumableCallback, ExtraLoss):
     """Train on loss + ``weight`` x KL(base || model), in nats per token of anchor text.
 
     The model runs without dropout, as the base did, so the penalty and its gradient are zero (but
@@ -83,8 +88,9 @@ class ReferenceKLCallback(ExtraLoss):
         super().__init__(weight, every)
         check_number("reference_kl: batch_size", batch_size, 1, whole=True, error=MethodError)
         self.targets, self.batch_size, self.seed = targets, batch_size, seed
-        # Records the targets when training starts: (model, processing_class) -> targets.
-        self._record: Callable[[nn.Module, Any], BaseTargets] | None = None
+        # Records the targets when training starts: (model, processing_class, progress)
+        # -> targets.
+        self._record: Callable[[nn.Module, Any, bool | None], BaseTargets] | None = None
         self._is_recorded = False
 
     @classmethod
@@ -123,22 +129,23 @@ class ReferenceKLCallback(ExtraLoss):
         check_number("reference_kl: n_texts", n_texts, 1, whole=True, error=MethodError)
         chosen = fact_texts(n_texts, seed) if texts is None else drawn(texts, n_texts, seed)
 
-        def record(model: nn.Module, processing_class) -> BaseTargets:
+        def record(model: nn.Module, processing_class, progress: bool | None) -> BaseTargets:
             reader = tokenizer or getattr(processing_class, "tokenizer", processing_class)
             if reader is None:
                 raise MethodError(
                     "ReferenceKLCallback.from_texts needs a tokenizer: its own or the Trainer's "
                     "processing_class."
                 )
-            return base_targets(model, encoded_rows(reader, chosen, max_length), top_k=top_k)
+            rows = encoded_rows(reader, chosen, max_length)
+            return base_targets(model, rows, top_k=top_k, progress=progress)
 
         callback = cls(None, seed=seed, **options)
         callback._record = record
         return callback
 
-    def record(self, model: nn.Module) -> None:
+    def record(self, model: nn.Module, progress: bool | None = None) -> None:
         """Record what ``from_texts`` asked for now, and not when training starts."""
-        self.targets = self._record(unwrap(model), None)
+        self.targets = self._record(unwrap(model), None, progress)
         self._is_recorded = True
 
     def on_train_begin(self, args, state, control, model=None, processing_class=None, **kwargs):
@@ -148,7 +155,7 @@ class ReferenceKLCallback(ExtraLoss):
             return
         if state.global_step == 0:
             if not self._is_recorded:
-                self.targets = self._record(unwrap(model), processing_class)
+                self.targets = self._record(unwrap(model), processing_class, shows_progress(args))
             self._is_recorded = False  # a second training starts from other weights
             return
         path = resumed_checkpoint(args, state) / TARGETS_FILE
@@ -243,7 +250,9 @@ class ReferenceKL(Method):
     def prepare(self, context: TrainContext) -> None:
         """Record what the base model predicts."""
         rows = anchor_rows(context, self.source, self.n_texts)
-        context.prepared["reference_kl"] = base_targets(context.model, rows, top_k=self.top_k)
+        context.prepared["reference_kl"] = base_targets(
+            context.model, rows, top_k=self.top_k, progress=context.progress
+        )
 
     def callbacks(self, context: TrainContext) -> list[ReferenceKLCallback]:
         """The penalty, on what ``prepare`` recorded."""
