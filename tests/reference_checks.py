@@ -1,8 +1,4 @@
-"""How each original function's vectors are checked against ``gradloc.evaluation.metrics``.
-
-Comes in: a vector of the file that ``test_reference_vectors.py`` reads. Goes out: nothing, or an
-``AssertionError`` where our output differs. ``CHECKS`` is the table, by the function's name.
-"""
+"""How each original function's vectors are checked against ``gradloc.evaluation.metrics``."""
 
 import json
 import math
@@ -13,13 +9,7 @@ from pathlib import Path
 import numpy as np
 from reference_inputs import read_lists, read_options
 
-from gradloc.evaluation.metrics import (
-    acquisition,
-    decay,
-    editing,
-    matching,
-    perplexity,
-)
+from gradloc.evaluation.metrics import acquisition, decay, editing, matching, perplexity
 from gradloc.evaluation.metrics.fuar import fuar
 
 DEFAULT = Path(__file__).parents[2] / "shared" / "reference_vectors.json"

@@ -1,12 +1,9 @@
-"""Records of sweeps with known frontiers: forgetting = c * uptake ** 2, and noise.
-
-Comes in: constants of arms. Goes out: a ``SweepRecord``. Entities and seeds have effects that all
-arms share, as facts and worlds have.
-"""
+"""Records of sweeps with known frontiers: forgetting = c * uptake ** 2, and noise."""
 
 import numpy as np
 
-from gradloc.experiments.sweep.records import CellRecord, MeasureRecord, SweepRecord
+from gradloc.evaluation.score_record import ItemScores
+from gradloc.experiments.sweep.sweep_record import RunRecord, SweepRecord
 
 RATES = (1e-5, 3e-5, 1e-4)
 # Mean uptake at these rates, and c of forgetting = c * uptake ** 2.
@@ -15,7 +12,7 @@ UPTAKES = {"full": (1.0, 2.0, 4.0), "half": (1.0, 2.0, 4.0), "worse": (1.0, 2.0,
 CONSTANTS = {"full": 0.1, "half": 0.05, "worse": 0.2, "small": 0.025, "chance": 0.1}
 POLICIES = {"full": "all", "chance": "random_k"}
 AXIS = "new_paraphrase_nll"
-LOSSES = {"known_facts": "share", "known_facts_nll": "nats", "general_text": "nats/token"}
+LOSSES = {"known_facts": "fraction", "known_facts_nll": "nats", "general_text": "nats/token"}
 N_ENTITIES, N_TEXTS = 40, 30
 
 
@@ -28,7 +25,7 @@ def make_record(
     ``noise`` scales what arms share (entities, texts) and a fifth as much of their own; 0: every
     mean is exact.
     """
-    cells = []
+    runs = []
     for place, corpus in enumerate(corpora):
         for seed in seeds:
             rng = np.random.default_rng([draw, place, seed])
@@ -46,26 +43,26 @@ def make_record(
                         return tuple((mean + noise * scale * spread).tolist())
 
                     forgotten = CONSTANTS[arm] * (uptake * world) ** 2
-                    measures = {
-                        AXIS: MeasureRecord(
+                    metrics = {
+                        AXIS: ItemScores(
                             "uptake", "nats", values(AXIS, uptake * world, 1.0),
                             tuple(i // 2 for i in range(2 * N_ENTITIES)),
                         )
                     }  # fmt: skip
                     for loss in losses:
-                        measures[loss] = MeasureRecord(
+                        metrics[loss] = ItemScores(
                             "forgetting", LOSSES[loss], values(loss, forgotten, 0.3),
                             None, weights if loss == "general_text" else None,
                         )  # fmt: skip
-                    cells.append(CellRecord(
+                    runs.append(RunRecord(
                         corpus, arm, POLICIES.get(arm, "interference_ratio"), {}, rate, seed,
                         train_seconds=100.0 if arm == "full" else 40.0 + seed,
                         peak_rss_mib=3000.0 if arm == "full" else 1500.0,
                         trainable_fraction=1.0 if arm == "full" else 0.25,
-                        n_trained=62 if arm == "full" else 10 + seed, n_units=62, measures=measures,
+                        n_trained=62 if arm == "full" else 10 + seed, n_units=62, metrics=metrics,
                     ))  # fmt: skip
     return SweepRecord(
-        "synthetic", "full", AXIS, tuple(cells), "gradloc sweep synthetic.yaml",
+        "synthetic", "full", AXIS, tuple(runs), "gradloc sweep synthetic.yaml",
         {"python": "3.11", "versions": {"torch": "2.8"}},
     )  # fmt: skip
 

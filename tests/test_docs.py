@@ -159,4 +159,4 @@ def test_stored_runs_name_no_path_of_the_machine_they_ran_on(path):
 
 
 def test_the_path_check_sees_a_path():
-    assert re.findall(r'[" =]/\w+/[^" ]*', '"command": "gradloc stream /data/news.yaml"')
+    assert re.findall(r'[" =]/\w+/[^" ]*', '"command": "gradloc continual /data/news.yaml"')

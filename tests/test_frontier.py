@@ -1,13 +1,13 @@
 import numpy as np
 import pytest
 
+from gradloc.evaluation.bootstrap import BootstrapEstimate
 from gradloc.evaluation.matched_uptake import (
     Point,
     forgetting_ratio,
     interpolate_forgetting,
     uptake_share,
 )
-from gradloc.evaluation.metrics import BootstrapEstimate
 
 
 def sure(value, n=10, spread=0.0):

@@ -11,7 +11,7 @@ from gradloc.evaluation.metrics import (
     editing,
     matching,
     perplexity,
-    stages,
+    stage_transfer,
     updates,
 )
 from gradloc.evaluation.metrics.fuar import fuar
@@ -256,7 +256,7 @@ R = [[0.9, 0.2, 0.1], [0.95, 0.8, 0.3], [0.6, 0.7, 0.9]]
 
 
 def test_stage_measures_by_hand():
-    found = stages.stage_measures(R, base=[0.1, 0.15, 0.2])
+    found = stage_transfer.stage_measures(R, base=[0.1, 0.15, 0.2])
     assert found == {
         "average_accuracy": pytest.approx((0.6 + 0.7 + 0.9) / 3),
         "average_incremental_accuracy": pytest.approx(
@@ -267,35 +267,37 @@ def test_stage_measures_by_hand():
         # The best score on the first task is that of the second stage.
         "forgetting": pytest.approx(((0.95 - 0.6) + (0.8 - 0.7)) / 2),
     }
-    assert stages.stage_measures(R)["forward_transfer"] is None
+    assert stage_transfer.stage_measures(R)["forward_transfer"] is None
 
 
 def test_tasks_not_yet_learned_may_lack_scores():
     table = np.array(R)
     table[0, 1:] = table[1, 2] = np.nan
-    full, partial = stages.stage_measures(R), stages.stage_measures(table)
+    full, partial = stage_transfer.stage_measures(R), stage_transfer.stage_measures(table)
     assert partial == full
     with pytest.raises(GradlocError, match="a score is missing in the row before"):
-        stages.forward_transfer(table, [0.1, 0.1, 0.1])
+        stage_transfer.forward_transfer(table, [0.1, 0.1, 0.1])
     table[1, 1] = np.nan
-    for measure in (stages.forgetting, stages.backward_transfer):
+    for measure in (stage_transfer.forgetting, stage_transfer.backward_transfer):
         with pytest.raises(GradlocError, match="a score is missing"):
             measure(table)
 
 
 def test_one_stage_transfers_nothing():
-    found = stages.stage_measures([[0.5]], base=[0.1])
+    found = stage_transfer.stage_measures([[0.5]], base=[0.1])
     assert found["average_accuracy"] == 0.5
     assert found["backward_transfer"] is found["forward_transfer"] is found["forgetting"] is None
 
 
 def test_score_matrix_must_be_one():
-    assert stages.average_accuracy([[0.1, 0.2, 0.3]]) == pytest.approx(0.2)  # one row of three
+    assert stage_transfer.average_accuracy([[0.1, 0.2, 0.3]]) == pytest.approx(
+        0.2
+    )  # one row of three
     with pytest.raises(GradlocError, match="1 stages and 3 tasks"):
-        stages.forgetting([[0.1, 0.2, 0.3]])
+        stage_transfer.forgetting([[0.1, 0.2, 0.3]])
     with pytest.raises(GradlocError, match="differ in length"):
-        stages.average_accuracy([[0.1, 0.2], [0.3]])
+        stage_transfer.average_accuracy([[0.1, 0.2], [0.3]])
     with pytest.raises(GradlocError, match="one row a stage"):
-        stages.average_accuracy([0.1, 0.2])
+        stage_transfer.average_accuracy([0.1, 0.2])
     with pytest.raises(GradlocError, match="base scores"):
-        stages.forward_transfer(R, [0.1])
+        stage_transfer.forward_transfer(R, [0.1])

@@ -17,7 +17,7 @@ from gradloc.evaluation.metrics import (
     editing,
     matching,
     perplexity,
-    stages,
+    stage_transfer,
     updates,
 )
 from gradloc.evaluation.metrics.fuar import fuar
@@ -181,8 +181,8 @@ def expected(name):
             return [{"fluency": editing.fluency(first["predictions"]), "n": 2}]
         case "stage_transfer":
             return [
-                {**stages.stage_measures(R, BASE), "n_stages": 3},
-                {**stages.stage_measures(R), "n_stages": 3},
+                {**stage_transfer.stage_measures(R, BASE), "n_stages": 3},
+                {**stage_transfer.stage_measures(R), "n_stages": 3},
             ]
         case "acquisition":
             return [expected_acquisition(**call) for call in calls]

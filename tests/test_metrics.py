@@ -2,16 +2,16 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from gradloc.evaluation.metrics import (
-    PROBE_METRICS,
+from gradloc.evaluation import bootstrap
+from gradloc.evaluation.bootstrap import (
     bootstrap_replicates,
     derive_seed,
     estimate,
     figure,
     interval,
-    intervals,
     item_mean,
 )
+from gradloc.evaluation.metrics import PROBE_METRICS
 
 # ---- items ------------------------------------------------------------------------------------
 
@@ -103,7 +103,7 @@ def test_replicates_equal_resampling_spelled_out(weighted, monkeypatch):
     values, clusters = rng.normal(size=(3, 12)), list("aabbbcddeefa")
     weights = rng.integers(1, 9, 12).astype(float) if weighted else np.ones(12)
     # A small limit makes several chunks, which must continue the same draws.
-    monkeypatch.setattr(intervals, "_COUNTS_AT_ONCE", 40)
+    monkeypatch.setattr(bootstrap, "_COUNTS_AT_ONCE", 40)
     found = bootstrap_replicates(
         values, clusters, n_bootstrap=30, seed=7, weights=weights if weighted else None
     )

@@ -78,7 +78,7 @@ def test_the_unpacked_wheel_works_without_the_checkout(installed, tmp_path):
         "import gradloc, gradloc.config.shipped as s\n"
         "assert gradloc.__file__.startswith(SITE), gradloc.__file__\n"
         "names = s.shipped_names('recipes')\n"
-        "from gradloc.experiments.sweep.config import load_sweep\n"
+        "from gradloc.experiments.sweep.sweep_config import load_sweep\n"
         "for name in names:\n"
         "    (load_sweep if name.startswith('sweeps/') else gradloc.load_recipe)(name)\n"
         "print(len(names), gradloc.load_recipe('recipes/quickstart.yaml').name)\n"

@@ -8,8 +8,8 @@ import pytest
 from gradloc import load_recipe
 from gradloc.errors import CorpusError
 from gradloc.experiments.run import STAGE_FILES, run
-from gradloc.experiments.sweep.cells import sweep_cells
-from gradloc.experiments.sweep.config import load_sweep
+from gradloc.experiments.sweep.sweep_config import load_sweep
+from gradloc.experiments.sweep.sweep_runs import sweep_runs
 
 FOLDER = Path(__file__).parents[1] / "recipes"
 RECIPES = sorted(FOLDER.glob("*.yaml"))
@@ -53,8 +53,8 @@ def test_every_sweep_loads_and_compares_with_full_training_at_several_rates(path
     assert sweep.name == path.stem
     line = sweep.arms[sweep.line]
     assert line.policy == "all" and not line.methods and len(line.rates) >= 3
-    cells = sweep_cells(sweep)
-    assert {cell.corpus for cell in cells} == set(sweep.corpora)
+    runs = sweep_runs(sweep)
+    assert {run.corpus for run in runs} == set(sweep.corpora)
 
 
 def short_text(folder):

@@ -2,7 +2,7 @@ import pytest
 
 from gradloc.data.probes import Probe
 from gradloc.errors import ProbeError
-from gradloc.evaluation.scoring.checks import distinguishable
+from gradloc.evaluation.scoring.answer_checks import distinguishable
 
 PROBES = (
     Probe("good", "invariant", "Grass is", ("green",), candidates=("green", "red")),

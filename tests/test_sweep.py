@@ -9,10 +9,11 @@ import yaml
 from gradloc import EvalResult
 from gradloc.cli.validation import validate_file
 from gradloc.errors import GradlocError, RecipeError
-from gradloc.experiments.sweep.cells import make_start, start_recipe, sweep_cells
-from gradloc.experiments.sweep.config import load_sweep
-from gradloc.experiments.sweep.records import CellRecord, MeasureRecord, SweepRecord
-from gradloc.experiments.sweep.running import run_cell, run_sweep
+from gradloc.evaluation.score_record import ItemScores
+from gradloc.experiments.sweep.executor import run_one, run_sweep
+from gradloc.experiments.sweep.sweep_config import load_sweep
+from gradloc.experiments.sweep.sweep_record import RunRecord, SweepRecord
+from gradloc.experiments.sweep.sweep_runs import make_shared, shared_recipe, sweep_runs
 from gradloc.utils.io import read_json
 
 
@@ -60,23 +61,23 @@ def sweep_file(tmp_path, tiny_checkpoint):
 
 def test_cells_are_every_arm_rate_and_seed_and_the_first_seed_comes_first(sweep_file):
     sweep = load_sweep(sweep_file)
-    cells = sweep_cells(sweep)
-    found = [(cell.arm, cell.rate, cell.seed) for cell in cells]
+    runs = sweep_runs(sweep)
+    found = [(run.arm, run.rate, run.seed) for run in runs]
     once = [("full", 0.001), ("full", 0.01), ("ours", 0.01)]
     assert found == [(*pair, seed) for seed in (0, 1) for pair in once]
-    assert len({cell.recipe.run_dir for cell in cells}) == len(cells)
-    for cell in cells:
-        assert list(cell.recipe.arms) == [cell.arm]
-        assert cell.recipe.arms[cell.arm].training["learning_rate"] == cell.rate
-        assert cell.recipe.seed == cell.seed
+    assert len({run.recipe.run_dir for run in runs}) == len(runs)
+    for run in runs:
+        assert list(run.recipe.arms) == [run.arm]
+        assert run.recipe.arms[run.arm].training["learning_rate"] == run.rate
+        assert run.recipe.seed == run.seed
 
 
 def test_arms_and_corpora_can_have_their_own_seeds_and_places(sweep_file):
     overrides = ["arms.ours.seeds=[5]", "corpora.invented.seeds=[3]"]
-    cells = sweep_cells(load_sweep(sweep_file, overrides))
-    assert {(cell.arm, cell.seed) for cell in cells} == {("full", 3), ("ours", 5)}
+    runs = sweep_runs(load_sweep(sweep_file, overrides))
+    assert {(run.arm, run.seed) for run in runs} == {("full", 3), ("ours", 5)}
     with pytest.raises(GradlocError, match="Did you mean 'full'"):
-        sweep_cells(load_sweep(sweep_file), arms=["ful"])
+        sweep_runs(load_sweep(sweep_file), arms=["ful"])
 
 
 def test_an_arm_can_have_its_own_corpora(sweep_file):
@@ -86,7 +87,7 @@ def test_an_arm_can_have_its_own_corpora(sweep_file):
         "arms.weights={policy: 'evaluation.studies.rivals.spectrum:spectrum', rates: [0.01]}",
         "arms.weights.corpora=[other]",
     ]
-    found = {(cell.corpus, cell.arm) for cell in sweep_cells(load_sweep(sweep_file, overrides))}
+    found = {(run.corpus, run.arm) for run in sweep_runs(load_sweep(sweep_file, overrides))}
     assert ("other", "weights") in found
     assert ("invented", "weights") not in found
 
@@ -115,62 +116,62 @@ def test_all_problems_of_a_sweep_are_reported_at_once(sweep_file):
 
 def test_a_sweep_runs_resumes_and_keeps_what_it_has(sweep_file, monkeypatch):
     sweep = load_sweep(sweep_file, ["seeds=[0]"])
-    cells = sweep_cells(sweep)
+    runs = sweep_runs(sweep)
     seen = []
     path, failed = run_sweep(
-        sweep, cells[:1], report=lambda cell, outcome: seen.append((cell.arm, outcome))
+        sweep, runs[:1], report=lambda run, outcome: seen.append((run.arm, outcome))
     )
     assert failed == {} and seen == [("full", None), ("full", True)]
     first = SweepRecord.load(path)
-    assert [(c.arm, c.learning_rate) for c in first.cells] == [("full", 0.001)]
+    assert [(c.arm, c.learning_rate) for c in first.runs] == [("full", 0.001)]
 
-    before = (cells[0].recipe.run_dir / "results.json").stat().st_mtime_ns
-    path, failed = run_sweep(sweep, cells)
+    before = (runs[0].recipe.run_dir / "results.json").stat().st_mtime_ns
+    path, failed = run_sweep(sweep, runs)
     record = SweepRecord.load(path)
-    assert failed == {} and len(record.cells) == 3
-    assert (cells[0].recipe.run_dir / "results.json").stat().st_mtime_ns == before
+    assert failed == {} and len(record.runs) == 3
+    assert (runs[0].recipe.run_dir / "results.json").stat().st_mtime_ns == before
     assert not list(sweep.folder.rglob("*.safetensors")), "weights go once they are scored"
 
     # An arm added later is all that runs.
     more = load_sweep(sweep_file, ["seeds=[0]", "arms.last={policy: top_k, rates: [0.01]}"])
-    more_cells = sweep_cells(more)
-    assert [cell.arm for cell in more_cells if not cell.is_done] == ["last"]
-    # What a seed's cells share is the same in each of them.
-    start = start_recipe(cells[0]).run_dir
-    for cell in cells:
+    more_cells = sweep_runs(more)
+    assert [run.arm for run in more_cells if not run.is_done] == ["last"]
+    # What a seed's runs share is the same in each of them.
+    start = shared_recipe(runs[0]).run_dir
+    for run in runs:
         for name in ("probes.jsonl", "profile.json"):
-            assert (cell.recipe.run_dir / name).read_bytes() == (start / name).read_bytes()
+            assert (run.recipe.run_dir / name).read_bytes() == (start / name).read_bytes()
 
 
 def test_records_hold_the_changes_that_the_run_itself_reports(sweep_file):
     """The record's mean over items is the figure that results.json gives for the same run."""
     sweep = load_sweep(sweep_file, ["seeds=[0]", "arms.full.rates=[0.01]"])
-    cell = sweep_cells(sweep)[0]
-    path, _ = run_sweep(sweep, [cell])
-    (record,) = SweepRecord.load(path).cells
-    arm = EvalResult.load(cell.recipe.run_dir / "results.json").arms["full"]
+    run = sweep_runs(sweep)[0]
+    path, _ = run_sweep(sweep, [run])
+    (record,) = SweepRecord.load(path).runs
+    arm = EvalResult.load(run.recipe.run_dir / "results.json").arms["full"]
     reported = {**arm.uptake, **arm.forgetting}
     compared = 0
-    for name, measure in record.measures.items():
+    for name, measure in record.metrics.items():
         mean = np.average(measure.values, weights=measure.weights)
         assert mean == pytest.approx(reported[name].value, abs=2e-4), name
         compared += 1
     assert {"new_paraphrase_nll", "known_facts", "known_facts_nll", "general_text"} <= set(
-        record.measures
+        record.metrics
     )
-    assert compared >= 5 and any(abs(v) > 1e-3 for v in record.measures["general_text"].values)
+    assert compared >= 5 and any(abs(v) > 1e-3 for v in record.metrics["general_text"].values)
 
 
 def test_a_cell_that_fails_stops_no_other(sweep_file):
     sweep = load_sweep(sweep_file, ["seeds=[0]"])
-    cells = sweep_cells(sweep)
-    # A folder of another recipe where the first cell wants to be.
-    make_start(cells[0])
-    folder = cells[0].recipe.run_dir
-    shutil.copytree(start_recipe(cells[0]).run_dir, folder)
-    path, failed = run_sweep(sweep, cells)
-    assert list(failed) == [cells[0].label] and "another recipe" in failed[cells[0].label]
-    assert len(SweepRecord.load(path).cells) == 2
+    runs = sweep_runs(sweep)
+    # A folder of another recipe where the first run wants to be.
+    make_shared(runs[0])
+    folder = runs[0].recipe.run_dir
+    shutil.copytree(shared_recipe(runs[0]).run_dir, folder)
+    path, failed = run_sweep(sweep, runs)
+    assert list(failed) == [runs[0].label] and "another recipe" in failed[runs[0].label]
+    assert len(SweepRecord.load(path).runs) == 2
 
 
 def test_files_that_are_missing_are_named_before_anything_runs(gradloc, sweep_file):
@@ -199,20 +200,20 @@ def test_two_processes_give_what_one_gives(sweep_file, tmp_path):
     two = load_sweep(sweep_file, ["seeds=[0]", f"output_dir={tmp_path / 'two'}"])
     records = []
     for sweep, jobs in ((one, 1), (two, 2)):
-        path, failed = run_sweep(sweep, sweep_cells(sweep), jobs=jobs)
+        path, failed = run_sweep(sweep, sweep_runs(sweep), jobs=jobs)
         assert failed == {}
         records.append(SweepRecord.load(path))
-    for a, b in zip(*(record.cells for record in records), strict=True):
+    for a, b in zip(*(record.runs for record in records), strict=True):
         assert (a.arm, a.learning_rate) == (b.arm, b.learning_rate)
-        for name, measure in a.measures.items():
-            np.testing.assert_allclose(measure.values, b.measures[name].values, atol=2e-3)
+        for name, measure in a.metrics.items():
+            np.testing.assert_allclose(measure.values, b.metrics[name].values, atol=2e-3)
 
 
 def test_a_killed_cell_continues(sweep_file, monkeypatch):
     import gradloc.experiments.run as pipeline
 
     sweep = load_sweep(sweep_file, ["seeds=[0]"])
-    cell = sweep_cells(sweep)[0]
+    run = sweep_runs(sweep)[0]
 
     def killed(*args, **kwargs):
         raise KeyboardInterrupt
@@ -220,19 +221,19 @@ def test_a_killed_cell_continues(sweep_file, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(pipeline, "_evaluate", killed)
         with pytest.raises(KeyboardInterrupt):
-            run_cell(cell)
-    assert not cell.is_done
-    trained = cell.recipe.run_dir / "checkpoint" / "training.json"
+            run_one(run)
+    assert not run.is_done
+    trained = run.recipe.run_dir / "checkpoint" / "training.json"
     before = trained.stat().st_mtime_ns
-    assert run_cell(cell) == "" and cell.is_done
+    assert run_one(run) == "" and run.is_done
     assert trained.stat().st_mtime_ns == before, "the training is not done twice"
 
 
 def test_a_record_reads_back_equal(tmp_path):
-    measure = MeasureRecord("uptake", "nats", (0.5, -0.25), (0, 1), None)
-    cell = CellRecord("c", "full", "all", {"ema": {}}, 1e-4, 0, 1.0, 2.0, 1.0, 3, 3, {"m": measure})
+    measure = ItemScores("uptake", "nats", (0.5, -0.25), (0, 1), None)
+    run = RunRecord("c", "full", "all", {"ema": {}}, 1e-4, 0, 1.0, 2.0, 1.0, 3, 3, {"m": measure})
     earlier = ({"command": "gradloc sweep s", "environment": {"a": 0}},)
-    record = SweepRecord("s", "full", "m", (cell,), "gradloc sweep", {"a": 1}, earlier)
+    record = SweepRecord("s", "full", "m", (run,), "gradloc sweep", {"a": 1}, earlier)
     assert SweepRecord.load(record.save(tmp_path / "sweep.json")) == record
     (tmp_path / "other.json").write_text("{}")
     with pytest.raises(GradlocError, match="not the record of a sweep"):
@@ -243,9 +244,9 @@ def test_a_record_reads_back_equal(tmp_path):
     "change", ["methods={l2_to_start: {}}", "training={adam_beta1: 0.5}", "options={only: mlp}"]
 )
 def test_a_sweep_goes_on_elsewhere_from_its_record_alone(sweep_file, tmp_path, change):
-    """What an earlier sitting ran is kept; a changed arm and what is missing are run."""
+    """What an earlier session ran is kept; a changed arm and what is missing are run."""
     sweep = load_sweep(sweep_file, ["seeds=[0]", "arms.full.rates=[0.01]"])
-    first, _ = run_sweep(sweep, sweep_cells(sweep), command="first")
+    first, _ = run_sweep(sweep, sweep_runs(sweep), command="first")
     earlier = SweepRecord.load(shutil.copy(first, tmp_path / "earlier.json"))
     shutil.rmtree(sweep.folder)
 
@@ -253,15 +254,15 @@ def test_a_sweep_goes_on_elsewhere_from_its_record_alone(sweep_file, tmp_path, c
     again = load_sweep(sweep_file, changes)
     ran = []
     path, failed = run_sweep(
-        again, sweep_cells(again), command="second", earlier=earlier,
-        report=lambda cell, outcome: outcome is True and ran.append((cell.arm, cell.rate)),
+        again, sweep_runs(again), command="second", earlier=earlier,
+        report=lambda run, outcome: outcome is True and ran.append((run.arm, run.rate)),
     )  # fmt: skip
     assert not failed and ran == [("full", 0.001), ("ours", 0.01)]
     record = SweepRecord.load(path)
-    places = [(cell.arm, cell.learning_rate, cell.sitting) for cell in record.cells]
+    places = [(run.arm, run.learning_rate, run.session) for run in record.runs]
     assert places == [("full", 0.001, 1), ("full", 0.01, 0), ("ours", 0.01, 1)]
-    assert record.cells[1] == earlier.cells[0]
-    assert [sitting["command"] for sitting in record.sittings] == ["first", "second"]
+    assert record.runs[1] == earlier.runs[0]
+    assert [session["command"] for session in record.sessions] == ["first", "second"]
 
 
 def test_the_command_lists_runs_and_draws(gradloc, sweep_file):
@@ -272,7 +273,7 @@ def test_the_command_lists_runs_and_draws(gradloc, sweep_file):
     assert code == 0, err
     folder = sweep_file.parent / "runs" / "small"
     assert (folder / "frontier.html").stat().st_size > 10_000
-    assert {cell["arm"] for cell in read_json(folder / "sweep.json", "record")["cells"]} == {
+    assert {run["arm"] for run in read_json(folder / "sweep.json", "record")["runs"]} == {
         "full",
         "ours",
     }

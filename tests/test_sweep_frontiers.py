@@ -7,14 +7,15 @@ import pytest
 from sweep_records import AXIS, CONSTANTS, RATES, UPTAKES, make_record
 
 from gradloc.errors import GradlocError
+from gradloc.evaluation.bootstrap import BootstrapEstimate
 from gradloc.evaluation.matched_uptake import Point, interpolate_forgetting
-from gradloc.evaluation.metrics import BootstrapEstimate
-from gradloc.experiments.sweep.curves import make_curve, mean_forgetting, uptake_within
+from gradloc.evaluation.score_record import ItemScores
+from gradloc.experiments.sweep.corpus_runs import CorpusRuns
+from gradloc.experiments.sweep.frontier_curves import make_curve, mean_forgetting, uptake_within
+from gradloc.experiments.sweep.frontier_quantities import at_uptake
+from gradloc.experiments.sweep.frontier_values import AtForgetting, AtUptake
 from gradloc.experiments.sweep.frontiers import find_frontier, frontier_figures
-from gradloc.experiments.sweep.quantities import at_uptake
-from gradloc.experiments.sweep.records import CellRecord, MeasureRecord, SweepRecord
-from gradloc.experiments.sweep.resampling import CorpusCells
-from gradloc.experiments.sweep.values import AtForgetting, AtUptake
+from gradloc.experiments.sweep.sweep_record import RunRecord, SweepRecord
 
 N = 200
 
@@ -33,21 +34,21 @@ def exact(**options):
 
 
 def simple_cell(arm="full", rate=1e-4, seed=0, uptake=(1.0,), lost=(0.5,), **options):
-    """A cell with these items; ``clusters`` and ``weights`` are those of what was lost."""
+    """A run with these items; ``clusters`` and ``weights`` are those of what was lost."""
     clusters, weights = options.pop("clusters", None), options.pop("weights", None)
-    measures = {
-        AXIS: MeasureRecord("uptake", "nats", uptake),
-        "general_text": MeasureRecord("forgetting", "nats/token", lost, clusters, weights),
+    metrics = {
+        AXIS: ItemScores("uptake", "nats", uptake),
+        "general_text": ItemScores("forgetting", "nats/token", lost, clusters, weights),
     }
-    return CellRecord("invented", arm, "all", {}, rate, seed, measures=measures, **options)
+    return RunRecord("invented", arm, "all", {}, rate, seed, metrics=metrics, **options)
 
 
-def sweep_of(*cells):
-    return SweepRecord("small", "full", AXIS, cells)
+def sweep_of(*runs):
+    return SweepRecord("small", "full", AXIS, runs)
 
 
-def find(*cells):
-    return find_frontier(sweep_of(*cells), n_bootstrap=N).corpora["invented"]
+def find(*runs):
+    return find_frontier(sweep_of(*runs), n_bootstrap=N).corpora["invented"]
 
 
 def level(arm, share, measure="general_text"):
@@ -127,24 +128,24 @@ def test_a_curve_ends_at_its_rate_of_largest_uptake():
 
 
 def test_means_are_weighted_within_a_seed_and_plain_over_seeds():
-    cells = CorpusCells([
+    runs = CorpusRuns([
         simple_cell(lost=(1.0, 3.0), weights=(3.0, 1.0)),
         simple_cell(lost=(4.0,), weights=(7.0,), seed=1),
     ], n_bootstrap=N)  # fmt: skip
-    found = cells.estimate("full", 1e-4, "general_text", (0, 1))
+    found = runs.estimate("full", 1e-4, "general_text", (0, 1))
     assert found.value == pytest.approx((1.5 + 4.0) / 2)
     assert (found.n, found.n_clusters) == (3, 3)
 
 
 def test_seeds_are_drawn_anew_and_entities_within_them():
     # Without spread within a seed, the mean of two drawn seeds takes three values: 1/4, 1/2, 1/4.
-    cells = [simple_cell(seed=s, lost=(float(s),) * 4, uptake=(float(s),) * 3) for s in (0, 1)]
-    both = CorpusCells(cells, n_bootstrap=4000)
+    runs = [simple_cell(seed=s, lost=(float(s),) * 4, uptake=(float(s),) * 3) for s in (0, 1)]
+    both = CorpusRuns(runs, n_bootstrap=4000)
     found = {m: both.estimate("full", 1e-4, m, (0, 1)).replicates for m in (AXIS, "general_text")}
     values, counts = np.unique(found["general_text"], return_counts=True)
     assert values.tolist() == [0.0, 0.5, 1.0]
     np.testing.assert_allclose(counts / 4000, [0.25, 0.5, 0.25], atol=0.03)
-    # A seed is drawn for all of its measures at once.
+    # A seed is drawn for all of its metrics at once.
     np.testing.assert_array_equal(found[AXIS], found["general_text"])
 
 
@@ -154,11 +155,11 @@ def test_spread_of_replicates_is_that_of_entities(seeds):
     of_entity = rng.standard_normal((3, 60))
     of_entity -= of_entity.mean(axis=1, keepdims=True)  # seeds do not differ
     clusters = tuple(i // 5 for i in range(300))
-    cells = CorpusCells([
+    runs = CorpusRuns([
         simple_cell(seed=s, lost=tuple(np.repeat(of_entity[s], 5)), clusters=clusters)
         for s in seeds
     ], n_bootstrap=4000)  # fmt: skip
-    found = cells.estimate("full", 1e-4, "general_text", seeds)
+    found = runs.estimate("full", 1e-4, "general_text", seeds)
     # Five probes of an entity add nothing: the error is that of 60 entities a seed.
     expected = np.sqrt(np.mean(of_entity[list(seeds)] ** 2) / 60 / len(seeds))
     assert found.replicates.std() == pytest.approx(expected, rel=0.08)
@@ -167,13 +168,13 @@ def test_spread_of_replicates_is_that_of_entities(seeds):
 
 def test_arms_and_rates_are_paired():
     lost = tuple(np.random.default_rng(0).standard_normal(30))
-    cells = CorpusCells([
+    runs = CorpusRuns([
         simple_cell(arm, seed=s, rate=rate, lost=tuple(x + shift for x in lost))
         for arm, rate, shift in (("full", 1e-4, 0.0), ("half", 1e-4, 1.0), ("half", 2e-4, 2.0))
         for s in (0, 1)
     ], n_bootstrap=N)  # fmt: skip
     first, second, third = (
-        cells.estimate(arm, rate, "general_text", (0, 1)).replicates
+        runs.estimate(arm, rate, "general_text", (0, 1)).replicates
         for arm, rate in (("full", 1e-4), ("half", 1e-4), ("half", 2e-4))
     )
     assert first.std() > 0.05
@@ -191,10 +192,10 @@ def test_half_the_forgetting_is_found_in_about_95_of_100_sweeps():
         record = make_record(arms=arms, seeds=(0, 1, 2, 3), noise=1.0, seed_effect=0.0, draw=draw,
                              losses=("general_text",))  # fmt: skip
         del UPTAKES["alike"], CONSTANTS["alike"]
-        cells = CorpusCells(record.cells, n_bootstrap=400, seed=draw)
+        runs = CorpusRuns(record.runs, n_bootstrap=400, seed=draw)
         curves = {
             arm: make_curve({
-                rate: Point(*(cells.estimate(arm, rate, m, (0, 1, 2, 3))
+                rate: Point(*(runs.estimate(arm, rate, m, (0, 1, 2, 3))
                               for m in (AXIS, "general_text")))
                 for rate in RATES
             })
@@ -269,8 +270,8 @@ def test_ratios_at_an_arms_own_rates():
     for point, uptake in zip(points, UPTAKES["chance"], strict=True):
         expected = 0.1 * uptake**2 / np.interp(uptake, *curve_points("full"))
         assert point.forgetting_ratio["general_text"].value == pytest.approx(expected)
-        assert point.measures[AXIS].value == pytest.approx(uptake)
-        assert point.measures["known_facts"].unit == "fraction"
+        assert point.metrics[AXIS].value == pytest.approx(uptake)
+        assert point.metrics["known_facts"].unit == "fraction"
     assert [point.learning_rate for point in points] == list(RATES)
 
 
@@ -306,13 +307,13 @@ def test_which_arm_beats_which():
 
 def test_rates_beyond_the_largest_uptake_do_not_flatter_the_arms():
     """Full training forgets 5 at a rate past its peak: no arm may be compared with that."""
-    cells = [
+    runs = [
         simple_cell(rate=rate, seed=s, uptake=(u, u), lost=(f, f))
         for s in (0, 1)
         for rate, u, f in ((1e-5, 2.0, 0.2), (1e-4, 4.0, 0.8), (1e-3, 3.0, 5.0))
     ]
-    cells += [simple_cell("arm", seed=s, uptake=(4.0, 4.0), lost=(0.4, 0.4)) for s in (0, 1)]
-    corpus = find(*cells)
+    runs += [simple_cell("arm", seed=s, uptake=(4.0, 4.0), lost=(0.4, 0.4)) for s in (0, 1)]
+    corpus = find(*runs)
     # At uptake 3 the line forgets .5 and the arm .3, both interpolated.
     assert level(corpus.arms["arm"], 0.75).ratio.value == pytest.approx(0.6)
     assert [p.on_curve["general_text"] for p in corpus.arms["full"].points] == [True, True, False]
@@ -337,12 +338,12 @@ def test_an_arm_that_barely_reaches_an_uptake_gets_no_upper_end():
     rng = np.random.default_rng(0)
     noise = rng.standard_normal((2, 2, 20)) * 0.3
     noise -= noise.mean(axis=2, keepdims=True)
-    cells = [
+    runs = [
         simple_cell(arm, seed=s, uptake=tuple(u + noise[s, i]), lost=(lost,) * 5)
         for i, (arm, u, lost) in enumerate((("full", 4.0, 0.8), ("arm", 3.61, 0.4)))
         for s in (0, 1)
     ]
-    found = level(find(*cells).arms["arm"], 0.9)
+    found = level(find(*runs).arms["arm"], 0.9)
     assert found.ratio.value is not None and found.ratio.low is not None
     assert found.ratio.high is None and found.forgetting.high is None
     assert "of the resamples it does not take up so much" in found.ratio.note
@@ -351,8 +352,8 @@ def test_an_arm_that_barely_reaches_an_uptake_gets_no_upper_end():
 def test_levels_below_the_lowest_rate_say_so():
     corpus = exact(arms=("full", "half"))
     assert level(corpus.arms["half"], 0.5).ratio.note == ""
-    cells = [simple_cell(arm, seed=s, uptake=(4.0, 4.0)) for arm in ("full", "arm") for s in (0, 1)]
-    note = level(find(*cells).arms["arm"], 0.5).ratio.note
+    runs = [simple_cell(arm, seed=s, uptake=(4.0, 4.0)) for arm in ("full", "arm") for s in (0, 1)]
+    note = level(find(*runs).arms["arm"], 0.5).ratio.note
     assert "less than the arm and full at the lowest rate" in note
 
 
@@ -367,21 +368,21 @@ def test_one_seed_is_said_and_one_item_has_no_interval():
 
 def test_an_unfinished_sweep_uses_the_seeds_that_are_shared():
     record = make_record(noise=0.3, arms=("full", "half", "worse"))
-    cells = [c for c in record.cells if (c.arm, c.learning_rate, c.seed) != ("half", 1e-4, 2)]
-    corpus = find_frontier(replace(record, cells=tuple(cells)), n_bootstrap=N).corpora["invented"]
+    runs = [c for c in record.runs if (c.arm, c.learning_rate, c.seed) != ("half", 1e-4, 2)]
+    corpus = find_frontier(replace(record, runs=tuple(runs)), n_bootstrap=N).corpora["invented"]
     assert corpus.arms["half"].seeds == (0, 1) and corpus.arms["worse"].seeds == (0, 1, 2)
     assert any(note.startswith("half: not every rate has every seed") for note in corpus.notes)
-    only = [c for c in record.cells if c.seed < 2]
-    whole = find_frontier(replace(record, cells=tuple(only)), n_bootstrap=N).corpora["invented"]
+    only = [c for c in record.runs if c.seed < 2]
+    whole = find_frontier(replace(record, runs=tuple(only)), n_bootstrap=N).corpora["invented"]
     assert level(corpus.arms["half"], 0.75).ratio == level(whole.arms["half"], 0.75).ratio
 
 
 def test_without_the_line_points_are_shown_and_nothing_is_compared():
     corpus = exact(arms=("half", "worse"))
-    assert corpus.best_rate is None and "no finished cell" in corpus.best_uptake.note
+    assert corpus.best_rate is None and "no finished run" in corpus.best_uptake.note
     found = level(corpus.arms["half"], 0.5)
-    assert found.ratio.value is None and "full has no finished cell" in found.ratio.note
-    assert corpus.arms["half"].points[0].measures[AXIS].value == pytest.approx(1.0)
+    assert found.ratio.value is None and "full has no finished run" in found.ratio.note
+    assert corpus.arms["half"].points[0].metrics[AXIS].value == pytest.approx(1.0)
     assert any("nothing to compare" in note for note in corpus.notes)
 
 
@@ -391,23 +392,23 @@ def test_a_rate_that_diverged_is_off_the_curve():
     bad = simple_cell("arm", rate=1e-3, uptake=(None, 2.0), lost=(0.5, None))
     corpus = find(*good, bad)
     point = corpus.arms["arm"].points[1]
-    assert point.measures[AXIS].value is None and "diverged" in point.measures[AXIS].note
+    assert point.metrics[AXIS].value is None and "diverged" in point.metrics[AXIS].note
     assert point.on_curve == {"general_text": False}
     assert level(corpus.arms["arm"], 0.9).ratio.value == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize(
-    ("cells", "words"),
+    ("runs", "words"),
     [
-        ((), "no finished cell"),
-        ((simple_cell(), simple_cell()), "1 cells have the arm, rate and seed"),
+        ((), "no finished run"),
+        ((simple_cell(), simple_cell()), "1 runs have the arm, rate and seed"),
         ((simple_cell(), simple_cell("arm", lost=(0.5, 0.6))), "measured on other items for arm"),
         ((simple_cell(lost=()),), "has no items"),
     ],
 )
-def test_records_that_cannot_be_compared_are_refused(cells, words):
+def test_records_that_cannot_be_compared_are_refused(runs, words):
     with pytest.raises(GradlocError, match=words):
-        find_frontier(sweep_of(*cells))
+        find_frontier(sweep_of(*runs))
 
 
 def test_an_unknown_axis_names_those_that_there_are(tmp_path):
@@ -462,11 +463,11 @@ def test_figures_are_json_and_the_same_again(tmp_path):
 
 def test_times_of_two_sittings_are_not_compared():
     """The second machine is ten times slower; it has the line again at seed 1 alone."""
-    cells = [
+    runs = [
         simple_cell(seed=0, train_seconds=100.0),
-        simple_cell("ours", seed=0, train_seconds=400.0, sitting=1),
-        simple_cell(seed=1, train_seconds=1000.0, sitting=1),
-        simple_cell("ours", seed=1, train_seconds=400.0, sitting=1),
+        simple_cell("ours", seed=0, train_seconds=400.0, session=1),
+        simple_cell(seed=1, train_seconds=1000.0, session=1),
+        simple_cell("ours", seed=1, train_seconds=400.0, session=1),
     ]
-    assert find(*cells).arms["ours"].time_ratio.value == pytest.approx(0.4)
-    assert find(*cells[:2]).arms["ours"].time_ratio.value is None
+    assert find(*runs).arms["ours"].time_ratio.value == pytest.approx(0.4)
+    assert find(*runs[:2]).arms["ours"].time_ratio.value is None

@@ -11,20 +11,20 @@ from test_report_browser import browser as browser
 from test_report_browser import count, rgb, show, style_of
 
 from gradloc.errors import GradlocError
+from gradloc.evaluation.score_record import ItemScores
 from gradloc.experiments.sweep.frontiers import find_frontier
 from gradloc.experiments.sweep.looks import N_STRONG, arm_looks, is_background, strong_arms
 from gradloc.experiments.sweep.page import render, write_frontier
 from gradloc.experiments.sweep.page_tables import (
-    cell_rows,
     matrix_rows,
     point_rows,
     quantity_heads,
     quantity_row,
+    run_rows,
     verdict,
 )
 from gradloc.experiments.sweep.pictures import frontier_picture
 from gradloc.experiments.sweep.ratio_picture import ratio_picture
-from gradloc.experiments.sweep.records import MeasureRecord
 from gradloc.experiments.sweep.table import frontier_table
 
 N = 100
@@ -37,21 +37,21 @@ def record():
     """Five arms on two corpora, and a rate of full training beyond its largest uptake."""
     whole = make_record(corpora=("invented", "temporal"), noise=0.5, seeds=(0, 1), losses=LOSSES)
     past = [
-        replace(cell, learning_rate=3e-4, measures=changed(cell.measures, 0.7, 2.0))
-        for cell in whole.cells
-        if cell.arm == "full" and cell.learning_rate == 1e-4
+        replace(run, learning_rate=3e-4, metrics=changed(run.metrics, 0.7, 2.0))
+        for run in whole.runs
+        if run.arm == "full" and run.learning_rate == 1e-4
     ]
-    return replace(whole, cells=(*whole.cells, *past))
+    return replace(whole, runs=(*whole.runs, *past))
 
 
-def changed(measures, uptake, forgetting):
+def changed(metrics, uptake, forgetting):
     """Measures whose values are multiplied, by kind."""
     return {
         name: replace(measure, values=tuple(
             value * (uptake if measure.kind == "uptake" else forgetting)
             for value in measure.values
         ))
-        for name, measure in measures.items()
+        for name, measure in metrics.items()
     }  # fmt: skip
 
 
@@ -101,13 +101,13 @@ def test_the_verdict_is_made_of_the_figures(frontier):
 
 
 def test_the_verdict_says_where_nothing_can_be_compared(record):
-    cells = tuple(cell for cell in record.cells if cell.arm != "full")
-    alone = find_frontier(replace(record, cells=cells), n_bootstrap=N)
+    runs = tuple(run for run in record.runs if run.arm != "full")
+    alone = find_frontier(replace(record, runs=runs), n_bootstrap=N)
     text = verdict(alone.corpora["invented"], "full")
-    assert text == "Nothing can be compared yet: full has no finished cell on this corpus."
-    assert text in render(replace(record, cells=cells), alone)
-    small = tuple(cell for cell in record.cells if cell.arm in ("full", "small"))
-    reached = find_frontier(replace(record, cells=small), n_bootstrap=N)
+    assert text == "Nothing can be compared yet: full has no finished run on this corpus."
+    assert text in render(replace(record, runs=runs), alone)
+    small = tuple(run for run in record.runs if run.arm in ("full", "small"))
+    reached = find_frontier(replace(record, runs=small), n_bootstrap=N)
     assert "none of 1 arms takes up so much" in verdict(reached.corpora["invented"], "full")
 
 
@@ -141,8 +141,8 @@ def test_a_control_with_a_method_is_no_control(monkeypatch):
     monkeypatch.setitem(POLICIES, "half", "random_k")
     plain = make_record(arms=("full", "half"), noise=0.0, seeds=(0,), losses=LOSSES)
     assert is_background(arm_looks(find_frontier(plain, n_bootstrap=N))["half"])
-    cells = tuple(replace(cell, methods={"replay": {"ratio": 0.5}}) for cell in plain.cells)
-    found = find_frontier(replace(plain, cells=cells), n_bootstrap=N)
+    runs = tuple(replace(run, methods={"replay": {"ratio": 0.5}}) for run in plain.runs)
+    found = find_frontier(replace(plain, runs=runs), n_bootstrap=N)
     assert not is_background(arm_looks(found)["half"])
 
 
@@ -156,10 +156,10 @@ def test_curves_start_at_the_base_and_leave_out_rates_beyond_the_peak(frontier):
     corners = [row for row in data_of(picture.spec, arm="full") if "place" in row]
     points = frontier.corpora["invented"].arms["full"].points
     assert [row["place"] for row in corners] == [0, 1, 2, 3]
-    expected = [0.0, *(point.measures[AXIS].value for point in points[:3])]
+    expected = [0.0, *(point.metrics[AXIS].value for point in points[:3])]
     assert [row["y"] for row in corners] == pytest.approx(expected)
     assert [row["x"] for row in corners][1:] == pytest.approx(
-        [point.measures["general_text"].value for point in points[:3]]
+        [point.metrics["general_text"].value for point in points[:3]]
     )
     beyond = data_of(picture.spec, arm="full", rate="3e-4")
     assert beyond and not any(row["on_curve"] for row in beyond)
@@ -173,7 +173,7 @@ def test_shares_are_drawn_in_percent_with_their_intervals(frontier):
     picture = frontier_picture(
         "key", frontier.corpora["invented"], arm_looks(frontier), AXIS, "known_facts"
     )
-    found = frontier.corpora["invented"].arms["half"].points[0].measures["known_facts"]
+    found = frontier.corpora["invented"].arms["half"].points[0].metrics["known_facts"]
     row = next(r for r in data_of(picture.spec, arm="half", rate="1e-5") if "x_low" in r)
     assert (row["x"], row["x_low"], row["x_high"]) == pytest.approx(
         (100 * found.value, 100 * found.low, 100 * found.high)
@@ -200,11 +200,11 @@ def test_ratios_are_drawn_where_they_exist_and_the_others_say_why(frontier):
 
 def test_an_arm_that_forgets_nothing_is_drawn_at_the_left_edge():
     record = make_record(arms=("full", "half"), noise=0.0, losses=("general_text",))
-    cells = tuple(
-        replace(cell, measures=changed(cell.measures, 1.0, -1.0)) if cell.arm == "half" else cell
-        for cell in record.cells
+    runs = tuple(
+        replace(run, metrics=changed(run.metrics, 1.0, -1.0)) if run.arm == "half" else run
+        for run in record.runs
     )
-    found = find_frontier(replace(record, cells=cells), n_bootstrap=N)
+    found = find_frontier(replace(record, runs=runs), n_bootstrap=N)
     picture = ratio_picture(
         "key", found.corpora["invented"], arm_looks(found), "full", "general_text"
     )
@@ -215,7 +215,7 @@ def test_an_arm_that_forgets_nothing_is_drawn_at_the_left_edge():
 
 def test_every_picture_compiles(page):
     specs = specs_of(page)
-    # One of curves and one of ratios, for two measures on two corpora.
+    # One of curves and one of ratios, for two metrics on two corpora.
     assert len(specs) == 2 * 2 * 2
     for key, spec in specs.items():
         assert "$schema" not in spec
@@ -241,7 +241,7 @@ def test_the_table_of_quantities_says_what_the_figures_say(frontier):
     assert [head.arrow for head in heads[:9]] == ["↓"] * 4 + ["↑"] * 4 + ["↑"]
     assert row[5].tone == "better"
     line = quantity_row(corpus.arms["full"], "general_text", is_line=True)
-    assert [cell.text for cell in line[:11]] == ["1"] * 11
+    assert [run.text for run in line[:11]] == ["1"] * 11
     assert row[11].text == str(len(comparison.at_uptake[1].beats))
 
 
@@ -249,22 +249,22 @@ def test_the_matrix_mirrors(frontier):
     rows = matrix_rows(frontier.corpora["invented"], "general_text")
     names = [name for name, _ in rows]
     assert "small" not in names and {"full", "half", "worse"} <= set(names)
-    signs = {(a, names[i]): cell.text for a, cells in rows for i, cell in enumerate(cells)}
+    signs = {(a, names[i]): run.text for a, runs in rows for i, run in enumerate(runs)}
     assert signs["half", "full"] == "▲" and signs["worse", "full"] == "▼"
     mirrored = {"▲": "▼", "▼": "▲", "≈": "≈", "": ""}
     assert all(signs[b, a] == mirrored[sign] for (a, b), sign in signs.items())
 
 
 def test_cells_show_weighted_means_and_what_is_missing(record):
-    cell = replace(
-        record.cells[0], peak_rss_mib=None, train_seconds=None, n_trained=None,
-        measures={
-            AXIS: MeasureRecord("uptake", "nats", (1.0, None)),
-            "general_text": MeasureRecord("forgetting", "nats/token", (1.0, 4.0), None, (2.0, 1.0)),
-            "known_facts": MeasureRecord("forgetting", "share", (1.0, 0.0, 0.0, 0.0)),
+    run = replace(
+        record.runs[0], peak_rss_mib=None, train_seconds=None, n_trained=None,
+        metrics={
+            AXIS: ItemScores("uptake", "nats", (1.0, None)),
+            "general_text": ItemScores("forgetting", "nats/token", (1.0, 4.0), None, (2.0, 1.0)),
+            "known_facts": ItemScores("forgetting", "fraction", (1.0, 0.0, 0.0, 0.0)),
         },
     )  # fmt: skip
-    row = cell_rows(replace(record, cells=(cell,)))[0]
+    row = run_rows(replace(record, runs=(run,)))[0]
     assert row == ("invented", "full", "1e-5", "0", "—", "2.00", "25.0", "—",
                    "100\N{NARROW NO-BREAK SPACE}%", "—", "—")  # fmt: skip
 
@@ -285,14 +285,14 @@ def test_the_page_holds_all_it_needs(page, record):
     assert "2 corpora, 5 arms, 4 learning rates, 2 seeds: 64 trained models" in body
     assert body.count("<h2>invented</h2>") == 1
     assert "prefers-color-scheme: dark" in body
-    for cell in record.cells[:3]:
-        assert cell.arm in body
+    for run in record.runs[:3]:
+        assert run.arm in body
 
 
 def test_names_cannot_break_the_page(record):
-    cells = tuple(replace(cell, arm="half" + EVIL) for cell in record.cells if cell.arm == "half")
-    cells += tuple(cell for cell in record.cells if cell.arm == "full")
-    evil = replace(record, cells=cells, name=EVIL)
+    runs = tuple(replace(run, arm="half" + EVIL) for run in record.runs if run.arm == "half")
+    runs += tuple(run for run in record.runs if run.arm == "full")
+    evil = replace(record, runs=runs, name=EVIL)
     text = render(evil, find_frontier(evil, n_bootstrap=N))
     assert "<script>window.hacked" not in text
     assert "&lt;script&gt;window.hacked" in text

@@ -163,7 +163,7 @@ def methods() -> str:
 
 def sweep_keys() -> str:
     """The keys of a sweep file."""
-    from gradloc.experiments.sweep.config import Sweep
+    from gradloc.experiments.sweep.sweep_config import Sweep
 
     return "\n".join(_section("", Sweep))
 
@@ -380,7 +380,7 @@ def stored_projections() -> str:
         (
             f"`{arm}`",
             learning_rate(point.learning_rate),
-            number(point.measures[frontier.axis].value),
+            number(point.metrics[frontier.axis].value),
             *(_figure(point.forgetting_ratio[loss]) for loss in losses),
         )
         for arm, found in corpus.arms.items()
@@ -390,14 +390,17 @@ def stored_projections() -> str:
     return _table(head, rows)
 
 
-def stored_stream() -> str:
+def stored_continual() -> str:
     """The stored stream: measures of every arm, then the score matrix of each."""
-    from gradloc.experiments.continual.figures import paired_differences, stream_figures
-    from gradloc.experiments.continual.records import StreamRecord
+    from gradloc.experiments.continual.continual_figures import (
+        continual_figures,
+        paired_differences,
+    )
+    from gradloc.experiments.continual.continual_record import ContinualRecord
     from gradloc.experiments.continual.table import WORDS, figure_text, matrix_rows, summary_rows
 
-    record = StreamRecord.load(STORED / "stream.json")
-    figures = stream_figures(record)
+    record = ContinualRecord.load(STORED / "continual.json")
+    figures = continual_figures(record)
     main = next(iter(figures.arms))
     head = ("", *(f"{words} {arrow}" for words, arrow in WORDS.values()))
     rows = [
@@ -532,7 +535,7 @@ GENERATORS: dict[str, Callable[[], str]] = {
         stored_passages,
         stored_edits,
         stored_projections,
-        stored_stream,
+        stored_continual,
         training_arguments,
         errors,
         commands,

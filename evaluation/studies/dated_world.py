@@ -56,8 +56,8 @@ from gradloc.data.corpora.invented_world import (
 )
 from gradloc.data.corpora.readers import read_corpus
 from gradloc.data.probes import Probe, ProbeSet
+from gradloc.evaluation.bootstrap import BootstrapEstimate, estimate, figure
 from gradloc.evaluation.matched_uptake import Point, forgetting_ratio
-from gradloc.evaluation.metrics import BootstrapEstimate, estimate, figure
 from gradloc.evaluation.scoring import score_probes, score_texts
 from gradloc.localization.plan import LayerPlan
 from gradloc.localization.policies import select_layers

@@ -19,7 +19,7 @@ import torch
 
 from gradloc.evaluation.compare import UPTAKE_AXIS, summarize
 from gradloc.evaluation.evaluate import load_suite, score_checkpoint
-from gradloc.evaluation.scoring.checks import distinguishable
+from gradloc.evaluation.scoring.answer_checks import distinguishable
 from gradloc.localization.plan import LayerPlan
 from gradloc.models import load_model, load_tokenizer
 from gradloc.models.units import find_units

@@ -24,7 +24,7 @@ from gradloc.data.probes import ProbeSet
 from gradloc.evaluation.scoring import score_probes
 from gradloc.experiments.recipes import load_recipe
 from gradloc.experiments.sweep.frontiers import find_frontier
-from gradloc.experiments.sweep.records import CellRecord, SweepRecord
+from gradloc.experiments.sweep.sweep_record import RunRecord, SweepRecord
 from gradloc.models import load_model, load_tokenizer
 
 MEASURE = "known_facts"
@@ -50,19 +50,19 @@ def lead(model, tokenizer, prompt: str) -> float:
     return best - second
 
 
-def by_lead(cell: CellRecord, leads: np.ndarray, edges: Sequence[float]) -> CellRecord:
-    """The cell with its known facts as one measure for each range of leads.
+def by_lead(run: RunRecord, leads: np.ndarray, edges: Sequence[float]) -> RunRecord:
+    """The run with its known facts as one measure for each range of leads.
 
     Raises:
         ValueError: It was measured on other facts.
     """
-    whole = cell.measures[MEASURE]
+    whole = run.metrics[MEASURE]
     if len(whole.values) != len(leads):
         raise ValueError(
-            f"{cell.arm}, seed {cell.seed}: {len(whole.values)} known facts, and {len(leads)} have "
+            f"{run.arm}, seed {run.seed}: {len(whole.values)} known facts, and {len(leads)} have "
             "a lead. Give the start of the same corpus."
         )
-    measures = {name: m for name, m in cell.measures.items() if m.kind == "uptake"}
+    measures = {name: m for name, m in run.metrics.items() if m.kind == "uptake"}
     for number, name in enumerate(range_names(edges)):
         chosen = np.flatnonzero(np.digitize(leads, edges) == number)
         measures[name] = replace(
@@ -70,7 +70,7 @@ def by_lead(cell: CellRecord, leads: np.ndarray, edges: Sequence[float]) -> Cell
             values=tuple(whole.values[i] for i in chosen),
             clusters=whole.clusters and tuple(whole.clusters[i] for i in chosen),
         )
-    return replace(cell, measures=measures)
+    return replace(run, metrics=measures)
 
 
 def range_names(edges: Sequence[float]) -> list[str]:
@@ -88,13 +88,13 @@ def main() -> None:
     parser.add_argument("--arm", action="append", help="only this arm; may be repeated")
     given = parser.parse_args()
     record, leads = SweepRecord.load(given.record), known_leads(given.start)
-    arms = {record.line, *(given.arm or (cell.arm for cell in record.cells))}
-    cells = tuple(
-        by_lead(cell, leads, EDGES)
-        for cell in record.cells
-        if cell.corpus == given.corpus and cell.arm in arms
+    arms = {record.line, *(given.arm or (run.arm for run in record.runs))}
+    runs = tuple(
+        by_lead(run, leads, EDGES)
+        for run in record.runs
+        if run.corpus == given.corpus and run.arm in arms
     )
-    frontier = find_frontier(replace(record, cells=cells)).corpora[given.corpus]
+    frontier = find_frontier(replace(record, runs=runs)).corpora[given.corpus]
     print(json.dumps({"n": counts(leads, EDGES), "arms": summary(frontier)}, indent=1))
 
 
@@ -110,7 +110,7 @@ def summary(frontier) -> dict:
         arm: {
             name: {
                 "lost": {
-                    f"{point.learning_rate:g}": round(point.measures[name].value, 4)
+                    f"{point.learning_rate:g}": round(point.metrics[name].value, 4)
                     for point in found.points
                 },
                 "ratio": {

@@ -23,15 +23,15 @@ def continual(
 ) -> None:
     """Train on one month after another, and see what each adds and what it loses.
 
-    RECIPE is a YAML file or the name of a shipped one (current-events-stream). Each stage trains
+    RECIPE is a YAML file or the name of a shipped one (current-events-continual). Each stage trains
     on the documents of one period, from the weights of the stage before; after every stage all
-    items are scored. A stream that was killed continues where it stopped. It ends in stream.html:
+    items are scored. Killed at any point, it continues where it stopped. It ends in continual.html:
     score matrices, transfer and forgetting.
 
-      gradloc continual current-events-stream --arm full --arm interference_ratio
+      gradloc continual current-events-continual --arm full --arm interference_ratio
       gradloc continual news.yaml --by quarter --from 2024-Q3 --to 2025-Q2
-    A stream.json alone (of another machine, say) is drawn by
-      gradloc continual runs/news/stream.json
+    A continual.json alone (of another machine, say) is drawn by
+      gradloc continual runs/news/continual.json
 
     Args:
         recipe: Recipe file or name, or a finished record to draw.
@@ -48,11 +48,11 @@ def continual(
     if recipe.endswith(".json"):
         _draw(Path(recipe), as_json)
         return
-    from gradloc.experiments.continual.running import run_stream
-    from gradloc.experiments.continual.start import Division
+    from gradloc.experiments.continual.pipeline import run_continual
+    from gradloc.experiments.continual.shared_inputs import Division
     from gradloc.experiments.recipes import load_recipe
 
-    path = run_stream(
+    path = run_continual(
         load_recipe(recipe, overrides),
         Division(by, first, last, measure),
         arms=arms,
@@ -64,12 +64,12 @@ def continual(
 
 
 def _draw(path: Path, as_json: bool) -> None:
-    from gradloc.experiments.continual.figures import stream_figures
-    from gradloc.experiments.continual.page import PAGE_FILE, write_stream_page
-    from gradloc.experiments.continual.records import StreamRecord
-    from gradloc.experiments.continual.table import stream_tables
+    from gradloc.experiments.continual.continual_figures import continual_figures
+    from gradloc.experiments.continual.continual_record import ContinualRecord
+    from gradloc.experiments.continual.page import PAGE_FILE, write_continual_page
+    from gradloc.experiments.continual.table import continual_tables
 
-    record = StreamRecord.load(path)
-    figures = stream_figures(record)
-    page = write_stream_page(record, path.parent / PAGE_FILE, figures=figures)
-    show(as_json, figures.to_dict, stream_tables(figures), page)
+    record = ContinualRecord.load(path)
+    figures = continual_figures(record)
+    page = write_continual_page(record, path.parent / PAGE_FILE, figures=figures)
+    show(as_json, figures.to_dict, continual_tables(figures), page)

@@ -47,44 +47,44 @@ def sweep(
         jobs: Runs at a time, each in its own process with its share of the cores.
         devices: Accelerators to hand out to the jobs, such as 0,1,2,3; one job for each unless
             --jobs says otherwise.
-        earlier: Record of an earlier sitting, on another machine perhaps: its runs are not done
+        earlier: Record of an earlier session, on another machine perhaps: its runs are not done
             again.
         only_list: List the runs and their state; run none.
     """
-    from gradloc.experiments.sweep.cells import check_files, sweep_cells
-    from gradloc.experiments.sweep.collecting import earlier_record
-    from gradloc.experiments.sweep.config import load_sweep
-    from gradloc.experiments.sweep.records import SweepRecord
-    from gradloc.experiments.sweep.running import RECORD_FILE, run_sweep
+    from gradloc.experiments.sweep.executor import RECORD_FILE, run_sweep
+    from gradloc.experiments.sweep.finished_runs import earlier_record
+    from gradloc.experiments.sweep.sweep_config import load_sweep
+    from gradloc.experiments.sweep.sweep_record import SweepRecord
+    from gradloc.experiments.sweep.sweep_runs import check_files, sweep_runs
 
     if sweep.endswith(".json"):
         _draw(Path(sweep), as_json)
         return
     loaded = load_sweep(sweep, overrides)
-    cells = sweep_cells(loaded, corpora=corpora, arms=arms, seeds=seeds)
+    runs = sweep_runs(loaded, corpora=corpora, arms=arms, seeds=seeds)
     kept = SweepRecord.load(earlier) if earlier else None
-    done = [bool(cell.is_done or earlier_record(kept, cell)) for cell in cells]
+    done = [bool(run.is_done or earlier_record(kept, run)) for run in runs]
     if only_list:
-        for cell, is_done in zip(cells, done, strict=True):
-            print(f"{'done' if is_done else 'open'}  {cell.label}")
+        for run, is_done in zip(runs, done, strict=True):
+            print(f"{'done' if is_done else 'open'}  {run.label}")
         return
-    check_files(cell for cell, is_done in zip(cells, done, strict=True) if not is_done)
+    check_files(run for run, is_done in zip(runs, done, strict=True) if not is_done)
     device_names = comma_list(devices)
     jobs = max(jobs, len(device_names))
     command = shlex.join(["gradloc", *sys.argv[1:]])
-    with _Progress(len(cells), sum(done)) as progress:
+    with _Progress(len(runs), sum(done)) as progress:
         path, failed = run_sweep(
-            loaded, cells, jobs=jobs, devices=device_names, command=command, earlier=kept,
+            loaded, runs, jobs=jobs, devices=device_names, command=command, earlier=kept,
             report=progress.report,
         )  # fmt: skip
-    if failed and not SweepRecord.load(path).cells:
+    if failed and not SweepRecord.load(path).runs:
         label, reason = next(iter(failed.items()))
         raise GradlocError(f"all {len(failed)} runs failed; the first: {label}: {reason}")
     _draw(path, as_json)
     if failed:
         reasons = "\n".join(f"  {label}: {reason}" for label, reason in failed.items())
         raise GradlocError(
-            f"{len(failed)} of {len(cells)} runs failed; the same command tries them again, and "
+            f"{len(failed)} of {len(runs)} runs failed; the same command tries them again, and "
             f"{RECORD_FILE} has the others.\n{reasons}"
         )
 
@@ -123,22 +123,22 @@ class _Progress:
     def __exit__(self, *_):
         self.bar.stop()
 
-    def report(self, cell, outcome) -> None:
-        """A cell begins (None), is done (True) or has failed (its reason)."""
+    def report(self, run, outcome) -> None:
+        """A run begins (None), is done (True) or has failed (its reason)."""
         if outcome is None:
-            self.bar.update(self.task, description=cell.label)
+            self.bar.update(self.task, description=run.label)
         else:
             self.n_ended += 1
             self.bar.advance(self.task)
         if outcome is not None and (self.bar.disable or outcome is not True):
             word = "done" if outcome is True else f"failed: {outcome}"
-            self.console.print(f"{self.n_ended}/{self.n}  {cell.label}  {word}", highlight=False)
+            self.console.print(f"{self.n_ended}/{self.n}  {run.label}  {word}", highlight=False)
 
 
 def _draw(path: Path, as_json: bool) -> None:
     from gradloc.experiments.sweep.frontiers import find_frontier, frontier_figures
     from gradloc.experiments.sweep.page import write_frontier
-    from gradloc.experiments.sweep.records import SweepRecord
+    from gradloc.experiments.sweep.sweep_record import SweepRecord
     from gradloc.experiments.sweep.table import frontier_table
 
     record = SweepRecord.load(path)

@@ -11,8 +11,8 @@ from gradloc.errors import GradlocError, RecipeError
 from gradloc.evaluation.evaluate import load_suite
 from gradloc.evaluation.results import EvalResult
 from gradloc.experiments.recipes import load_recipe
-from gradloc.experiments.sweep.config import load_sweep
-from gradloc.experiments.sweep.records import SweepRecord
+from gradloc.experiments.sweep.sweep_config import load_sweep
+from gradloc.experiments.sweep.sweep_record import SweepRecord
 from gradloc.localization.plan import LayerPlan
 from gradloc.localization.profile import GradientProfile
 from gradloc.training.acquisition.record import AcquisitionRecord
@@ -96,7 +96,7 @@ def _json(path: Path) -> str:
     if kind == "results":
         return f"results of {', '.join(EvalResult.load(path).arms)}"
     if kind == "sweep":
-        arms = dict.fromkeys(cell.arm for cell in SweepRecord.load(path).cells)
+        arms = dict.fromkeys(run.arm for run in SweepRecord.load(path).runs)
         return f"record of a sweep, arms {', '.join(arms)}"
     if kind == "acquisition":
         record = AcquisitionRecord.load(path)

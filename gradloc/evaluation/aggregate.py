@@ -1,9 +1,4 @@
-"""The metrics of a suite: which items, read how, for every checkpoint at once.
-
-Comes in: ``CheckpointScores`` of all systems (the baseline and the arms) on the same items. Goes
-out: ``Metric``, one for each named metric. It compares no arms (``gradloc.evaluation.compare``
-does).
-"""
+"""The metrics of a suite: which items, read how, for every checkpoint at once."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -15,14 +10,8 @@ from numpy.typing import ArrayLike
 
 from gradloc.data.probes import DEPTHS, Probe
 from gradloc.errors import GradlocError
-from gradloc.evaluation.metrics import (
-    PROBE_METRICS,
-    BootstrapEstimate,
-    ProbeMetric,
-    derive_seed,
-    estimate,
-    figure,
-)
+from gradloc.evaluation.bootstrap import BootstrapEstimate, derive_seed, estimate, figure
+from gradloc.evaluation.metrics import PROBE_METRICS, ProbeMetric
 from gradloc.evaluation.metrics.editing import case_weights
 from gradloc.evaluation.results import MetricValue
 from gradloc.utils.records import Record
@@ -203,19 +192,18 @@ def general_text_measures(
 ) -> dict[str, Metric]:
     """Nats per token and bits per byte of general text, over all domains and in each."""
     first = next(iter(systems.values()))
-    sets = {"general_text": list(first.texts)}
-    if len(first.texts) > 1:
-        sets |= {f"general_text_{domain}": [domain] for domain in first.texts}
     found = {}
-    for set_name, domains in sets.items():
-        tokens = _joined(first, domains, "tokens")
+    for set_name, domains in text_sets(first).items():
+        tokens = joined_texts(first, domains, "tokens")
         scored = tokens > 0
         if not scored.any():
             continue
-        nats = np.array([_joined(scores, domains, "nats")[scored] for scores in systems.values()])
+        nats = np.array(
+            [joined_texts(scores, domains, "nats")[scored] for scores in systems.values()]
+        )
         weights = {"": ("nats/token", tokens[scored], 1.0)}
         if all("bytes" in first.texts[domain] for domain in domains):
-            n_bytes = _joined(first, domains, "bytes")[scored]
+            n_bytes = joined_texts(first, domains, "bytes")[scored]
             weights["_bits_per_byte"] = ("bits/byte", n_bytes, np.log(2))
         for suffix, (unit, sizes, scale) in weights.items():
             estimates = estimate(
@@ -282,7 +270,7 @@ def _measure(
     chosen = [probes[i] for i, keep in zip(group.indices, applies, strict=True) if keep]
     estimates = estimate(
         values[:, applies],
-        [(p.entity, "") if p.entity else ("", p.id) for p in chosen],
+        [probe_entity(probe) for probe in chosen],
         weights=_weights(metric, chosen),
         n_bootstrap=settings["n_bootstrap"],
         seed=derive_seed(settings["seed"], group.name),
@@ -300,6 +288,11 @@ def _measure(
         dict(zip(systems, estimates, strict=True)),
         group.note,
     )
+
+
+def probe_entity(probe: Probe) -> tuple[str, str]:
+    """What a probe is resampled with: its entity, or itself."""
+    return (probe.entity, "") if probe.entity else ("", probe.id)
 
 
 def _weights(metric: ProbeMetric, probes: Sequence[Probe]) -> np.ndarray | None:
@@ -333,7 +326,15 @@ def _with_answers(scores: CheckpointScores, probes: Sequence[Probe]) -> dict[str
     return {**scores.columns, **answers}
 
 
-def _joined(scores: CheckpointScores, domains: Sequence[str], column: str) -> np.ndarray:
+def text_sets(scores: CheckpointScores) -> dict[str, list[str]]:
+    """Name of each set of general texts -> its domains: all, and each where there are several."""
+    domains = list(scores.texts)
+    single = {f"general_text_{domain}": [domain] for domain in domains} if len(domains) > 1 else {}
+    return {"general_text": domains, **single}
+
+
+def joined_texts(scores: CheckpointScores, domains: Sequence[str], column: str) -> np.ndarray:
+    """A column of the texts of some domains, one after another; NaN where it is not finite."""
     values = [value for domain in domains for value in scores.texts[domain][column]]
     return np.array([np.nan if value is None else value for value in values], float)
 

@@ -1,8 +1,4 @@
-"""What each checkpoint learned and lost, from the scores of all of them.
-
-Comes in: ``CheckpointScores`` of a baseline and of the arms, on the same items. Goes out: an
-``EvalResult``. It runs no model: the same scores always give the same result.
-"""
+"""What each checkpoint learned and lost, from the scores of all of them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,9 +17,9 @@ from gradloc.evaluation.aggregate import (
     probe_groups,
     probe_measures,
 )
-from gradloc.evaluation.harness_measures import harness_measures
+from gradloc.evaluation.bootstrap import interval
+from gradloc.evaluation.harness_metrics import harness_metrics
 from gradloc.evaluation.matched_uptake import Point, forgetting_ratio, uptake_share
-from gradloc.evaluation.metrics import interval
 from gradloc.evaluation.metrics.fuar import fuar
 from gradloc.evaluation.results import ArmResult, EvalResult, MetricValue
 from gradloc.evaluation.suites import Suite, is_known_fact
@@ -143,7 +139,7 @@ def _measures(suite: Suite, systems: Mapping[str, CheckpointScores]) -> dict[str
     return {
         **probe_measures(groups, suite.probes, systems, settings),
         **general_text_measures(systems, settings),
-        **harness_measures(systems, settings),
+        **harness_metrics(systems, settings),
     }
 
 

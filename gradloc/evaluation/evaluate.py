@@ -1,9 +1,4 @@
-"""From checkpoints and a suite to what was learned and what was lost.
-
-Comes in: models by name or in memory, and a suite. Goes out: an ``EvalResult``. The parts can be
-called one by one, so that a run scores arm by arm and continues where it stopped: ``load_suite``,
-``score_checkpoint`` for each model, ``summarize``.
-"""
+"""From checkpoints and a suite to what was learned and what was lost."""
 
 import functools
 import gc
@@ -26,7 +21,7 @@ from gradloc.evaluation.requests import READINGS
 from gradloc.evaluation.results import EvalResult
 from gradloc.evaluation.score_log import ScoreLog
 from gradloc.evaluation.scoring import score_texts
-from gradloc.evaluation.scoring.checks import distinguishable
+from gradloc.evaluation.scoring.answer_checks import distinguishable
 from gradloc.evaluation.suites import Suite, load_suite, recipe_suite
 from gradloc.models import describe, fingerprint, load_model, load_tokenizer, same_tokenizer
 from gradloc.models.checkpoints import saved_checkpoints

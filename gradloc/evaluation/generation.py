@@ -1,9 +1,4 @@
-"""What a model writes when it is asked.
-
-Comes in: a causal language model with its tokenizer, and prompts. Goes out: the text that it
-adds to each. It judges nothing: scores come from ``gradloc.evaluation.scoring``, where the answer
-is given.
-"""
+"""What a model writes when it is asked."""
 
 import re
 import warnings

@@ -1,8 +1,5 @@
 """Against full training at equal uptake.
 
-Comes in: uptake and forgetting of an arm and of full training at several learning rates, as
-estimates with their bootstrap replicates. Goes out: ratios as figures. It scores nothing.
-
 Whatever trains less forgets less, so a single pair of numbers says little. Full training at
 several learning rates, with the base model at (0, 0), gives a line to compare with.
 """
@@ -13,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from gradloc.evaluation.metrics import BootstrapEstimate, figure, interval
+from gradloc.evaluation.bootstrap import BootstrapEstimate, figure, interval
 from gradloc.evaluation.results import MetricValue
 
 

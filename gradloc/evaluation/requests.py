@@ -1,8 +1,4 @@
-"""What a model is asked about probes: the columns that metrics are read off.
-
-Comes in: a model with its tokenizer and probes. Goes out: columns with one value a probe.
-``READINGS`` is the table; each metric names the one it needs, and a suite pays for no other.
-"""
+"""What a model is asked about probes: the columns that metrics are read off."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

@@ -1,8 +1,5 @@
 """What an evaluation found, as values.
 
-Comes in: nothing but numbers. Goes out: ``MetricValue``, ``ArmResult`` and ``EvalResult``, which
-``results.json`` holds. It computes nothing.
-
 ``uptake`` and ``forgetting`` are differences from the baseline; ``scores`` are the checkpoint's
 own values of the same metrics, so a reader can see both.
 """

@@ -1,9 +1,4 @@
-"""Scores of single items on disk, so that an interrupted evaluation continues.
-
-Comes in: items and their scores, one checkpoint a file. Goes out: the scores again. A line is
-written as soon as an item is scored, under a key made of the item itself: a suite that changes
-has only its new items scored, and a line that a kill cut short is left out.
-"""
+"""Scores of single items on disk, so that an interrupted evaluation continues."""
 
 import hashlib
 import json

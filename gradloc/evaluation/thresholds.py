@@ -1,8 +1,4 @@
-"""Conditions under which an evaluation fails, for pipelines.
-
-Comes in: ``"forgetting.known_facts > 0.05"`` and an ``EvalResult``. Goes out: what each condition
-caught. It exits nothing (``gradloc.cli.main`` does).
-"""
+"""Conditions under which an evaluation fails, for pipelines."""
 
 import operator
 import re

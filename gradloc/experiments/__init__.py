@@ -1,1 +1,1 @@
-"""Whole runs: one recipe, a sweep of recipes, a stream of periods."""
+"""Whole runs: one recipe, a sweep of recipes, continual training over periods."""

@@ -60,7 +60,7 @@ def run(recipe: Recipe, *, force: bool = False) -> Path:
         The run folder.
 
     Raises:
-        RunError: The folder belongs to another recipe, or to a stream.
+        RunError: The folder belongs to another recipe, or to continual training.
         GradlocError: A stage failed; finished stages stay.
     """
     run_dir = recipe.run_dir
@@ -131,13 +131,13 @@ def open_run(recipe: Recipe, *, force: bool = False) -> None:
     """Make a run's folder, or see that it belongs to this recipe.
 
     Raises:
-        RunError: It belongs to another recipe and ``force`` is not given, or to a stream.
+        RunError: It belongs to another recipe and ``force`` is not given, or to continual training.
     """
     run_dir = recipe.run_dir
     if (run_dir / DOCUMENTS_FILE).is_file():
         raise RunError(
-            f"{run_dir} holds a stream. Give the run another name (--set name=...), or remove the "
-            "folder."
+            f"{run_dir} holds a continual training. Give the run another name (--set name=...), or "
+            "remove the folder."
         )
     kept = run_dir / "recipe.yaml"
     if force:

@@ -20,7 +20,7 @@ from gradloc.errors import FileError
 PLAN_FILE = "plan.json"
 TRAINING_FILE = "training.json"
 SCORES_FILE = "scores.json"
-# The first file of a stream's folder; a run's has none.
+# The first file of a continual training's folder; a run's has none.
 DOCUMENTS_FILE = "documents.jsonl"
 
 

@@ -7,7 +7,7 @@ card beside it tells the formula, the source and when the numbers mislead.
 import datasets
 import evaluate
 
-from gradloc.evaluation.metrics.stages import stage_measures
+from gradloc.evaluation.metrics.stage_transfer import stage_measures
 
 _DESCRIPTION = """
 Average accuracy, backward and forward transfer and forgetting from the matrix of scores after

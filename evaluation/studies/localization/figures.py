@@ -11,7 +11,7 @@ from itertools import combinations
 import numpy as np
 
 from gradloc.errors import MeasurementError
-from gradloc.evaluation.metrics.intervals import derive_seed, interval
+from gradloc.evaluation.bootstrap import derive_seed, interval
 from localization.resampling import (
     entity_index,
     resampled_counts,

@@ -5,7 +5,7 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 from scipy.stats import rankdata
 
-from gradloc.evaluation.metrics.intervals import interval
+from gradloc.evaluation.bootstrap import interval
 
 # Splits that are averaged in each bootstrap replicate of a split-half correlation.
 _SPLITS_A_REPLICATE = 8

@@ -1,7 +1,4 @@
-"""A probe as a request of the harness.
-
-Comes in: a probe and an answer. Goes out: context and continuation. It knows no tokens.
-"""
+"""A probe as a request of the harness."""
 
 from gradloc.data.probes import Probe
 

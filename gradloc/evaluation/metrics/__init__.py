@@ -1,10 +1,6 @@
-"""Metrics: from scores of single items to figures with intervals.
+"""Metrics: from scores of single items to figures with intervals."""
 
-Comes in: numpy arrays. Goes out: numbers, and ``MetricValue`` where intervals belong to them. It
-sees no model, no file and no probe text.
-"""
-
-from gradloc.evaluation.metrics.intervals import (
+from gradloc.evaluation.bootstrap import (
     LEVEL,
     N_BOOTSTRAP,
     BootstrapEstimate,
@@ -15,7 +11,7 @@ from gradloc.evaluation.metrics.intervals import (
     interval,
     item_mean,
 )
-from gradloc.evaluation.metrics.probe_metrics import PROBE_METRICS, Columns, ProbeMetric
+from gradloc.evaluation.metrics.metric_table import PROBE_METRICS, Columns, ProbeMetric
 
 __all__ = [
     "LEVEL",

@@ -1,8 +1,5 @@
 """The four numbers of knowledge editing: success, portability, locality and fluency.
 
-Comes in: predicted, right and earlier tokens, or written texts. Goes out: shares of tokens,
-entropies, and the weights by which cases are averaged. It runs no model.
-
 References: Zhang et al. 2024 (KnowEdit), arXiv:2401.01286; Meng et al. 2022 (ROME),
 arXiv:2202.05262, for fluency.
 """

@@ -1,8 +1,5 @@
 """FUAR: what is forgotten for each thing that is learned.
 
-Comes in: scores of knowledge to keep, to update and to acquire, before and after. Goes out: one
-ratio, lower is better. It computes no scores and knows no probes.
-
 References: Jang et al. 2022 (CKL), arXiv:2110.03215, equation 1.
 """
 

@@ -1,8 +1,5 @@
 """Whether what a model writes is one of the right answers.
 
-Comes in: the written text and the answers that count as right. Goes out: exact match, overlap of
-words and membership among beams, fractions of 0-1, higher is better. It lets no model write.
-
 References: Rajpurkar et al. 2016 (SQuAD), arXiv:1606.05250; Jang et al. 2022 (CKL),
 arXiv:2110.03215; Onoe et al. 2022 (ECBD), arXiv:2205.02832.
 """

@@ -1,8 +1,5 @@
 """Whether a model has taken over an answer that changed.
 
-Comes in: scores of the outdated and the updated answer, or what the model writes. Goes out: which
-of the two it prefers, and how well the writing matches each. It runs no model.
-
 References: Kim et al. 2024 (EvolvingQA), arXiv:2311.08106.
 """
 

@@ -1,9 +1,4 @@
-"""Scores of single probes and texts under one model.
-
-Comes in: a causal language model with its tokenizer, probes or texts. Goes out: columns with one
-value an item, and the model as it was. It averages nothing (``gradloc.evaluation.metrics`` does)
-and lets the model write nothing (``gradloc.evaluation.generation`` does).
-"""
+"""Scores of single probes and texts under one model."""
 
 from gradloc.evaluation.scoring.engine import TOKEN_BUDGET, score_spans
 from gradloc.evaluation.scoring.items import TEXT_LENGTH, probe_span, score_probes, score_texts

@@ -1,8 +1,5 @@
 """Scores of marked tokens in sequences: the one place where scoring runs the model.
 
-Comes in: sequences of token ids with the positions to score. Goes out: one ``SpanScore`` each,
-and the model as it was. It knows no probes and no tokenizer.
-
 Sequences of like length share a batch, sequences of one owner share the computation of what they
 begin with (``gradloc.evaluation.scoring.shared``), logits are computed at scored positions only,
 and no

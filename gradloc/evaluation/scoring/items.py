@@ -1,8 +1,4 @@
-"""Probes and general texts to scores.
-
-Comes in: a model with its tokenizer, probes or texts. Goes out: columns with one value an item.
-Everything is teacher-forced: the answer is given and its tokens are scored.
-"""
+"""Probes and general texts to scores."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple

@@ -1,9 +1,4 @@
-"""One computation of what several sequences begin with.
-
-Comes in: sequences of which some have one owner, such as a prompt with each of its candidate
-answers. Goes out: their scores; the shared beginning runs through the model once, and its keys
-and values serve every ending. The scores equal those of the sequences by themselves.
-"""
+"""One computation of what several sequences begin with."""
 
 import copy
 from collections import defaultdict

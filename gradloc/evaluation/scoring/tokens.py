@@ -1,7 +1,4 @@
-"""Marked tokens and their scores: what the parts of scoring have in common.
-
-Comes in: token ids, logits. Goes out: padded tensors and ``SpanScore``. It runs no model.
-"""
+"""Marked tokens and their scores: what the parts of scoring have in common."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple

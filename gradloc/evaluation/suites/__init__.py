@@ -1,12 +1,13 @@
-"""Suites: what a checkpoint is asked, and by which metrics it is judged.
+"""Suites: what a checkpoint is asked, and by which metrics it is judged."""
 
-Comes in: the name of a shipped suite, a YAML file, a probe file, a run folder or a recipe. Goes
-out: a ``Suite``. It scores nothing.
-"""
-
-from gradloc.evaluation.suites.config import SuiteConfig, SuiteSource
-from gradloc.evaluation.suites.loading import build_suite, general_texts, load_suite, recipe_suite
 from gradloc.evaluation.suites.suite import TASK_METRICS, Suite, is_known_fact
+from gradloc.evaluation.suites.suite_config import SuiteConfig, SuiteSource
+from gradloc.evaluation.suites.suite_files import (
+    build_suite,
+    general_texts,
+    load_suite,
+    recipe_suite,
+)
 
 __all__ = [
     "TASK_METRICS",

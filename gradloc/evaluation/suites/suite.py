@@ -1,16 +1,13 @@
-"""A suite with its probes and texts: what a checkpoint is asked.
-
-Comes in: probes, texts, names of metrics. Goes out: ``Suite``. It opens no file and scores
-nothing.
-"""
+"""A suite with its probes and texts: what a checkpoint is asked."""
 
 import dataclasses
 from dataclasses import replace
 
 from gradloc.data.probes import Probe
 from gradloc.evaluation.aggregate import CheckpointScores
-from gradloc.evaluation.metrics import N_BOOTSTRAP, PROBE_METRICS
-from gradloc.evaluation.metrics.probe_metrics import usual_metrics
+from gradloc.evaluation.bootstrap import N_BOOTSTRAP
+from gradloc.evaluation.metrics import PROBE_METRICS
+from gradloc.evaluation.metrics.metric_table import usual_metrics
 
 N_EXAMPLES = 6
 

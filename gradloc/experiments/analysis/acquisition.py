@@ -10,6 +10,7 @@ import numpy as np
 from gradloc.data.injection import SCENARIOS
 from gradloc.data.probes.parsing import DEPTHS
 from gradloc.errors import GradlocError
+from gradloc.evaluation.bootstrap import N_BOOTSTRAP, derive_seed
 from gradloc.evaluation.metrics.acquisition import (
     WINDOW,
     effectivity,
@@ -17,7 +18,6 @@ from gradloc.evaluation.metrics.acquisition import (
     retainability,
 )
 from gradloc.evaluation.metrics.decay import OUTLIER_FACTOR, RELEASED_OUTLIER_FACTOR, fit_decay
-from gradloc.evaluation.metrics.intervals import N_BOOTSTRAP, derive_seed
 from gradloc.experiments.analysis.dynamics import AcquisitionAnalysis, GroupDynamics, ProbeDynamics
 from gradloc.experiments.analysis.groups import Resampler, aligned_curves, summarise_group
 from gradloc.training.acquisition import AcquisitionRecord

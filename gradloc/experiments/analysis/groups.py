@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from gradloc.evaluation.bootstrap import BootstrapEstimate, estimate, figure
 from gradloc.evaluation.metrics.decay import DecayFit, fit_decay, mean_retainability, within_fences
-from gradloc.evaluation.metrics.intervals import BootstrapEstimate, estimate, figure
 from gradloc.evaluation.results import MetricValue
 from gradloc.experiments.analysis.dynamics import GroupDynamics, ProbeDynamics
 

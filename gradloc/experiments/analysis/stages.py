@@ -2,7 +2,7 @@
 
 Comes in: an ``EvalResult`` whose arms, in their order, are the stages. Goes out: a
 ``StageAnalysis``: scores by stage and task, and transfer and forgetting, with 95 % intervals. The
-formulas stand in ``gradloc.evaluation.metrics.stages``.
+formulas stand in ``gradloc.evaluation.metrics.stage_transfer``.
 """
 
 from collections.abc import Sequence
@@ -12,14 +12,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gradloc.errors import GradlocError
-from gradloc.evaluation.metrics.intervals import (
+from gradloc.evaluation.bootstrap import (
     N_BOOTSTRAP,
     BootstrapEstimate,
     bootstrap_replicates,
     derive_seed,
     figure,
 )
-from gradloc.evaluation.metrics.stages import average_accuracy, stage_measures
+from gradloc.evaluation.metrics.stage_transfer import average_accuracy, stage_measures
 from gradloc.evaluation.results import EvalResult, MetricValue
 from gradloc.utils.io import to_jsonable
 from gradloc.utils.names import did_you_mean
@@ -37,8 +37,7 @@ class _Score(NamedTuple):
 
 METRICS = {"nll": _Score("nll", -1, "nats/token"), "exact": _Score("exact", 1, "fraction")}
 BY = ("task", "kind", "month")
-# Direction of each measure of ``gradloc.evaluation.metrics.stages``, scores being higher for
-# better.
+# Whether more is better, of each measure of ``metrics.stage_transfer``.
 _HIGHER_IS_BETTER = {
     "average_accuracy": True,
     "average_incremental_accuracy": True,

@@ -1,8 +1,4 @@
-"""The curves of a stream: uptake and forgetting over its stages.
-
-Comes in: ``StreamFigures``. Goes out: ``Picture`` values with one line an arm. It computes no
-figure.
-"""
+"""The curves of continual training: uptake and forgetting over its stages."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -10,7 +6,7 @@ from typing import Any, NamedTuple
 import altair as alt
 
 from gradloc.evaluation.results import MetricValue
-from gradloc.experiments.continual.figures import ArmFigures, StreamFigures
+from gradloc.experiments.continual.continual_figures import ArmFigures, ContinualFigures
 from gradloc.experiments.continual.looks import BEFORE, arm_looks
 from gradloc.experiments.continual.table import figure_text
 from gradloc.report.formatting import unit_name
@@ -43,7 +39,7 @@ CURVES = (
 )
 
 
-def curve_pictures(figures: StreamFigures) -> list[Picture]:
+def curve_pictures(figures: ContinualFigures) -> list[Picture]:
     """Uptake, known facts and general text over the stages, one line an arm."""
     looks = arm_looks(figures)
     drawn = (_curve_picture(curve, figures, looks) for curve in CURVES)
@@ -51,7 +47,7 @@ def curve_pictures(figures: StreamFigures) -> list[Picture]:
 
 
 def _curve_picture(
-    curve: Curve, figures: StreamFigures, looks: dict[str, ArmStyle]
+    curve: Curve, figures: ContinualFigures, looks: dict[str, ArmStyle]
 ) -> Picture | None:
     series = {name: getattr(arm, curve.key) for name, arm in figures.arms.items()}
     rows = []
@@ -92,7 +88,7 @@ def _at(arm: ArmFigures, line: Sequence[MetricValue], stage: str) -> str:
 
 
 def _curve_rows(
-    name: str, line: Sequence[MetricValue], figures: StreamFigures, shift: float
+    name: str, line: Sequence[MetricValue], figures: ContinualFigures, shift: float
 ) -> list[dict[str, Any]]:
     """Points of one arm, one a finished stage; the first stage is at 1."""
     stages = figures.arms[name].stages[: len(line)]
@@ -114,7 +110,7 @@ def _point(name: str, x: float, stage: str, found: MetricValue) -> dict[str, Any
 
 def _curve_chart(
     rows: list[dict],
-    figures: StreamFigures,
+    figures: ContinualFigures,
     looks: dict[str, ArmStyle],
     title: str,
     has_base: bool,

@@ -1,9 +1,6 @@
-"""How arms look in the pictures of a stream.
+"""How arms look in the pictures of continual training."""
 
-Comes in: ``StreamFigures``. Goes out: one ``ArmStyle`` an arm. It draws nothing.
-"""
-
-from gradloc.experiments.continual.figures import StreamFigures
+from gradloc.experiments.continual.continual_figures import ContinualFigures
 from gradloc.report.style import SHAPES, ArmStyle
 
 # The name of the model before any stage.
@@ -14,7 +11,7 @@ _DASHES = ((5, 4), (2, 3), (8, 3, 2, 3))
 _FULL_SHAPES = ("square", "cross")
 
 
-def arm_looks(figures: StreamFigures) -> dict[str, ArmStyle]:
+def arm_looks(figures: ContinualFigures) -> dict[str, ArmStyle]:
     """Arm -> its look; ordinary full training is gray and dashed."""
     full = [n for n, arm in figures.arms.items() if arm.policy == FULL_POLICY and not arm.methods]
     others = [name for name in figures.arms if name not in full]

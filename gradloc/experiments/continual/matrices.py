@@ -1,14 +1,10 @@
-"""The score matrices of a stream as heat maps.
-
-Comes in: ``StreamFigures``. Goes out: one ``Picture`` an arm, all on one scale. It computes no
-figure.
-"""
+"""The score matrices of continual training as heat maps."""
 
 from collections.abc import Sequence
 
 import altair as alt
 
-from gradloc.experiments.continual.figures import ArmFigures, StreamFigures
+from gradloc.experiments.continual.continual_figures import ArmFigures, ContinualFigures
 from gradloc.experiments.continual.looks import BEFORE
 from gradloc.experiments.continual.table import figure_text
 from gradloc.report.formatting import MINUS, MISSING, number
@@ -21,7 +17,7 @@ SHADES = tuple(range(-N_SHADES, N_SHADES + 1))
 _MAX_NUMBERS = 14
 
 
-def largest_change(figures: StreamFigures) -> float:
+def largest_change(figures: ContinualFigures) -> float:
     """The largest gain or loss of any arm: where the colors of all heat maps end."""
     found = [
         abs(cell.value)
@@ -33,7 +29,7 @@ def largest_change(figures: StreamFigures) -> float:
     return max(found, default=0.0) or 1.0
 
 
-def heat_maps(figures: StreamFigures) -> list[Picture]:
+def heat_maps(figures: ContinualFigures) -> list[Picture]:
     """Uptake on every period after every stage, one picture an arm."""
     top = largest_change(figures)
     return [
@@ -42,7 +38,9 @@ def heat_maps(figures: StreamFigures) -> list[Picture]:
     ]
 
 
-def _heat_map(key: str, name: str, arm: ArmFigures, figures: StreamFigures, top: float) -> Picture:
+def _heat_map(
+    key: str, name: str, arm: ArmFigures, figures: ContinualFigures, top: float
+) -> Picture:
     rows = [
         {"stage": BEFORE, "period": column, "shade": 0, "value": "0", "own": False,
          "text": f"0 (log-probability {number(base.value)})", "n": base.n}

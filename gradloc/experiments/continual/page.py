@@ -1,30 +1,26 @@
-"""The page of a stream.
-
-Comes in: ``StreamFigures``. Goes out: ``stream.html``, one file that opens without network, in the
-look of the report. It computes no figure.
-"""
+"""The page of continual training."""
 
 from pathlib import Path
 
 from markupsafe import Markup
 
 from gradloc.experiments.continual import curves, looks, matrices, table
-from gradloc.experiments.continual.figures import StreamFigures, stream_figures
-from gradloc.experiments.continual.records import StreamRecord
+from gradloc.experiments.continual.continual_figures import ContinualFigures, continual_figures
+from gradloc.experiments.continual.continual_record import ContinualRecord
 from gradloc.report.formatting import number
 from gradloc.report.frame import environment_rows, page_parts, page_template
 from gradloc.utils.io import write_text
 
-PAGE_FILE = "stream.html"
+PAGE_FILE = "continual.html"
 
 
-def write_stream_page(
-    record: StreamRecord, path: str | Path, *, figures: StreamFigures | None = None
+def write_continual_page(
+    record: ContinualRecord, path: str | Path, *, figures: ContinualFigures | None = None
 ) -> Path:
     """Write the page.
 
     Args:
-        record: The stream's record; it may be unfinished.
+        record: The record; it may be unfinished.
         path: The file.
         figures: The figures, where they have been found from this record already.
 
@@ -34,15 +30,16 @@ def write_stream_page(
     Raises:
         GradlocError: The record has no finished stage, or the page cannot be written.
     """
-    return write_text(path, render(record, figures or stream_figures(record)))
+    return write_text(path, render(record, figures or continual_figures(record)))
 
 
-def render(record: StreamRecord, figures: StreamFigures) -> str:
+def render(record: ContinualRecord, figures: ContinualFigures) -> str:
     """Make the page."""
     maps, lines = matrices.heat_maps(figures), curves.curve_pictures(figures)
-    return page_template("gradloc.experiments.continual", "stream.html.j2").render(
+    return page_template("gradloc.experiments.continual", "continual.html.j2").render(
         record=record,
         figures=figures,
+        n_items=_n_items(figures),
         looks=looks.arm_looks(figures),
         words=table.WORDS,
         summary_rows=table.summary_rows(figures),
@@ -57,6 +54,12 @@ def render(record: StreamRecord, figures: StreamFigures) -> str:
         specs={picture.key: picture.spec for picture in (*maps, *lines)},
         **page_parts(),
     )  # fmt: skip
+
+
+def _n_items(figures: ContinualFigures) -> dict[str, int]:
+    first = next(iter(figures.arms.values()))
+    known, texts = (lost[0].n if lost else 0 for lost in (first.known_facts, first.general_text))
+    return {"facts": sum(base.n for base in figures.base), "known": known, "texts": texts}
 
 
 def _heat_colors() -> str:

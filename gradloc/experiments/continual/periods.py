@@ -1,7 +1,4 @@
-"""Periods of the calendar: months, quarters, years.
-
-Comes in: ISO dates. Goes out: ``Period``, with a name and its first day. It reads no documents.
-"""
+"""Periods of the calendar: months, quarters, years."""
 
 import re
 from collections.abc import Iterable

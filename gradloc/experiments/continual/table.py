@@ -1,8 +1,4 @@
-"""A stream's figures as tables for the terminal.
-
-Comes in: ``StreamFigures``. Goes out: rich tables, and heads and rows of text for the page. It
-computes no figure.
-"""
+"""The figures as tables for the terminal."""
 
 from typing import Any, NamedTuple
 
@@ -11,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gradloc.evaluation.results import MetricValue
-from gradloc.experiments.continual.figures import ArmFigures, StreamFigures
+from gradloc.experiments.continual.continual_figures import ArmFigures, ContinualFigures
 from gradloc.report.formatting import (
     DASH,
     MISSING,
@@ -41,7 +37,7 @@ class Cell(NamedTuple):
     small: str = ""
 
 
-def summary_rows(figures: StreamFigures) -> list[tuple[str, list[Cell]]]:
+def summary_rows(figures: ContinualFigures) -> list[tuple[str, list[Cell]]]:
     """One row an arm: the measures of ``WORDS`` as they are after its last stage."""
     return [
         (name, [_cell(_last(arm, measure)) for measure in WORDS])
@@ -49,14 +45,14 @@ def summary_rows(figures: StreamFigures) -> list[tuple[str, list[Cell]]]:
     ]
 
 
-def matrix_rows(figures: StreamFigures, arm: ArmFigures) -> list[tuple[str, list[Cell]]]:
+def matrix_rows(figures: ContinualFigures, arm: ArmFigures) -> list[tuple[str, list[Cell]]]:
     """One row a stage, after that of the base model: uptake on each period."""
     before = ("base, log-probability", [_cell(found) for found in figures.base])
     rows = zip(arm.stages, arm.uptake, strict=True)
     return [before, *((f"after {name}", [_cell(found) for found in row]) for name, row in rows)]
 
 
-def training_rows(figures: StreamFigures) -> list[tuple[str, ...]]:
+def training_rows(figures: ContinualFigures) -> list[tuple[str, ...]]:
     """How each arm trains."""
     return [
         (
@@ -79,7 +75,7 @@ TRAINING_COLUMNS = (
 )  # fmt: skip
 
 
-def stream_tables(figures: StreamFigures) -> list[Any]:
+def continual_tables(figures: ContinualFigures) -> list[Any]:
     """The measures of every arm, and each arm's score matrix.
 
     Args:

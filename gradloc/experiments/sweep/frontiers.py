@@ -1,11 +1,8 @@
 """From a sweep's record to its frontiers: every arm beside full training, corpus by corpus.
 
-Comes in: a ``SweepRecord``. Goes out: ``Frontier``, whose figures the page, the terminal table and
-``frontier_figures`` show. It trains and scores nothing and draws nothing.
-
 For each corpus, arm and rate: the mean over seeds of the mean change of the items. An arm's curve
-runs through the base model at (0, 0) and its rates up to that of its largest uptake; see ``curves``
-and ``quantities`` for what is read off it, ``resampling`` for the intervals.
+runs through the base model at (0, 0) and its rates up to that of its largest uptake; see
+``frontier_curves`` and ``frontier_quantities`` for what is read off it.
 """
 
 from dataclasses import replace
@@ -13,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from gradloc.errors import GradlocError
+from gradloc.evaluation.bootstrap import N_BOOTSTRAP, BootstrapEstimate, figure
 from gradloc.evaluation.matched_uptake import Point, forgetting_ratio, uptake_share
-from gradloc.evaluation.metrics import BootstrapEstimate, figure
-from gradloc.evaluation.metrics.intervals import N_BOOTSTRAP
 from gradloc.evaluation.results import MetricValue
-from gradloc.experiments.sweep.curves import Curve, make_curve
-from gradloc.experiments.sweep.quantities import (
+from gradloc.experiments.sweep.corpus_runs import CorpusRuns
+from gradloc.experiments.sweep.frontier_curves import Curve, make_curve
+from gradloc.experiments.sweep.frontier_quantities import (
     FORGETTING_SHARES,
     UPTAKE_SHARES,
     at_forgetting,
@@ -28,9 +25,7 @@ from gradloc.experiments.sweep.quantities import (
     mean_forgetting_ratio,
     undefined,
 )
-from gradloc.experiments.sweep.records import CellRecord, SweepRecord
-from gradloc.experiments.sweep.resampling import CorpusCells
-from gradloc.experiments.sweep.values import (
+from gradloc.experiments.sweep.frontier_values import (
     ArmFrontier,
     AtUptake,
     Comparison,
@@ -38,6 +33,7 @@ from gradloc.experiments.sweep.values import (
     Frontier,
     RatePoint,
 )
+from gradloc.experiments.sweep.sweep_record import RunRecord, SweepRecord
 from gradloc.report.formatting import learning_rate
 from gradloc.utils.io import to_jsonable
 
@@ -64,26 +60,26 @@ def find_frontier(
         seed: Seed of the resamples; the same seed gives the same intervals.
 
     Raises:
-        GradlocError: The record cannot be read, has no cells, or no cell has its axis; two cells
+        GradlocError: The record cannot be read, has no runs, or no run has its axis; two runs
             are the same, or arms of one seed were measured on different items.
     """
     record = read_record(record)
-    if not record.cells:
+    if not record.runs:
         raise GradlocError(
-            f"sweep {record.name}: no finished cell, so there is nothing to compare. Run it first."
+            f"sweep {record.name}: no finished run, so there is nothing to compare. Run it first."
         )
     corpora = {}
-    for corpus in dict.fromkeys(cell.corpus for cell in record.cells):
-        cells = [cell for cell in record.cells if cell.corpus == corpus]
-        own = CorpusCells(cells, n_bootstrap=n_bootstrap, seed=seed)
-        if (kind := own.measures.get(record.axis)) is None or kind.kind != "uptake":
-            known = ", ".join(name for name, kind in own.measures.items() if kind.kind == "uptake")
+    for corpus in dict.fromkeys(run.corpus for run in record.runs):
+        runs = [run for run in record.runs if run.corpus == corpus]
+        own = CorpusRuns(runs, n_bootstrap=n_bootstrap, seed=seed)
+        if (kind := own.metrics.get(record.axis)) is None or kind.kind != "uptake":
+            known = ", ".join(name for name, kind in own.metrics.items() if kind.kind == "uptake")
             raise GradlocError(
-                f"sweep {record.name}, corpus {corpus}: no measure of uptake is called "
+                f"sweep {record.name}, corpus {corpus}: no metric of uptake is called "
                 f"'{record.axis}'. Measured were: {known or 'none'}. Set `axis` to one of them."
             )
         corpora[corpus] = _Corpus(own, record.line, record.axis).frontier()
-    return Frontier(record.name, record.line, record.axis, n_bootstrap, corpora, record.sittings)
+    return Frontier(record.name, record.line, record.axis, n_bootstrap, corpora, record.sessions)
 
 
 def frontier_figures(record: SweepRecord | Frontier | str | Path) -> dict[str, Any]:
@@ -108,20 +104,20 @@ def frontier_figures(record: SweepRecord | Frontier | str | Path) -> dict[str, A
 class _Corpus:
     """The comparisons of one corpus, whose curves are made once."""
 
-    def __init__(self, cells: CorpusCells, line: str, axis: str):
-        self.cells, self.line, self.axis = cells, line, axis
-        self.losses = [n for n, kind in cells.measures.items() if kind.kind == "forgetting"]
+    def __init__(self, runs: CorpusRuns, line: str, axis: str):
+        self.runs, self.line, self.axis = runs, line, axis
+        self.losses = [n for n, kind in runs.metrics.items() if kind.kind == "forgetting"]
         self._curves: dict[tuple, Curve | None] = {}
 
     def frontier(self) -> CorpusFrontier:
-        seeds = tuple(sorted({cell.seed for cell in self.cells.cells.values()}))
-        arms = {arm: self._arm(arm) for arm in self.cells.arms}
-        own = self.cells.shared_seeds(self.line) if self.line in arms else ()
+        seeds = tuple(sorted({run.seed for run in self.runs.runs.values()}))
+        arms = {arm: self._arm(arm) for arm in self.runs.arms}
+        own = self.runs.shared_seeds(self.line) if self.line in arms else ()
         # The axis itself stands in for forgetting where only the uptake is asked for.
         line = self._curve(self.line, self.axis, own) if own else None
-        kind = self.cells.measures[self.axis]
+        kind = self.runs.metrics[self.axis]
         if line is None:
-            why = f"{self.line} has no finished cell on this corpus"
+            why = f"{self.line} has no finished run on this corpus"
             best_rate, best = None, undefined(0, kind.unit, True, why)
         else:
             best_rate = line.rates[line.best]
@@ -129,13 +125,13 @@ class _Corpus:
         return CorpusFrontier(seeds, best_rate, best, arms, self._notes(seeds, arms))
 
     def _arm(self, arm: str) -> ArmFrontier:
-        cells, line_cells = self.cells.of_arm(arm), self.cells.of_arm(self.line)
-        seeds = self.cells.shared_seeds(arm, self.line) if line_cells else ()
+        runs, line_runs = self.runs.of_arm(arm), self.runs.of_arm(self.line)
+        seeds = self.runs.shared_seeds(arm, self.line) if line_runs else ()
         # Without a line there is nothing to compare with, but the points can be shown.
-        seeds = seeds or self.cells.shared_seeds(arm)
-        fractions = [c.trainable_fraction for c in cells if c.trainable_fraction is not None]
-        trained = [cell.n_trained for cell in cells if cell.n_trained is not None]
-        first: CellRecord = cells[0]
+        seeds = seeds or self.runs.shared_seeds(arm)
+        fractions = [c.trainable_fraction for c in runs if c.trainable_fraction is not None]
+        trained = [run.n_trained for run in runs if run.n_trained is not None]
+        first: RunRecord = runs[0]
         return ArmFrontier(
             policy=first.policy,
             methods=first.methods,
@@ -144,22 +140,22 @@ class _Corpus:
             n_trained=(min(trained), max(trained)) if trained else None,
             n_units=first.n_units,
             uptake_share=self._uptake_share(arm, seeds),
-            time_ratio=cost_ratio(cells, line_cells, "train_seconds", self.line),
-            memory_ratio=cost_ratio(cells, line_cells, "peak_rss_mib", self.line),
-            points=tuple(self._point(arm, rate, seeds) for rate in self.cells.rates(arm)),
+            time_ratio=cost_ratio(runs, line_runs, "train_seconds", self.line),
+            memory_ratio=cost_ratio(runs, line_runs, "peak_rss_mib", self.line),
+            points=tuple(self._point(arm, rate, seeds) for rate in self.runs.rates(arm)),
             forgetting={loss: self._comparison(arm, loss, seeds) for loss in self.losses},
         )
 
     def _uptake_share(self, arm: str, seeds: tuple[int, ...]) -> MetricValue:
         own = self._curve(arm, self.axis, seeds)
         if own is None:
-            return undefined(0, "ratio", True, "scores are not finite, or cells are missing")
+            return undefined(0, "ratio", True, "scores are not finite, or runs are missing")
         line = self._curve(self.line, self.axis, seeds)
         references = [point.uptake for point in line.points] if line else []
         return uptake_share(own.points[own.best].uptake, references)
 
     def _comparison(self, arm: str, loss: str, seeds: tuple[int, ...]) -> Comparison:
-        unit = self.cells.measures[loss].unit
+        unit = self.runs.metrics[loss].unit
         own, line = self._curve(arm, loss, seeds), self._curve(self.line, loss, seeds)
         return Comparison(
             tuple(
@@ -167,7 +163,7 @@ class _Corpus:
                 for share in UPTAKE_SHARES
             ),
             tuple(
-                at_forgetting(own, line, share, self.cells.measures[self.axis].unit, self.line)
+                at_forgetting(own, line, share, self.runs.metrics[self.axis].unit, self.line)
                 for share in FORGETTING_SHARES
             ),
             mean_forgetting_ratio(own, line, self.line),
@@ -176,10 +172,10 @@ class _Corpus:
     def _ranked(self, arm: str, loss: str, found: AtUptake) -> AtUptake:
         """Add which arms this one beats; a pair is compared on the seeds that it shares."""
         beats, loses = [], []
-        for other in self.cells.arms:
+        for other in self.runs.arms:
             if other == arm or found.forgetting.value is None:
                 continue
-            seeds = self.cells.shared_seeds(arm, other, self.line)
+            seeds = self.runs.shared_seeds(arm, other, self.line)
             names = {name: self._curve(name, loss, seeds) for name in (arm, other, self.line)}
             if None in names.values():
                 continue
@@ -191,10 +187,10 @@ class _Corpus:
         return replace(found, beats=tuple(beats), loses_to=tuple(loses))
 
     def _point(self, arm: str, rate: float, seeds: tuple[int, ...]) -> RatePoint:
-        measures, ratios, on_curve = {}, {}, {}
-        for name, kind in self.cells.measures.items():
+        metrics, ratios, on_curve = {}, {}, {}
+        for name, kind in self.runs.metrics.items():
             if (found := self._estimate(arm, rate, name, seeds)) is not None:
-                measures[name] = figure(found, kind.unit, kind.higher_is_better)
+                metrics[name] = figure(found, kind.unit, kind.higher_is_better)
         uptake = self._estimate(arm, rate, self.axis, seeds)
         for loss in self.losses:
             own = self._curve(arm, loss, seeds)
@@ -203,13 +199,13 @@ class _Corpus:
             forgotten = self._estimate(arm, rate, loss, seeds)
             if line is not None and uptake is not None and forgotten is not None:
                 ratios[loss] = forgetting_ratio(Point(uptake, forgotten), line.points)
-        return RatePoint(rate, on_curve, measures, ratios)
+        return RatePoint(rate, on_curve, metrics, ratios)
 
     def _curve(self, arm: str, measure: str, seeds: tuple[int, ...]) -> Curve | None:
         key = (arm, measure, seeds)
         if key not in self._curves:
             points = {}
-            for rate in self.cells.rates(arm):
+            for rate in self.runs.rates(arm):
                 uptake = self._estimate(arm, rate, self.axis, seeds)
                 forgotten = self._estimate(arm, rate, measure, seeds)
                 if uptake is not None and forgotten is not None:
@@ -220,7 +216,7 @@ class _Corpus:
     def _estimate(
         self, arm: str, rate: float, measure: str, seeds: tuple[int, ...]
     ) -> BootstrapEstimate | None:
-        return self.cells.estimate(arm, rate, measure, seeds) if seeds else None
+        return self.runs.estimate(arm, rate, measure, seeds) if seeds else None
 
     def _notes(self, seeds: tuple[int, ...], arms: dict[str, ArmFrontier]) -> tuple[str, ...]:
         notes = []
@@ -235,14 +231,14 @@ class _Corpus:
                 "far seeds differ: an interval that barely excludes 1 settles nothing."
             )
         if self.line not in arms:
-            notes.append(f"{self.line} has no finished cell on this corpus: nothing to compare.")
+            notes.append(f"{self.line} has no finished run on this corpus: nothing to compare.")
         for name, arm in arms.items():
             if set(arm.seeds) != set(seeds):
                 kept = ", ".join(map(str, arm.seeds)) or "none"
                 notes.append(f"{name}: not every rate has every seed; used: {kept}.")
             past = [
                 p.learning_rate for p in arm.points
-                if p.measures and p.on_curve and not any(p.on_curve.values())
+                if p.metrics and p.on_curve and not any(p.on_curve.values())
             ]  # fmt: skip
             if past:
                 rates = ", ".join(learning_rate(rate) for rate in past)

@@ -1,8 +1,5 @@
 """How arms look on the page of a sweep.
 
-Comes in: a ``Frontier``. Goes out: one ``ArmStyle`` an arm, the same on every corpus. It draws
-nothing.
-
 A handful of colors can be told apart, so a rule says who gets one: of the arms that are no controls
 those with the lowest ratios to the line, median over corpora and measures. The colors are dealt in
 the order of the record, so that a change of rank repaints as little as it can. The line is gray and
@@ -11,7 +8,7 @@ dashed; controls and the rest are gray and thin.
 
 from statistics import median
 
-from gradloc.experiments.sweep.values import ArmFrontier, Frontier
+from gradloc.experiments.sweep.frontier_values import ArmFrontier, Frontier
 from gradloc.report.formatting import THIN
 from gradloc.report.style import SHAPES, ArmStyle
 

@@ -1,16 +1,12 @@
-"""The page of a sweep.
-
-Comes in: a sweep's record. Goes out: ``frontier.html``, one file that opens without network, in the
-look of the report. It computes no figure (``frontiers`` does).
-"""
+"""The page of a sweep."""
 
 from pathlib import Path
 from typing import Any
 
 from gradloc.experiments.sweep import looks, page_tables, pictures, ratio_picture
+from gradloc.experiments.sweep.frontier_values import CorpusFrontier, Frontier
 from gradloc.experiments.sweep.frontiers import find_frontier, read_record
-from gradloc.experiments.sweep.records import SweepRecord
-from gradloc.experiments.sweep.values import CorpusFrontier, Frontier
+from gradloc.experiments.sweep.sweep_record import SweepRecord
 from gradloc.report import formatting, style
 from gradloc.report.frame import environment_rows, page_parts, page_template
 from gradloc.report.pictures import Picture
@@ -54,13 +50,13 @@ def render(record: SweepRecord, frontier: Frontier) -> str:
         counts=_counts(record),
         axis=formatting.metric_label(frontier.axis),
         arm_rows=_arm_rows(frontier),
-        cell_columns=page_tables.cell_columns(record),
-        cell_rows=page_tables.cell_rows(record),
+        run_columns=page_tables.run_columns(record),
+        run_rows=page_tables.run_rows(record),
         point_columns=page_tables.POINT_COLUMNS,
         level_columns=page_tables.level_columns(frontier.line),
-        sittings=[
-            {"command": sitting["command"], "rows": environment_rows(sitting["environment"])}
-            for sitting in record.sittings
+        sessions=[
+            {"command": session["command"], "rows": environment_rows(session["environment"])}
+            for session in record.sessions
         ],
         specs={picture.key: picture.spec for picture in everything},
         **page_parts(),
@@ -108,15 +104,15 @@ def _measure(key: str, corpus: CorpusFrontier, frontier: Frontier, loss: str) ->
 
 def _counts(record: SweepRecord) -> str:
     """What the sweep is made of, in words."""
-    cells = record.cells
+    runs = record.runs
     parts = [
-        (len({cell.corpus for cell in cells}), "corpus", "corpora"),
-        (len({cell.arm for cell in cells}), "arm", "arms"),
-        (len({cell.learning_rate for cell in cells}), "learning rate", "learning rates"),
-        (len({cell.seed for cell in cells}), "seed", "seeds"),
+        (len({run.corpus for run in runs}), "corpus", "corpora"),
+        (len({run.arm for run in runs}), "arm", "arms"),
+        (len({run.learning_rate for run in runs}), "learning rate", "learning rates"),
+        (len({run.seed for run in runs}), "seed", "seeds"),
     ]
     words = ", ".join(f"{n} {one if n == 1 else many}" for n, one, many in parts)
-    return f"{words}: {len(cells):,} trained models"
+    return f"{words}: {len(runs):,} trained models"
 
 
 def _arm_rows(frontier: Frontier) -> list[tuple[str, ...]]:

@@ -1,16 +1,12 @@
-"""The tables and sentences of a sweep's page, as text.
-
-Comes in: parts of a ``Frontier``, and cells. Goes out: rows of text, and one sentence a corpus. It
-escapes nothing: the template does. It computes no figure.
-"""
+"""The tables and sentences of a sweep's page, as text."""
 
 from typing import NamedTuple
 
-from gradloc.evaluation.metrics import item_mean
+from gradloc.evaluation.bootstrap import item_mean
 from gradloc.evaluation.results import MetricValue
+from gradloc.experiments.sweep.frontier_values import ArmFrontier, CorpusFrontier
 from gradloc.experiments.sweep.looks import RANKED_AT, share_text
-from gradloc.experiments.sweep.records import CellRecord, SweepRecord
-from gradloc.experiments.sweep.values import ArmFrontier, CorpusFrontier
+from gradloc.experiments.sweep.sweep_record import RunRecord, SweepRecord
 from gradloc.report.formatting import (
     MISSING,
     by_unit,
@@ -167,7 +163,7 @@ def point_rows(corpus: CorpusFrontier) -> list[tuple[str, ...]]:
         )
         for name, arm in corpus.arms.items()
         for point in arm.points
-        for measure, found in point.measures.items()
+        for measure, found in point.metrics.items()
     ]  # fmt: skip
 
 
@@ -190,38 +186,37 @@ def matrix_rows(corpus: CorpusFrontier, loss: str) -> list[tuple[str, list[Cell]
     return rows
 
 
-def cell_columns(record: SweepRecord) -> list[str]:
-    """Heads of the table of all cells."""
-    units = {name: m.unit for cell in record.cells for name, m in cell.measures.items()}
+def run_columns(record: SweepRecord) -> list[str]:
+    """Heads of the table of all runs."""
+    units = {name: m.unit for run in record.runs for name, m in run.metrics.items()}
     heads = ["Corpus", "Arm", "Learning rate", "Seed"]
     heads += [
-        f"{metric_label(name)}, {'% points' if unit == 'share' else unit}"
+        f"{metric_label(name)}, {'% points' if unit == 'fraction' else unit}"
         for name, unit in units.items()
     ]
     return [*heads, "Units trained", "Parameters", "Time", "Peak MiB"]
 
 
-def cell_rows(record: SweepRecord) -> list[tuple[str, ...]]:
-    """Every cell: mean change of each measure, and what it cost."""
-    names = dict.fromkeys(name for cell in record.cells for name in cell.measures)
+def run_rows(record: SweepRecord) -> list[tuple[str, ...]]:
+    """Every run: mean change of each metric, and what it cost."""
+    names = dict.fromkeys(name for run in record.runs for name in run.metrics)
     return [
         (
-            cell.corpus, cell.arm, learning_rate(cell.learning_rate), str(cell.seed),
-            *(_mean(cell, name) for name in names),
-            MISSING if cell.n_trained is None else f"{cell.n_trained} of {cell.n_units}",
-            percent(cell.trainable_fraction), duration(cell.train_seconds),
-            MISSING if cell.peak_rss_mib is None else f"{cell.peak_rss_mib:,.0f}",
+            run.corpus, run.arm, learning_rate(run.learning_rate), str(run.seed),
+            *(_mean(run, name) for name in names),
+            MISSING if run.n_trained is None else f"{run.n_trained} of {run.n_units}",
+            percent(run.trainable_fraction), duration(run.train_seconds),
+            MISSING if run.peak_rss_mib is None else f"{run.peak_rss_mib:,.0f}",
         )
-        for cell in record.cells
+        for run in record.runs
     ]  # fmt: skip
 
 
-def _mean(cell: CellRecord, name: str) -> str:
-    if (measure := cell.measures.get(name)) is None:
+def _mean(run: RunRecord, name: str) -> str:
+    if (scores := run.metrics.get(name)) is None:
         return MISSING
-    values = [float("nan") if value is None else value for value in measure.values]
-    mean = float(item_mean(values, measure.weights))
-    return number(100 * mean if measure.unit == "share" else mean)
+    mean = float(item_mean(scores.values, scores.weights))
+    return number(100 * mean if scores.unit == "fraction" else mean)
 
 
 def _pair(figure: MetricValue) -> tuple[str, str]:

@@ -1,17 +1,12 @@
-"""The pictures of a sweep.
-
-Comes in: the figures of one corpus and the looks of its arms. Goes out: for each measure of
-forgetting one ``Picture`` of uptake against forgetting and one of the ratios at matched uptake. It
-computes no figure.
-"""
+"""The pictures of a sweep."""
 
 from typing import Any
 
 import altair as alt
 
 from gradloc.evaluation.results import MetricValue
+from gradloc.experiments.sweep.frontier_values import CorpusFrontier
 from gradloc.experiments.sweep.looks import is_background
-from gradloc.experiments.sweep.values import CorpusFrontier
 from gradloc.report.formatting import (
     by_unit,
     interval,
@@ -71,7 +66,7 @@ def frontier_picture(
 
 
 def _point_row(name: str, style: ArmStyle, point: Any, axis: str, loss: str) -> dict | None:
-    y, x = point.measures.get(axis), point.measures.get(loss)
+    y, x = point.metrics.get(axis), point.metrics.get(loss)
     if x is None or y is None or x.value is None or y.value is None:
         return None
     return {

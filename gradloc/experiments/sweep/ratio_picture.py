@@ -1,16 +1,12 @@
-"""The picture of ratios at matched uptake: one row an arm, 1 is the line.
-
-Comes in: the figures of one corpus and the looks of its arms. Goes out: one ``Picture`` for a
-measure of forgetting. It computes no figure.
-"""
+"""The picture of ratios at matched uptake: one row an arm, 1 is the line."""
 
 import math
 
 import altair as alt
 
 from gradloc.evaluation.results import MetricValue
+from gradloc.experiments.sweep.frontier_values import CorpusFrontier
 from gradloc.experiments.sweep.looks import is_background, share_text
-from gradloc.experiments.sweep.values import CorpusFrontier
 from gradloc.report.formatting import interval, metric_label, number, percent
 from gradloc.report.pictures import Picture, fill_spec
 from gradloc.report.style import ArmStyle

@@ -1,8 +1,4 @@
-"""A sweep's frontiers as tables for the terminal.
-
-Comes in: a sweep's record, or its ``Frontier``. Goes out: rich renderables. It computes no figure
-(``frontiers`` does).
-"""
+"""A sweep's frontiers as tables for the terminal."""
 
 from pathlib import Path
 from typing import Any
@@ -12,11 +8,16 @@ from rich.table import Table
 from rich.text import Text
 
 from gradloc.evaluation.results import MetricValue
+from gradloc.experiments.sweep.frontier_values import (
+    ArmFrontier,
+    AtUptake,
+    CorpusFrontier,
+    Frontier,
+)
 from gradloc.experiments.sweep.frontiers import find_frontier
 from gradloc.experiments.sweep.looks import RANKED_AT, share_text
 from gradloc.experiments.sweep.page_tables import verdict
-from gradloc.experiments.sweep.records import SweepRecord
-from gradloc.experiments.sweep.values import ArmFrontier, AtUptake, CorpusFrontier, Frontier
+from gradloc.experiments.sweep.sweep_record import SweepRecord
 from gradloc.report.formatting import MISSING, interval, metric_label, number
 
 

@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from gradloc.data.probes import ProbeSet
 from gradloc.errors import ModelError
-from gradloc.evaluation.metrics.intervals import bootstrap_replicates, interval
+from gradloc.evaluation.bootstrap import bootstrap_replicates, interval
 from gradloc.localization.gradients.sequences import Sequence, predicting_positions
 from gradloc.localization.plan import LayerPlan
 from gradloc.training.merging.drawing import entity_of, probe_sequences, split_probes, text_sides

@@ -1,0 +1,237 @@
+"""What is read off a scored probe."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from gradloc.evaluation.metrics import choice, editing, matching
+
+Columns = Mapping[str, ArrayLike]
+
+
+class ProbeMetric(NamedTuple):
+    """A value for each probe, with its unit and direction.
+
+    Args:
+        values: Columns of scored probes -> one value a probe, NaN where it does not apply. The
+            columns hold what the readings found and the probes' own ``targets`` and
+            ``old_targets``; a metric that compares takes the baseline's columns as well.
+        unit: ``nats``, ``fraction``, ``perplexity`` or ``bits``.
+        higher_is_better: Direction; gains and losses get their sign from it.
+        source: Where it is defined.
+        reading: Key of ``gradloc.evaluation.requests.READINGS``: what the model is asked for it.
+        by_depth: Whether it is also given for each depth, not only for a whole group.
+        usual: Whether a suite that names no metrics has it.
+        compares: Whether it needs the baseline's columns.
+        perplexity: Whether the mean over probes is exponentiated.
+        by_entity: Whether every entity counts the same, however many probes it has (macro).
+        retention: Whether it measures what must not be lost, whatever the probe is about.
+    """
+
+    values: Callable[..., np.ndarray]
+    unit: str
+    higher_is_better: bool
+    source: str = ""
+    reading: str = "answers"
+    by_depth: bool = True
+    usual: bool = False
+    compares: bool = False
+    perplexity: bool = False
+    by_entity: bool = False
+    retention: bool = False
+
+
+def span_nll(columns: Columns) -> np.ndarray:
+    """Mean negative log-likelihood of an answer's tokens."""
+    return _floats(columns["nll"])
+
+
+def greedy_match(columns: Columns) -> np.ndarray:
+    """1 where greedy decoding writes one of the answers token for token, else 0."""
+    return _floats(columns["exact"])
+
+
+def prefers_new(columns: Columns) -> np.ndarray:
+    """1 where the new answer is likelier per token than the old one, NaN without an old answer.
+
+    Per token, because the two answers may have different lengths; a tie counts for the old one.
+
+    Example:
+        >>> prefers_new({"nll": [1.0, 2.0, 1.0], "old_nll": [1.5, 1.5, None]})
+        array([ 1.,  0., nan])
+    """
+    new, old = _floats(columns["nll"]), _floats(columns["old_nll"])
+    return np.where(np.isnan(old), np.nan, (new < old).astype(float))
+
+
+def prefers_new_released(columns: Columns) -> np.ndarray:
+    """1 where the model's own greedy steps give the new answer more than the old one.
+
+    The rule of EvolvingQA's released code: the tokens of each answer are looked up in the
+    log-probabilities of what the model writes by itself, and summed without regard to length.
+    A tie counts for the old one.
+    """
+    new, old = _floats(columns["greedy_new"]), _floats(columns["greedy_old"])
+    return np.where(np.isnan(old), np.nan, (new > old).astype(float))
+
+
+def chosen(columns: Columns) -> np.ndarray:
+    """1 where a right candidate is the likeliest, by the sum over its tokens."""
+    return _each(_chosen(columns, by_length=False))
+
+
+def chosen_by_length(columns: Columns) -> np.ndarray:
+    """1 where a right candidate is the likeliest per character."""
+    return _each(_chosen(columns, by_length=True))
+
+
+def token_accuracy(columns: Columns) -> np.ndarray:
+    """Share of the answer's tokens that are the likeliest, the right ones before them given."""
+    return _floats(columns["token_accuracy"])
+
+
+def agreement(columns: Columns, baseline: Columns) -> np.ndarray:
+    """Share of the answer's positions where the likeliest token is still the baseline's."""
+    pairs = zip(columns["predicted"], baseline["predicted"], strict=True)
+    return _each(
+        np.nan if own is None or before is None else editing.agreement(own, before)
+        for own, before in pairs
+    )
+
+
+def exact_match(columns: Columns) -> np.ndarray:
+    """1 where what the model writes is one of the answers, after normalisation."""
+    return _best(columns, "targets", matching.exact_match)
+
+
+def token_f1(columns: Columns) -> np.ndarray:
+    """Overlap of words between what the model writes and the nearest answer, as F1."""
+    return _best(columns, "targets", matching.token_f1)
+
+
+def old_exact_match(columns: Columns) -> np.ndarray:
+    """1 where the model writes an answer that is out of date."""
+    return _best(columns, "old_targets", matching.exact_match)
+
+
+def old_token_f1(columns: Columns) -> np.ndarray:
+    """Overlap of words between what the model writes and the nearest outdated answer."""
+    return _best(columns, "old_targets", matching.token_f1)
+
+
+def whole_nll(columns: Columns) -> np.ndarray:
+    """Mean negative log-likelihood of prompt and answer together."""
+    return _floats(columns["whole_nll"])
+
+
+def recall_at_10(columns: Columns) -> np.ndarray:
+    """1 where an answer is among the ten likeliest continuations of its length."""
+    pairs = zip(columns["beams"], columns["targets"], strict=True)
+    return _each(
+        matching.recall_at_k(beams, [a.strip() for a in answers], k=10) for beams, answers in pairs
+    )
+
+
+def fluency(columns: Columns) -> np.ndarray:
+    """Entropy of the two- and three-word sequences in a long continuation."""
+    return _each(editing.fluency([text]) for text in columns["prose"])
+
+
+_ECBD = "Onoe et al. 2022, arXiv:2205.02832"
+_CKL = "Jang et al. 2022 (CKL), arXiv:2110.03215"
+_EVOLVING_QA = "Kim et al. 2024 (EvolvingQA), arXiv:2311.08106"
+_KNOWEDIT = "Zhang et al. 2024 (KnowEdit), arXiv:2401.01286"
+
+PROBE_METRICS = {
+    "nll": ProbeMetric(span_nll, "nats", False, _ECBD, usual=True),
+    "exact": ProbeMetric(greedy_match, "fraction", True, usual=True),
+    "prefers_new": ProbeMetric(
+        prefers_new, "fraction", True, _EVOLVING_QA, by_depth=False, usual=True
+    ),
+    "choice": ProbeMetric(
+        chosen, "fraction", True, "Onoe et al. 2023, arXiv:2305.01651; ARC, BLiMP", usual=True
+    ),
+    "choice_norm": ProbeMetric(
+        chosen_by_length, "fraction", True, "ARC, as lm-evaluation-harness", usual=True
+    ),
+    "perplexity": ProbeMetric(span_nll, "perplexity", False, _ECBD, perplexity=True),
+    "perplexity_macro": ProbeMetric(
+        span_nll, "perplexity", False, _ECBD, perplexity=True, by_entity=True
+    ),
+    "perplexity_whole": ProbeMetric(
+        whole_nll,
+        "perplexity",
+        False,
+        "Jang et al. 2022 (TemporalWiki), arXiv:2204.14211",
+        reading="whole",
+        perplexity=True,
+    ),
+    "recall_at_10": ProbeMetric(recall_at_10, "fraction", True, _ECBD, reading="beams"),
+    "exact_match": ProbeMetric(exact_match, "fraction", True, _CKL, reading="written"),
+    "f1": ProbeMetric(token_f1, "fraction", True, _CKL, reading="written"),
+    "old_exact_match": ProbeMetric(
+        old_exact_match, "fraction", False, _EVOLVING_QA, reading="written", by_depth=False
+    ),
+    "old_f1": ProbeMetric(
+        old_token_f1, "fraction", False, _EVOLVING_QA, reading="written", by_depth=False
+    ),
+    "prefers_new_released": ProbeMetric(
+        prefers_new_released,
+        "fraction",
+        True,
+        f"{_EVOLVING_QA}, released code",
+        reading="greedy_steps",
+        by_depth=False,
+    ),
+    "token_accuracy": ProbeMetric(token_accuracy, "fraction", True, _KNOWEDIT),
+    "agreement": ProbeMetric(agreement, "fraction", True, _KNOWEDIT, compares=True, retention=True),
+    "fluency": ProbeMetric(fluency, "bits", True, _KNOWEDIT, reading="prose", retention=True),
+}
+
+
+def usual_metrics(n_choices: int, n_probes: int) -> tuple[str, ...]:
+    """Names of the metrics of a suite that names none.
+
+    Args:
+        n_choices: Probes that are a choice among candidates; where all are, only the choice
+            counts.
+        n_probes: All probes.
+    """
+    return tuple(
+        name
+        for name, metric in PROBE_METRICS.items()
+        if metric.usual and (n_choices if name.startswith("choice") else n_choices < n_probes)
+    )
+
+
+def _chosen(columns: Columns, by_length: bool) -> list[float]:
+    rows = zip(
+        columns["candidate_nats"],
+        columns["candidate_lengths"],
+        columns["candidate_right"],
+        strict=True,
+    )
+    return [
+        np.nan
+        if nats is None
+        else choice.choice_correct(-_floats(nats), right, lengths if by_length else None)
+        for nats, lengths, right in rows
+    ]
+
+
+def _best(columns: Columns, answers: str, compare: Callable[[str, Any], float]) -> np.ndarray:
+    return _each(
+        compare(written, right) if right else np.nan
+        for written, right in zip(columns["written"], columns[answers], strict=True)
+    )
+
+
+def _each(values: Any) -> np.ndarray:
+    return np.array(list(values), float)
+
+
+def _floats(column: ArrayLike) -> np.ndarray:
+    # None (not scored, not applicable) becomes NaN.
+    return np.array([np.nan if item is None else item for item in column], float)
