@@ -174,6 +174,7 @@ def test_a_profile_by_hand_needs_no_derived_values():
     np.testing.assert_array_equal(GradientProfile.from_dict(data).rgn, PROFILE.rgn)
 
 
+N_MUTATIONS = 400
 BAD_VALUES = (None, -1, 0, 1.5, "x", "", True, [], {}, [[]], [None], {"x": 1}, 2**62)
 
 
@@ -208,7 +209,7 @@ def _mutations(data, n):
 @pytest.mark.parametrize("record", RECORDS, ids=KINDS)
 def test_no_mutation_of_a_record_gives_a_traceback(record):
     refused = 0
-    for data in _mutations(record.to_dict(), 400):
+    for data in _mutations(record.to_dict(), N_MUTATIONS):
         try:
             found = type(record).from_dict(data)
             if isinstance(found, GradientProfile):
@@ -218,4 +219,4 @@ def test_no_mutation_of_a_record_gives_a_traceback(record):
             found.to_dict()
         except GradlocError:
             refused += 1
-    assert 100 < refused < 400
+    assert N_MUTATIONS / 4 < refused < N_MUTATIONS

@@ -4,12 +4,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, Lt
 from typing_extensions import TypedDict
 
 UnitKind = Literal["attention", "mlp", "block", "embedding", "head", "norm"]
-Size = Annotated[int, Gt(0)]
-Count = Annotated[int, Ge(0)]
+# Bounded, so that no product of sizes leaves the range of 64-bit numbers.
+Size = Annotated[int, Gt(0), Lt(2**31)]
+Count = Annotated[int, Ge(0), Lt(2**48)]
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class ModelShape(TypedDict, total=False):
     kv_size: Size
     ffn_size: Size
     tied: Count
-    n_parameters: Size
+    n_parameters: Count
     n_experts: Size
     n_experts_per_token: Size
     expert_parameters: list[Count]
