@@ -12,8 +12,6 @@ def analyze_acquisition(
     *,
     arm: str | None = None,
     window: Count | None = None,
-    released: bool = False,
-    against_control: bool = False,
     out: Path | None = None,
     as_json: Json = False,
 ) -> None:
@@ -27,9 +25,6 @@ def analyze_acquisition(
         arm: Arm whose record is read. Default: the run's main one.
         window: Steps after an exposure in which its effect is looked for. Default: 50, or the
             distance between two exposures where that is shorter.
-        released: Take the released code's choices: outliers beyond 2.0 interquartile ranges, left
-            out of effectivity as well.
-        against_control: Subtract what facts gained that were measured and not injected.
         out: Folder of the files. Default: the run's.
     """
     from gradloc.experiments.analysis import analyse_acquisition
@@ -40,12 +35,7 @@ def analyze_acquisition(
 
     path = find_record(run, arm)
     folder = out or (run if run.is_dir() else run.parent)
-    analysis = analyse_acquisition(
-        AcquisitionRecord.load(path),
-        window=window,
-        released=released,
-        against_control=against_control,
-    )
+    analysis = analyse_acquisition(AcquisitionRecord.load(path), window=window)
     write_json(folder / "acquisition_analysis.json", analysis.to_dict())
     title = path.parent.parent.name if path.parent.name == "checkpoint" else path.parent.name
     page = write_page(analysis, folder / "acquisition.html", title=f"{title} {arm or ''}".strip())

@@ -10,7 +10,6 @@ from numpy.typing import ArrayLike
 
 # Times the interquartile range. arXiv:2406.11813 §4.3; the released code uses 2.0.
 OUTLIER_FACTOR = 1.5
-RELEASED_OUTLIER_FACTOR = 2.0
 
 
 class MeanCurve(NamedTuple):

@@ -1,9 +1,4 @@
-"""Effectivity, retainability and decay of a training's facts, by scenario and depth.
-
-Comes in: an ``AcquisitionRecord``. Goes out: an ``AcquisitionAnalysis``: figures with 95 %
-intervals, and the curves they are read from. It draws nothing; the formulas stand in
-``gradloc.evaluation.metrics.acquisition``.
-"""
+"""Effectivity, retainability and decay of a training's facts, by scenario and depth."""
 
 import numpy as np
 
@@ -17,7 +12,7 @@ from gradloc.evaluation.metrics.acquisition import (
     local_acquisition_maximum,
     retainability,
 )
-from gradloc.evaluation.metrics.decay import OUTLIER_FACTOR, RELEASED_OUTLIER_FACTOR, fit_decay
+from gradloc.evaluation.metrics.decay import OUTLIER_FACTOR, fit_decay
 from gradloc.experiments.analysis.dynamics import AcquisitionAnalysis, GroupDynamics, ProbeDynamics
 from gradloc.experiments.analysis.groups import Resampler, aligned_curves, summarise_group
 from gradloc.training.acquisition import AcquisitionRecord
@@ -27,8 +22,6 @@ def analyse_acquisition(
     record: AcquisitionRecord,
     *,
     window: int | None = None,
-    released: bool = False,
-    against_control: bool = False,
     n_bootstrap: int = N_BOOTSTRAP,
     seed: int = 0,
 ) -> AcquisitionAnalysis:
@@ -43,16 +36,11 @@ def analyse_acquisition(
         record: Losses, and when the facts were trained on.
         window: Steps after an exposure in which its effect is looked for; ``None``: the paper's
             50, or the distance between two exposures where that is shorter.
-        released: Take the released code's choices: outliers beyond 2.0 interquartile ranges, left
-            out of effectivity as well, and retainability also where a loss rose.
-        against_control: Subtract from each probe's loss what the loss of entities that were not
-            injected changed since the first measurement, at the same depth: what is learned of
-            the passages' manner, not of the facts. Not in the paper.
         n_bootstrap: Resamples.
         seed: Seed of the resamples.
 
     Raises:
-        GradlocError: Nothing was injected, too little was measured, or no control was.
+        GradlocError: Nothing was injected, or too little was measured.
     """
     injected = [index for index, scenario in enumerate(record.scenarios) if scenario]
     if not injected or not record.steps:
@@ -64,15 +52,12 @@ def analyse_acquisition(
     window = window or _window(record)
     losses, steps = -record.log_probabilities(), np.array(record.steps)
     drift = _drift(record, losses)
-    if against_control:
-        losses, drift = _without_drift(record, losses, drift), {}
     times = _times(record, window)
     exposures = {index: record.injection_steps[record.entities[index]] for index in injected}
     found = {
-        index: _probe(record, index, losses[:, index], exposures[index], window, times, released)
+        index: _probe(record, index, losses[:, index], exposures[index], window, times)
         for index in injected
     }
-    factor = RELEASED_OUTLIER_FACTOR if released else OUTLIER_FACTOR
     groups: list[GroupDynamics] = []
     for scenario, depth in _groups(record):
         members = [
@@ -92,15 +77,11 @@ def analyse_acquisition(
                     n_bootstrap,
                     derive_seed(seed, f"{scenario} {depth}"),
                 ),
-                factor,
-                released,
             )
         )
     return AcquisitionAnalysis(
         window=window,
-        outlier_factor=factor,
-        released=released,
-        against_control=against_control,
+        outlier_factor=OUTLIER_FACTOR,
         every=_spacing(record),
         n_steps=record.steps[-1],
         times=tuple(int(t) for t in times),
@@ -156,20 +137,6 @@ def _drift(record: AcquisitionRecord, losses: np.ndarray) -> dict[str, np.ndarra
     return found
 
 
-def _without_drift(
-    record: AcquisitionRecord, losses: np.ndarray, drift: dict[str, np.ndarray]
-) -> np.ndarray:
-    injected = zip(record.scenarios, record.depths, strict=True)
-    missing = sorted({depth for scenario, depth in injected if scenario} - set(drift))
-    if missing:
-        raise GradlocError(
-            f"the record has no probe of depth {', '.join(missing)} about an entity that was not "
-            "injected, so there is no control. Record some (a recipe's injection.n_controls)."
-        )
-    none = np.zeros(len(losses))
-    return losses - np.stack([drift.get(depth, none) for depth in record.depths], axis=1)
-
-
 def _window(record: AcquisitionRecord) -> int:
     gaps = [int(np.diff(steps).min()) for steps in record.injection_steps.values() if steps[1:]]
     return min([WINDOW, *gaps])
@@ -182,13 +149,12 @@ def _probe(
     exposures: tuple[int, ...],
     window: int,
     times: np.ndarray,
-    released: bool,
 ) -> tuple[ProbeDynamics, np.ndarray]:
     """A probe's own numbers and its retainability at the times."""
     steps = np.array(record.steps)
     best = local_acquisition_maximum(losses, exposures[-1], window, steps=steps)
     before = int(np.searchsorted(steps, exposures[0], side="right")) - 1
-    kept = retainability(losses, exposures, times, window, steps=steps, released=released)
+    kept = retainability(losses, exposures, times, window, steps=steps)
     dynamics = ProbeDynamics(
         id=record.probe_ids[index],
         entity=record.entities[index],

@@ -1,8 +1,4 @@
-"""What an analysis of a training's record found, as values.
-
-Comes in: nothing but numbers. Goes out: ``AcquisitionAnalysis``, which
-``acquisition_analysis.json`` holds. It computes nothing.
-"""
+"""What an analysis of a training's record found, as values."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -85,8 +81,6 @@ class AcquisitionAnalysis:
     Args:
         window: Steps after an exposure in which its effect is looked for.
         outlier_factor: Interquartile ranges beyond which a retainability is an outlier.
-        released: Whether the released code's choices were taken.
-        against_control: Whether what entities that were not injected gained was subtracted.
         every: Steps between two measurements.
         n_steps: Last measured step.
         times: Steps since the local acquisition maximum of the last exposure.
@@ -96,8 +90,6 @@ class AcquisitionAnalysis:
 
     window: int
     outlier_factor: float
-    released: bool
-    against_control: bool
     every: int
     n_steps: int
     times: tuple[int, ...]

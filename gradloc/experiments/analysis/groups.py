@@ -1,7 +1,6 @@
 """The probes of one scenario and depth together: means, intervals and the fitted decay.
 
-Comes in: numbers of single probes. Goes out: a ``GroupDynamics``. Entities are resampled, not
-probes, because probes of one entity stand or fall together.
+Entities are resampled, not probes, because probes of one entity are not independent.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -10,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from gradloc.evaluation.bootstrap import BootstrapEstimate, estimate, figure
-from gradloc.evaluation.metrics.decay import DecayFit, fit_decay, mean_retainability, within_fences
+from gradloc.evaluation.metrics.decay import DecayFit, fit_decay, mean_retainability
 from gradloc.evaluation.results import MetricValue
 from gradloc.experiments.analysis.dynamics import GroupDynamics, ProbeDynamics
 
@@ -85,14 +84,10 @@ class Resampler:
         chosen = rng.integers(0, max(1, len(members)), (self.n_bootstrap, len(members)))
         return [np.concatenate([members[m] for m in draw]) for draw in chosen if len(draw)]
 
-    def mean(self, values: Sequence[float], kept: np.ndarray | None = None) -> MetricValue:
-        """Mean of the values in nats per token, those not kept left out."""
-        kept = np.ones(len(values), bool) if kept is None else kept
+    def mean(self, values: Sequence[float]) -> MetricValue:
+        """Mean of the values in nats per token."""
         (found,) = estimate(
-            [np.array(values)[kept]],
-            [entity for entity, keep in zip(self.entities, kept, strict=True) if keep],
-            n_bootstrap=self.n_bootstrap,
-            seed=self.seed,
+            [np.array(values)], self.entities, n_bootstrap=self.n_bootstrap, seed=self.seed
         )
         return figure(found, "nats/token", higher_is_better=True)
 
@@ -103,8 +98,6 @@ def summarise_group(
     times: np.ndarray,
     curves_over_steps: Curves,
     resample: Resampler,
-    factor: float,
-    released: bool,
 ) -> GroupDynamics:
     """Summarise the probes of one scenario and depth.
 
@@ -114,15 +107,13 @@ def summarise_group(
         times: Steps since the local acquisition maximum, (n_times,).
         curves_over_steps: Their mean gain over the training.
         resample: Draws their entities.
-        factor: Interquartile ranges beyond which a retainability is an outlier.
-        released: Leave outliers out of effectivity as well.
     """
     by_exposure = list(zip(*(probe.effectivity for probe in probes), strict=False))
-    mean = mean_retainability(curves, factor)
+    mean = mean_retainability(curves)
     fit = fit_decay(times, mean.values)
     acquired = np.isfinite(curves).any(axis=1)
     # A probe that acquired nothing has no retainability in any resample.
-    drawn = _means(curves, resample.draws(acquired), factor)
+    drawn = _means(curves, resample.draws(acquired))
     fits = [fit_decay(times, values) for values in drawn]
     of_fit = {name: np.array([getattr(f, name) for f in fits]) for name in DecayFit._fields}
 
@@ -139,10 +130,7 @@ def summarise_group(
         n_probes=len(probes),
         n_entities=resample.n_entities,
         n_not_acquired=len(probes) - n,
-        effectivity=tuple(
-            resample.mean(values, within_fences(values, factor) if released else None)
-            for values in by_exposure
-        ),
+        effectivity=tuple(resample.mean(values) for values in by_exposure),
         mean_effectivity=resample.mean([float(np.mean(probe.effectivity)) for probe in probes]),
         retainability=tuple(
             shown(value, draws, size, "fraction", True)
@@ -162,14 +150,14 @@ def summarise_group(
     )
 
 
-def _means(curves: np.ndarray, draws: list[np.ndarray], factor: float) -> np.ndarray:
+def _means(curves: np.ndarray, draws: list[np.ndarray]) -> np.ndarray:
     """Mean retainability of each resample without outliers, (n_draws, n_times)."""
     n_times = curves.shape[1]
     if len({len(rows) for rows in draws}) == 1 and np.isfinite(curves[draws[0]]).all():
         # All resamples in one go, as columns of one table: many times faster.
         columns = curves[np.stack(draws, axis=1)].reshape(len(draws[0]), -1)
-        return mean_retainability(columns, factor).values.reshape(len(draws), n_times)
-    found = [mean_retainability(curves[rows], factor).values for rows in draws]
+        return mean_retainability(columns).values.reshape(len(draws), n_times)
+    found = [mean_retainability(curves[rows]).values for rows in draws]
     return np.array(found).reshape(len(draws), n_times)
 
 

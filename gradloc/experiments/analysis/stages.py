@@ -1,9 +1,4 @@
-"""Checkpoints of a sequence of stages: the score matrix R and what is read off it.
-
-Comes in: an ``EvalResult`` whose arms, in their order, are the stages. Goes out: a
-``StageAnalysis``: scores by stage and task, and transfer and forgetting, with 95 % intervals. The
-formulas stand in ``gradloc.evaluation.metrics.stage_transfer``.
-"""
+"""Checkpoints of a sequence of stages: the score matrix R, transfer and forgetting."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
