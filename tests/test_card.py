@@ -1,10 +1,10 @@
 """The model card: front matter that the hub reads, and a body that says what was done."""
 
 import pytest
-import yaml
 from huggingface_hub import ModelCard
 from test_report import RECIPE, make_plan_and_profile, make_results
 
+from gradloc.config.yaml_source import parse_yaml
 from gradloc.localization.plan import LayerPlan
 from gradloc.report.card import write_model_card
 
@@ -50,7 +50,7 @@ def test_front_matter_is_plain_yaml(tmp_path):
     make_card(tmp_path)
     text = (tmp_path / "README.md").read_text(encoding="utf-8")
     _, front, body = text.split("---\n", 2)
-    assert yaml.safe_load(front)["model-index"][0]["name"] == "quickstart-interference_ratio"
+    assert parse_yaml(front)["model-index"][0]["name"] == "quickstart-interference_ratio"
     assert body.lstrip().startswith("# quickstart-interference_ratio\n")
 
 

@@ -183,14 +183,14 @@ def test_harness_tasks_stand_beside_the_suite(gradloc, tmp_path, tiny_checkpoint
 def test_validate_reports_every_file(gradloc, tmp_path, tiny_checkpoint):
     probes, _ = write_probes(tmp_path)
     (tmp_path / "bad.yaml").write_text(
-        "name: x\ncorpus: {cutof: 2020-01-01}\ntraining: {learning_rate: 1e-3}\n"
+        "name: x\ncorpus: {cutof: 2020-01-01}\ntraining: {learning_rate: '1e-3'}\n"
     )
     code, out, err = gradloc("validate", probes, "bad.yaml")
     assert code == 2
     assert "4 probes on 4 entities" in out
     assert "bad.yaml: 2 problems" in err
     assert "Did you mean 'cutoff'?" in err
-    assert "'1e-3' is text in YAML; write 1.0e-3" in err
+    assert "'1e-3' is text, not a number; write 1e-3" in err
 
 
 def test_validate_knows_what_is_shipped_by_name(gradloc):

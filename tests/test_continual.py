@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-import yaml
 from safetensors.torch import load_file
 
 from gradloc import load_probes, load_recipe
 from gradloc.config.recipe import ArmConfig, CorpusConfig
+from gradloc.config.yaml_source import dump_yaml
 from gradloc.data.corpora.readers import read_corpus
 from gradloc.errors import CorpusError, GradlocError, ProbeError, RunError
 from gradloc.evaluation.score_record import ItemScores
@@ -134,7 +134,7 @@ def recipe_file(tmp_path, data, tiny_checkpoint):
         },
     }
     path = tmp_path / "tiny.yaml"
-    path.write_text(yaml.safe_dump(recipe, sort_keys=False))
+    path.write_text(dump_yaml(recipe))
     return path
 
 

@@ -5,11 +5,11 @@ import time
 
 import pytest
 import torch
-import yaml
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from gradloc import LayerPlan, load_recipe
+from gradloc.config.yaml_source import dump_yaml
 from gradloc.errors import MethodError, RecipeError
 from gradloc.experiments.run import make_probes, make_profile
 from gradloc.experiments.train import train
@@ -90,7 +90,7 @@ def recipe_file(tmp_path, tiny_checkpoint):
         name: {"options": {"k": 2}, "methods": {name: SMALL.get(name, {})}} for name in METHODS
     }
     path = tmp_path / "tiny.yaml"
-    path.write_text(yaml.safe_dump(data, sort_keys=False))
+    path.write_text(dump_yaml(data))
     return path
 
 

@@ -6,12 +6,12 @@ import sys
 
 import pytest
 import torch
-import yaml
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 import gradloc.experiments.run
 from gradloc import EvalResult, LayerPlan, load_probes, load_recipe
+from gradloc.config.yaml_source import dump_yaml
 from gradloc.errors import PlanMismatchError, RecipeError, RunError
 from gradloc.experiments.run import STAGE_FILES, arm_dir, run, train_stage
 from gradloc.models.units import find_units
@@ -51,7 +51,7 @@ def recipe_file(tmp_path, tiny_checkpoint):
     }
     (tmp_path / "short.txt").write_text("The sea is wide.\n\nRain falls on the hills.\n")
     path = tmp_path / "tiny.yaml"
-    path.write_text(yaml.safe_dump(data, sort_keys=False))
+    path.write_text(dump_yaml(data))
     return path
 
 

@@ -3,9 +3,9 @@ import re
 import subprocess
 import sys
 import textwrap
+import time
 
 import pytest
-import yaml
 
 from gradloc.config.recipe import (
     ArmConfig,
@@ -17,7 +17,8 @@ from gradloc.config.recipe import (
     find_recipe,
     save_resolved,
 )
-from gradloc.errors import RecipeError
+from gradloc.config.yaml_source import parse_yaml
+from gradloc.errors import GradlocError, RecipeError
 from gradloc.experiments.recipes import load_recipe
 from gradloc.utils.environment import current_environment
 
@@ -90,39 +91,33 @@ def test_the_error_of_the_style_guide(load):
             corpus:
               cutof: "2020-01-01"
             training:
-              learning_rate: 1e-3
+              learning_rate: "1e-3"
             """
         )
     source, rest = str(caught.value).split(": 2 problems\n")
     assert source.endswith("wiki.yaml")
     assert rest == (
         "  corpus.cutof: unknown key. Did you mean 'cutoff'?\n"
-        "  training.learning_rate: '1e-3' is text in YAML; write 1.0e-3"
+        "  training.learning_rate: '1e-3' is text, not a number; write 1e-3 without quotes"
     )
 
 
 TRAPS = {
     # YAML's own traps
-    "seed: 1e3": "seed: '1e3' is text in YAML; write 1000",
-    "probes: {localization_fraction: 1e-1}": (
-        "probes.localization_fraction: '1e-1' is text in YAML; write 1.0e-1"
-    ),
-    'seed: "7"': "seed: '7' is text because of its quotes; write 7",
-    "corpus: {cutoff: 2020-01-01}": (
-        'corpus.cutoff: 2020-01-01 is a date in YAML; write "2020-01-01" in quotes'
-    ),
-    "corpus: {options: {since: 2020-01-01}}": (
-        'corpus.options.since: 2020-01-01 is a date in YAML; write "2020-01-01" in quotes'
-    ),
-    "model: no": "model: 'no' is read as false in YAML; write \"no\" in quotes",
-    "output_dir: off": "output_dir: 'off' is read as false in YAML; write \"off\" in quotes",
-    "dtype: on": "dtype: 'on' is read as true in YAML; write \"on\" in quotes",
+    "seed: 1e3": "seed: 1e3 is not a whole number in YAML; write 1000",
+    'seed: "7"': "seed: '7' is text, not a number; write 7 without quotes",
+    "model: true": "model: 'true' is read as true in YAML; write \"true\" in quotes",
+    "model: 010": 'model: 010 is a number in YAML; write "010" in quotes',
     "model: 12": 'model: 12 is a number in YAML; write "12" in quotes',
-    'corpus: {packing: "yes"}': "corpus.packing: 'yes' is text because of its quotes; write true",
-    "seed: 010": 'seed: 010 is read as 8 in YAML; write 8, or "010" in quotes',
-    "seed: 1:30": 'seed: 1:30 is read as 90 in YAML; write 90, or "1:30" in quotes',
+    "corpus: {packing: yes}": "corpus.packing: 'yes' is text; write true without quotes",
+    "seed: 1:30": "seed: expected a whole number, found '1:30'",
+    "corpus: {options: {x: 1e999}}": "corpus.options.x: 1e999 is not a finite number",
+    f"seed: {'7' * 5000}": "seed: a number of 5,000 digits; write a shorter one",
+    'model: "\\ud800"': "model: \\ud800 is half of a surrogate pair and no character",
+    "corpus: {fields: {[a]: x}}": (
+        "corpus.fields: has a list or mapping as a key; a key must be text"
+    ),
     "corpus: {options: {x: .nan}}": "corpus.options.x: .nan is not a finite number",
-    "corpus: {fields: {no: x}}": 'corpus.fields.no: a key must be text; write "no": ...',
     "seed: 1\nseed: 2": "seed: given twice (lines 2 and 3); keep one",
     "seed: !!python/object:os.system x": (
         "seed: the tag 'tag:yaml.org,2002:python/object:os.system' is not supported; remove it"
@@ -174,23 +169,22 @@ TRAPS = {
         "Did you mean 'learning_rate'?"
     ),
     "training: {learning_rate: 0}": "training.learning_rate: must be greater than 0, found 0",
-    "training: {max_steps: 1e2}": "training.max_steps: '1e2' is text in YAML; write 100",
-    "training: {max_steps: 10.5}": "training.max_steps: expected a whole number, found 10.5",
-    "training: {save_strategy: no}": (
-        "training.save_strategy: 'no' is read as false in YAML; write \"no\" in quotes"
+    "training: {max_steps: 1e2}": (
+        "training.max_steps: 1e2 is not a whole number in YAML; write 100"
     ),
+    "training: {max_steps: 10.5}": "training.max_steps: expected a whole number, found 10.5",
     "training: {lr_scheduler_type: cosin}": (
         "training.lr_scheduler_type: unknown name 'cosin'. Did you mean 'cosine'?"
     ),
-    'training: {bf16: "true"}': "training.bf16: 'true' is text because of its quotes; write true",
-    "training: {weight_decay:}": (
+    'training: {bf16: "true"}': "training.bf16: 'true' is text; write true without quotes",
+    "training:\n  weight_decay:": (
         "training.weight_decay: is empty; give a number or remove the line"
     ),
     "training: {seed: 3}": (
         "training.seed: is set by gradloc: one seed serves the whole run; set 'seed' of the recipe"
     ),
-    "arms: {full: {training: {learning_rate: 1e-3}}}": (
-        "arms.full.training.learning_rate: '1e-3' is text in YAML; write 1.0e-3"
+    'arms: {full: {training: {learning_rate: "1e-3"}}}': (
+        "arms.full.training.learning_rate: '1e-3' is text, not a number; write 1e-3 without quotes"
     ),
 }
 
@@ -202,8 +196,8 @@ def test_each_trap_is_named_with_its_cure(problems, line):
 
 @pytest.mark.parametrize("written", ["1e-3", "1E-3", "1e3", "1.0e3", "2.5e5", "5e-05", ".5e2"])
 def test_the_cure_for_a_number_is_read_as_that_number(problems, load, written):
-    (problem,) = problems(f"name: x\ntraining: {{learning_rate: {written}}}\n")
-    cure = re.search(r"write (\S+)$", problem)[1]
+    (problem,) = problems(f'name: x\ntraining: {{learning_rate: "{written}"}}\n')
+    cure = re.search(r"write (\S+) without quotes$", problem)[1]
     recipe = load(f"name: x\ntraining: {{learning_rate: {cure}}}\n")
     assert recipe.training["learning_rate"] == float(written)
 
@@ -211,28 +205,74 @@ def test_the_cure_for_a_number_is_read_as_that_number(problems, load, written):
 def test_whole_file_problems(problems, tmp_path):
     assert problems("") == ["the file is empty; a recipe needs at least the line 'name: ...'"]
     assert problems("# nothing\n") == problems("")
-    assert problems("- name: x\n") == ["expected a mapping (lines of key: value), found a list"]
+    assert problems("- name: x\n") == [
+        "expected a mapping (lines of key: value); a recipe needs at least the line 'name: ...'"
+    ]
     assert problems("seed: 1\n") == ["name: is missing; add the line 'name: ...'"]
     assert problems("name: x\ncorpus:\n\tsource: world\n") == [
         "line 3, column 1: a tab; YAML is indented with spaces only"
     ]
     assert problems("name: a: b\n")[0].startswith("line 1, column 8: mapping values are not")
-    assert problems("name: a\x00b\n")[0].startswith("cannot be read as YAML text")
     (tmp_path / "latin.yaml").write_bytes("name: é".encode("latin-1"))
-    with pytest.raises(RecipeError, match="cannot be read: is not UTF-8 text"):
+    with pytest.raises(GradlocError, match="latin.yaml: is not UTF-8 text"):
         load_recipe(tmp_path / "latin.yaml")
+    (tmp_path / "null.yaml").write_bytes(b"name: a\x00b")
+    with pytest.raises(GradlocError, match="null.yaml:1: holds a null byte"):
+        load_recipe(tmp_path / "null.yaml")
+
+
+def test_yaml_is_read_as_version_1_2_says(load):
+    recipe = load(
+        """
+        name: no
+        model: on
+        corpus: {cutoff: 2020-01-01, fields: {no: off}, options: {1: 0o17, x: 010}}
+        training: {learning_rate: 1e-3, save_strategy: no}
+        """
+    )
+    assert (recipe.name, recipe.model, recipe.corpus.cutoff) == ("no", "on", "2020-01-01")
+    assert recipe.corpus.fields == {"no": "off"} and recipe.corpus.options == {"1": 15, "x": 10}
+    assert recipe.training == {"learning_rate": 1e-3, "save_strategy": "no"}
+
+
+def test_what_means_far_more_than_it_looks_like_is_refused_at_once(problems):
+    bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n"
+    bomb += "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 12))
+    start = time.perf_counter()
+    (problem,) = problems(bomb)
+    assert problem.startswith("means more than 100,000 values; write out what its aliases mean")
+    (problem,) = problems("a: " + "[" * 200 + "]" * 200)
+    assert problem.startswith("is nested more than 50 levels deep")
+    (problem,) = problems("a: " + "[" * 20_000)
+    assert problem.startswith("is nested too deeply")
+    assert time.perf_counter() - start < 20  # 1 s alone
+
+
+def test_aliases_and_merges_are_written_out(load):
+    recipe = load(
+        """
+        name: x
+        corpus: {options: &o {a: 1, b: 2}}
+        arms:
+          one: {policy: top_k, options: &k {k: 2}}
+          two: {policy: top_k, options: {<<: *k, only: mlp}}
+          three: {policy: top_k, options: {<<: *k, k: 3}}
+        """
+    )
+    assert recipe.arms["two"].options == {"k": 2, "only": "mlp"}
+    assert recipe.arms["three"].options == {"k": 3}
 
 
 def test_many_problems_come_at_once_in_the_order_of_the_file(problems):
     found = problems(
         """\
-        name: no
+        name: true
         trainng: {}
         training:
-          learning_rate: 1e-3
+          learning_rate: "1e-3"
           nonsense_key: 1
         corpus:
-          cutoff: 2023-01-01
+          cutoff: 2023-02-30
           max_length: 0
           source: jsnl
         arms:
@@ -291,8 +331,8 @@ def test_overrides(load, problems):
     assert recipe.training == {"learning_rate": 2e-4}
     assert recipe.arms == {"full": ArmConfig(policy="all")}
 
-    assert problems(text, "training.learning_rate=1e-3") == [
-        "training.learning_rate: '1e-3' is text in YAML; write 1.0e-3"
+    assert problems(text, "training.learning_rate='1e-3'") == [
+        "training.learning_rate: '1e-3' is text, not a number; write 1e-3 without quotes"
     ]
     assert problems(text, "corpus.cutof=no") == [
         "corpus.cutof: unknown key. Did you mean 'cutoff'?"
@@ -311,7 +351,7 @@ def test_overrides(load, problems):
 
 
 def test_an_override_cures_what_it_replaces(load):
-    assert load("name: x\ncorpus: {cutoff: 2020-01-01}\n", 'corpus.cutoff="2021-01-01"')
+    assert load("name: x\ncorpus: {cutoff: 2020}\n", "corpus.cutoff=2021-01-01")
 
 
 TRICKY = [
@@ -350,7 +390,7 @@ def test_dump_loads_back_equal(load):
 def test_save_resolved_records_the_environment(load, tmp_path):
     recipe = load("name: x\n")
     path = save_resolved(recipe, tmp_path / "run" / "recipe.yaml")
-    data = yaml.safe_load(path.read_text())
+    data = parse_yaml(path.read_text())
     assert data["environment"] == current_environment()
     assert data["environment"]["versions"]["torch"]
     assert data["probes"]["max_localization"] == 64, "defaults are written out"

@@ -165,7 +165,7 @@ def test_run_folder_is_a_suite(tmp_path, facts):
 def test_all_problems_are_reported_together(tmp_path):
     path = write(
         tmp_path,
-        "nam: mine\nprobes:\n- path: gone.jsonl\n  defaults: {group: no}\nmax_probes: 0\n",
+        "nam: mine\nprobes:\n- path: gone.jsonl\n  defaults: {group: true}\nmax_probes: 0\n",
     )
     with pytest.raises(SuiteError) as caught:
         load_suite(path)
@@ -174,7 +174,7 @@ def test_all_problems_are_reported_together(tmp_path):
     for part in (
         "nam: unknown key. Did you mean 'name'?",
         "name: is missing",
-        "probes.0.defaults.group: 'no' is read as false in YAML",
+        "probes.0.defaults.group: 'true' is read as true in YAML",
         "max_probes: must be greater than or equal to 1",
     ):
         assert part in text
@@ -198,7 +198,7 @@ def test_missing_files_are_reported_together(tmp_path):
         ("", "the file is empty"),
         ("- a\n", "expected a mapping"),
         ("name: mine\n", "probes: is missing; list probe files here, or name a 'recipe'"),
-        ("name: mine\nrecipe: 2020-01-01\n", "recipe"),
+        ("name: mine\nrecipe: 2020\n", "recipe"),
     ],
 )
 def test_suites_that_cannot_be(tmp_path, text, problem):

@@ -4,10 +4,10 @@ import shutil
 
 import numpy as np
 import pytest
-import yaml
 
 from gradloc import EvalResult
 from gradloc.cli.validation import validate_file
+from gradloc.config.yaml_source import dump_yaml
 from gradloc.errors import GradlocError, RecipeError
 from gradloc.evaluation.score_record import ItemScores
 from gradloc.experiments.sweep.executor import run_one, run_sweep
@@ -43,7 +43,7 @@ def sweep_file(tmp_path, tiny_checkpoint):
             "general_text": [{"name": "short", "path": str(tmp_path / "short.txt")}],
         },
     }
-    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
+    (tmp_path / "tiny.yaml").write_text(dump_yaml(recipe))
     sweep = {
         "name": "small",
         "output_dir": str(tmp_path / "runs"),
@@ -55,7 +55,7 @@ def sweep_file(tmp_path, tiny_checkpoint):
         },
     }
     path = tmp_path / "small.yaml"
-    path.write_text(yaml.safe_dump(sweep, sort_keys=False))
+    path.write_text(dump_yaml(sweep))
     return path
 
 

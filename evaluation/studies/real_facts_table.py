@@ -12,11 +12,12 @@ import re
 import sys
 from pathlib import Path
 
-import yaml
 from babel import Locale
 from babel.core import get_global
 from babel.languages import get_official_languages
 from babel.numbers import get_currency_name
+
+from gradloc.config.yaml_source import parse_yaml
 
 STILL = datetime.date(9999, 12, 31)
 BEGIN, END = "# --- tables made by evaluation/studies/real_facts_table.py", "# --- end of tables\n"
@@ -130,7 +131,7 @@ def complete(code: str, country: dict) -> dict:
 def main(path: str) -> None:
     """Write the tables of the file again."""
     text = Path(path).read_text(encoding="utf-8")
-    countries = yaml.safe_load(text)["countries"]
+    countries = parse_yaml(text)["countries"]
     rows = [f'  "{code}": {_flow(complete(code, country))}' for code, country in countries.items()]
     lines = ["countries:", *rows, "", "changes:"]
     lines += [f"  - {_flow(row)}" for row in changes(countries)]

@@ -20,7 +20,7 @@ from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, UseAppend
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from gradloc.config.schema import rule
-from gradloc.config.yaml_source import read_value
+from gradloc.config.yaml_source import parse_yaml
 from gradloc.errors import GradlocError
 from gradloc.utils.names import did_you_mean
 
@@ -169,7 +169,7 @@ def policy_options(pairs: Sequence[str]) -> dict[str, object]:
         key, equals, value = pair.partition("=")
         if not equals:
             raise GradlocError(f"--option {pair!r}: write KEY=VALUE, such as k=10.")
-        options[key] = read_value(value)
+        options[key] = parse_yaml(value)
     return options
 
 

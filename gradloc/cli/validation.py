@@ -16,7 +16,7 @@ from gradloc.experiments.sweep.sweep_record import SweepRecord
 from gradloc.localization.plan import LayerPlan
 from gradloc.localization.profile import GradientProfile
 from gradloc.training.acquisition.record import AcquisitionRecord
-from gradloc.utils.io import read_json
+from gradloc.utils.io import read_json, read_text
 
 
 def validate(
@@ -65,7 +65,7 @@ def validate_file(path: Path) -> str:
 def _yaml(path: Path) -> str:
     """A sweep has ``corpora``, a suite ``probes`` but none of a recipe's own keys."""
     try:
-        data = read_yaml(find_recipe(path).read_text(encoding="utf-8", errors="replace")).data
+        data = read_yaml(read_text(find_recipe(path))).data
     except RecipeError:
         if path.stem not in shipped_names("suites"):
             raise

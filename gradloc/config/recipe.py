@@ -23,9 +23,9 @@ from gradloc.config.checks import (
     training_key,
 )
 from gradloc.config.default import PRESETS, GradLocConfig
-from gradloc.config.schema import build, report_mismatch
+from gradloc.config.schema import build
 from gradloc.config.shipped import shipped_names, shipped_path
-from gradloc.config.yaml_source import Source, apply_overrides, dump_yaml, read_yaml
+from gradloc.config.yaml_source import Source, apply_overrides, dump_yaml, read_mapping
 from gradloc.errors import GradlocError, RecipeError
 from gradloc.utils.environment import current_environment
 from gradloc.utils.io import to_jsonable, write_text
@@ -355,30 +355,20 @@ def read_recipe(
         RecipeError: The file is missing or no YAML, or any of its keys and values is wrong; all
             problems are reported at once.
     """
-    file = find_recipe(path)
-    try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or f"is not UTF-8 text ({error})"
-        raise RecipeError(path, [f"cannot be read: {reason}"]) from error
-    source = read_yaml(text)
-    if source.data is None and not source.problems:
-        source.report("", "the file is empty; a recipe needs at least the line 'name: ...'")
-    elif source.data is not None and not isinstance(source.data, dict):
-        report_mismatch(source, "", ["map"], source.data)
-    elif source.data is not None and "corpora" in source.data:
+    needs = "a recipe needs at least the line 'name: ...'"
+    source = read_mapping(find_recipe(path), path, RecipeError, needs)
+    if "corpora" in source.data:
         raise RecipeError(path, [f"is a sweep; run it with: gradloc sweep {path}"])
-    elif source.data is not None:
-        apply_overrides(source, overrides)
-        recipe = build(Recipe, source, training_key)
-        check_arms(source)
-        for check in checks:
-            check(source, recipe)
-        check_training(source)
-        check_streaming(source)
-        if not source.problems:
-            return recipe
-    raise RecipeError(path, source.problem_lines())
+    apply_overrides(source, overrides)
+    recipe = build(Recipe, source, training_key)
+    check_arms(source)
+    for check in checks:
+        check(source, recipe)
+    check_training(source)
+    check_streaming(source)
+    if source.problems:
+        raise RecipeError(path, source.problem_lines())
+    return recipe
 
 
 def find_recipe(path: str | Path) -> Path:

@@ -6,13 +6,14 @@ problems added to the source. It reads no file and knows nothing of recipes.
 
 import dataclasses
 import json
+import math
+import re
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, get_args, get_type_hints
 
-import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from gradloc.config.yaml_source import NUMBER, Scalar, Source
+from gradloc.config.yaml_source import Source
 from gradloc.utils.names import did_you_mean
 
 _WORDS = {
@@ -23,6 +24,9 @@ _WORDS = {
     "list": "a list",
     "map": "a mapping (lines of key: value)",
 }
+_TRUTH = dict.fromkeys(("true", "yes", "on"), "true") | dict.fromkeys(
+    ("false", "no", "off"), "false"
+)
 _KINDS_OF_ERROR = {
     "int_type": "int",
     "float_type": "float",
@@ -40,29 +44,27 @@ def kind_of(value: Any) -> str:
     return kinds.get(type(value), "list")
 
 
-def mismatch(kinds: Collection[str], value: Any, scalar: Scalar | None = None) -> str:
+def mismatch(kinds: Collection[str], value: Any, raw: str | None = None) -> str:
     """Say why a value is not of the expected kind, and what to write instead.
 
     Args:
         kinds: Expected kinds (see ``kind_of``).
         value: The value as YAML reads it.
-        scalar: The value as written, where it is known.
+        raw: The value as written, where it is known.
 
     Example:
         >>> mismatch(["float"], "1e-3")
-        "'1e-3' is text in YAML; write 1.0e-3"
-        >>> mismatch(["str"], False, Scalar("no", False, 0))
-        '\\'no\\' is read as false in YAML; write "no" in quotes'
+        "'1e-3' is text, not a number; write 1e-3 without quotes"
+        >>> mismatch(["str"], 12)
+        '12 is a number in YAML; write "12" in quotes'
     """
-    raw = scalar.text if scalar else str(value)
+    raw = str(value) if raw is None else raw
     if value is None:
         return f"is empty; give {_words(kinds)} or remove the line"
-    if isinstance(value, str) and (cure := _as_yaml_number(value.strip(), kinds)):
-        because = "because of its quotes" if scalar and scalar.quoted else "in YAML"
-        return f"'{raw}' is text {because}; write {cure}"
-    if isinstance(value, str) and "bool" in kinds and value.lower() in yaml.SafeLoader.bool_values:
-        cure = str(yaml.SafeLoader.bool_values[value.lower()]).lower()
-        return f"'{raw}' is text because of its quotes; write {cure}"
+    if isinstance(value, str) and (number := _as_number(value, kinds)):
+        return f"'{raw}' is text, not a number; write {number} without quotes"
+    if isinstance(value, str) and "bool" in kinds and value.lower() in _TRUTH:
+        return f"'{raw}' is text; write {_TRUTH[value.lower()]} without quotes"
     if isinstance(value, bool) and "str" in kinds:
         return f"'{raw}' is read as {str(value).lower()} in YAML; write \"{raw}\" in quotes"
     if isinstance(value, int | float) and not isinstance(value, bool) and "str" in kinds:
@@ -79,22 +81,21 @@ def _words(kinds: Collection[str]) -> str:
     return " or ".join(_WORDS[kind] for kind in kinds if kind in _WORDS)
 
 
-def _as_yaml_number(text: str, kinds: Collection[str]) -> str:
-    """The number that ``text`` means, as YAML would read it; empty if it is none of ``kinds``."""
-    match = NUMBER.fullmatch(text)
-    if match is None or not {"int", "float"} & set(kinds):
+def _as_number(text: str, kinds: Collection[str]) -> str:
+    """The number that a text in quotes means; empty if it is none of ``kinds``."""
+    try:
+        value = float(text)
+    except ValueError:
         return ""
-    mantissa, sign, exponent = match.groups()
-    if "float" not in kinds:
-        return str(int(float(text))) if float(text).is_integer() else ""
-    if exponent is None:
-        return mantissa
-    return f"{mantissa if '.' in mantissa else mantissa + '.0'}e{sign or '+'}{exponent}"
+    if "float" in kinds and math.isfinite(value):
+        # A point without a digit before it makes YAML read text.
+        return re.sub(r"^([-+]?)\.", r"\g<1>0.", text.strip())
+    return str(int(value)) if "int" in kinds and value.is_integer() else ""
 
 
 def report_mismatch(source: Source, key: str, kinds: Collection[str], value: Any) -> None:
     """Add the problem that the value of a key is of none of the expected kinds."""
-    source.report(key, mismatch(kinds, value, source.scalars.get(key)))
+    source.report(key, mismatch(kinds, value, source.raw.get(key)))
 
 
 def rule(detail: Mapping[str, Any]) -> str:

@@ -1,31 +1,31 @@
-"""A YAML file as plain data, with what YAML reads otherwise than it looks.
+"""A YAML 1.2 file as plain data, with where each value stands and every problem found so far."""
 
-Comes in: YAML text and overrides. Goes out: a ``Source``: the data, where each value stands, and
-the problems found so far. It knows no schema (``gradloc.config.schema`` does).
-"""
-
+import io
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any
 
-import yaml
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode
+from ruamel.yaml.scalarstring import DoubleQuotedScalarString
+
+from gradloc.errors import GradlocError, ProblemsError
+from gradloc.utils.io import read_text
 
 _TAG = "tag:yaml.org,2002:"
-_PLAIN_TAGS = {_TAG + kind for kind in ("str", "int", "float", "bool", "null", "map", "seq")}
-# YAML 1.1 reads 010 as 8 (octal) and 1:30 as 90 (base 60).
-_DISGUISED_INT = re.compile(r"[-+]?0[0-7_]+|.*:.*")
-# What a person means as a number; YAML 1.1 reads some of these as text (1e-3, 1.0e5).
-NUMBER = re.compile(r"([-+]?(?:\d+\.?\d*|\.\d+))(?:[eE]([-+]?)(\d+))?")
+# assumption: no recipe comes near; an alias bomb of 300 bytes means 10^9 values.
+MAX_VALUES = 100_000
+MAX_DEPTH = 50
+# What YAML 1.1 readers, or people, take for a number, a date or true and false.
+_AMBIGUOUS = re.compile(r"[-+]?[\d.][\d.:_eE+-]*|y|n|yes|no|on|off", re.IGNORECASE)
 
 
-class Scalar(NamedTuple):
-    """A scalar as it stands in the file: its text, whether in quotes, and its line (from 0)."""
-
-    text: str
-    quoted: bool
-    line: int
+class _TooMuch(Exception):
+    """Reading stops: the file is nested too deeply, or means too many values."""
 
 
 @dataclass
@@ -34,16 +34,17 @@ class Source:
 
     Args:
         data: Mappings, lists and scalars; ``None`` where the text is no YAML at all.
-        scalars: Dotted key (``probes.sources.0.path``) -> the scalar as written.
+        raw: Dotted key (``probes.sources.0.path``) -> the scalar as written.
         lines: Dotted key -> line it stands on, to report problems in the file's order.
         problems: Dotted key -> what is wrong; what to write. The first one found for a key
             stays: it is nearest to the cause.
     """
 
     data: Any = None
-    scalars: dict[str, Scalar] = field(default_factory=dict)
+    raw: dict[str, str] = field(default_factory=dict)
     lines: dict[str, int] = field(default_factory=dict)
     problems: dict[str, str] = field(default_factory=dict)
+    n_values: int = 0
 
     def report(self, key: str, problem: str) -> None:
         """Add a problem unless the key has one already."""
@@ -64,19 +65,40 @@ class Source:
         ]
 
 
-def read_yaml(text: str) -> Source:
-    """Read one YAML document and note what YAML reads in another way than it looks.
+def read_mapping(file: Path, name: object, error: type[ProblemsError], needs: str) -> Source:
+    """Read a YAML file that must hold a mapping.
 
-    Reported: duplicate keys, unquoted dates, ``no`` as a key, octal and base-60 numbers, tabs,
-    tags, infinite numbers. Nothing is executed: only plain values exist afterwards.
+    Args:
+        file: The file.
+        name: What the user calls it, for the error.
+        error: Class of the error.
+        needs: What an empty file lacks (``a recipe needs at least the line 'name: ...'``).
+
+    Raises:
+        FileError: The file is missing or is not UTF-8 text.
+        ProblemsError: It is no YAML, empty, or holds something else.
+    """
+    source = read_yaml(read_text(file, "YAML file"))
+    if source.data is None and not source.problems:
+        source.report("", f"the file is empty; {needs}")
+    elif source.data is not None and not isinstance(source.data, dict):
+        source.report("", f"expected a mapping (lines of key: value); {needs}")
+    if not isinstance(source.data, dict):
+        raise error(name, source.problem_lines())
+    return source
+
+
+def read_yaml(text: str) -> Source:
+    """Read one YAML 1.2 document: dates are text, ``no`` is text, ``1e-3`` is a number.
+
+    Reported: duplicate keys, tags, numbers that are not finite or too long, half characters, and
+    files that mean far more values than they look like. Nothing is executed.
     """
     source = Source()
     try:
-        loader = yaml.SafeLoader(text)
-        node = loader.get_single_node()
-        if node is not None and _note(source, node, "", ()):
-            source.data = loader.construct_document(node)
-    except yaml.MarkedYAMLError as error:
+        node = YAML(typ="safe", pure=True).compose(text)
+        source.data = None if node is None else _value(source, node, "", ())
+    except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "the file"
         problem = error.problem or error.context or "no YAML"
@@ -84,75 +106,101 @@ def read_yaml(text: str) -> Source:
         if "'\\t'" in problem:
             problem, cure = "a tab", "YAML is indented with spaces only"
         source.report(where, f"{problem}; {cure}")
-    except yaml.YAMLError as error:
+    except (YAMLError, ValueError) as error:
         source.report("", f"cannot be read as YAML text: {error}")
+    except (RecursionError, _TooMuch) as error:
+        source.report("", str(error) if isinstance(error, _TooMuch) else "is nested too deeply")
     return source
 
 
-def read_value(text: str) -> Any:
-    """A single value as YAML reads it, such as ``10`` or ``[a, b]``."""
-    return yaml.safe_load(text)
+def parse_yaml(text: str) -> Any:
+    """A YAML text as plain data.
+
+    Raises:
+        GradlocError: It is no YAML; all its problems are named.
+    """
+    source = read_yaml(text)
+    if source.problems:
+        raise GradlocError("; ".join(source.problem_lines()))
+    return source.data
 
 
-def _note(source: Source, node: yaml.Node, key: str, parents: tuple[yaml.Node, ...]) -> bool:
-    """Note places and traps below ``node``; false if it cannot be made into plain values."""
+def _value(source: Source, node: Node, key: str, parents: tuple[Node, ...]) -> Any:
+    """The plain value of a node; aliases are written out, so they count each time."""
     source.lines.setdefault(key, node.start_mark.line)
+    source.n_values += 1
+    if source.n_values > MAX_VALUES:
+        raise _TooMuch(f"means more than {MAX_VALUES:,} values; write out what its aliases mean")
+    if len(parents) > MAX_DEPTH:
+        raise _TooMuch(f"is nested more than {MAX_DEPTH} levels deep")
     if node in parents:
         source.report(key, "refers to itself; write the value out")
-        return False
-    if isinstance(node, yaml.ScalarNode):
-        return _note_scalar(source, node, key)
-    if node.tag not in _PLAIN_TAGS:
+        return None
+    if isinstance(node, ScalarNode):
+        return _scalar(source, node, key)
+    if node.tag not in (_TAG + "map", _TAG + "seq"):
         source.report(key, f"the tag '{node.tag}' is not supported; remove it")
-        return False
-    children = (
-        _mapping_items(source, node, key)
-        if isinstance(node, yaml.MappingNode)
-        else ((str(index), child) for index, child in enumerate(node.value))
-    )
-    usable = True
-    for name, child in children:
-        usable &= _note(source, child, f"{key}.{name}".lstrip("."), (*parents, node))
-    return usable
+        return None
+    if isinstance(node, MappingNode):
+        return _mapping(source, node, key, (*parents, node))
+    return [
+        _value(source, child, f"{key}.{index}".lstrip("."), (*parents, node))
+        for index, child in enumerate(node.value)
+    ]
 
 
-def _note_scalar(source: Source, node: yaml.ScalarNode, key: str) -> bool:
-    raw, kind = node.value, node.tag.removeprefix(_TAG)
-    source.scalars[key] = Scalar(raw, bool(node.style), node.start_mark.line)
-    if kind == "timestamp":
-        source.report(key, f'{raw} is a date in YAML; write "{raw}" in quotes')
-        # Read on as text, so that the rest of the checks can run.
-        node.tag = _TAG + "str"
-    elif kind == "int" and _DISGUISED_INT.fullmatch(raw):
-        read = yaml.SafeLoader("").construct_yaml_int(node)
-        source.report(key, f'{raw} is read as {read} in YAML; write {read}, or "{raw}" in quotes')
-    elif kind == "float" and raw.lower().lstrip("+-") in (".inf", ".nan"):
-        source.report(key, f"{raw} is not a finite number")
-    elif node.tag not in _PLAIN_TAGS:
-        source.report(key, f"the tag '{node.tag}' is not supported; remove it")
-        return False
-    return True
-
-
-def _mapping_items(
-    source: Source, node: yaml.MappingNode, key: str
-) -> Iterator[tuple[str, yaml.Node]]:
+def _mapping(source: Source, node: MappingNode, key: str, parents: tuple[Node, ...]) -> dict:
+    values: dict[str, Any] = {}
+    merged: dict[str, Any] = {}
     first_line: dict[str, int] = {}
     for name_node, child in node.value:
-        name, line = str(name_node.value), name_node.start_mark.line + 1
-        if name_node.tag == _TAG + "merge":
-            name = "<<"
-        elif name_node.tag != _TAG + "str":
-            label = name if isinstance(name_node, yaml.ScalarNode) else "a list or mapping"
-            source.report(f"{key}.{label}".lstrip("."), f'a key must be text; write "{name}": ...')
-            name_node.tag, name_node.value = _TAG + "str", name
+        if not isinstance(name_node, ScalarNode):
+            source.report(key, "has a list or mapping as a key; a key must be text")
+            continue
+        name, line = name_node.value, name_node.start_mark.line + 1
+        inner = f"{key}.{name}".lstrip(".")
         if name in first_line:
-            source.report(
-                f"{key}.{name}".lstrip("."),
-                f"given twice (lines {first_line[name]} and {line}); keep one",
-            )
+            source.report(inner, f"given twice (lines {first_line[name]} and {line}); keep one")
         first_line.setdefault(name, line)
-        yield name, child
+        value = _value(source, child, inner, parents)
+        if name_node.tag == _TAG + "merge" and isinstance(value, dict):
+            merged |= value
+        else:
+            values[name] = value
+    return {**merged, **values}
+
+
+def _scalar(source: Source, node: ScalarNode, key: str) -> Any:
+    raw, kind = node.value, node.tag.removeprefix(_TAG)
+    source.raw[key] = raw
+    try:
+        if kind in ("str", "timestamp"):
+            raw.encode("utf-8")
+            return raw
+        if kind in ("int", "float"):
+            return _number(raw, kind)
+        if kind in ("bool", "null"):
+            return {"true": True, "false": False}.get(raw.lower())
+        source.report(key, f"the tag '{node.tag}' is not supported; remove it")
+    except UnicodeEncodeError:
+        half = next(c for c in raw if 0xD800 <= ord(c) < 0xE000)
+        source.report(key, f"\\u{ord(half):x} is half of a surrogate pair and no character")
+    except ValueError as error:
+        source.report(key, str(error))
+    return None
+
+
+def _number(raw: str, kind: str) -> int | float:
+    if kind == "int":
+        digits = raw.replace("_", "")
+        if len(digits) > 40:
+            raise ValueError(f"a number of {len(digits):,} digits; write a shorter one")
+        return int(digits, 0) if re.match(r"[-+]?0[xob]", digits) else int(digits)
+    text = raw.replace("_", "").lower()
+    value = float(text.replace(".inf", "inf").replace(".nan", "nan"))
+    if not math.isfinite(value):
+        raise ValueError(f"{raw} is not a finite number")
+    return value
 
 
 def apply_overrides(source: Source, overrides: Iterable[str]) -> None:
@@ -168,14 +216,14 @@ def apply_overrides(source: Source, overrides: Iterable[str]) -> None:
             source.report(f"override '{override}'", f"has no {lacking}; write key.path=value")
             continue
         # What stood there before no longer matters.
-        for table in (source.scalars, source.lines, source.problems):
+        for table in (source.raw, source.lines, source.problems):
             for key in [key for key in table if key == path or key.startswith(path + ".")]:
                 del table[key]
         value = read_yaml(text)
         for key, problem in value.problems.items():
             inner = key if key in value.lines else ""
             source.report(f"{path}.{inner}".rstrip("."), problem)
-        source.scalars |= {f"{path}.{k}".rstrip("."): item for k, item in value.scalars.items()}
+        source.raw |= {f"{path}.{key}".rstrip("."): raw for key, raw in value.raw.items()}
         _set(source, path, value.data)
 
 
@@ -200,17 +248,23 @@ def _set(source: Source, path: str, value: Any) -> None:
         source.report(f"override '{path}'", "leads to nothing that can be set in this file")
 
 
-class _Dumper(yaml.SafeDumper):
-    """Quotes texts that another YAML reader, or a person, would take for a number."""
-
-    def represent_text(self, text: str) -> yaml.ScalarNode:
-        style = '"' if NUMBER.fullmatch(text) else None
-        return self.represent_scalar(_TAG + "str", text, style=style)
-
-
-_Dumper.add_representer(str, _Dumper.represent_text)
-
-
 def dump_yaml(data: Any) -> str:
-    """Write plain data as YAML text that ``read_yaml`` reads back to equal data."""
-    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+    """Write plain data as YAML text that ``read_yaml`` reads back to equal data.
+
+    Texts that a reader of YAML 1.1, or a person, would take for something else are quoted.
+    """
+    yaml = YAML(pure=True)
+    yaml.width, yaml.allow_unicode = 100, True
+    text = io.StringIO()
+    yaml.dump(_quoted(data), text)
+    return text.getvalue().removesuffix("...\n")
+
+
+def _quoted(data: Any) -> Any:
+    if isinstance(data, dict):
+        return {key: _quoted(value) for key, value in data.items()}
+    if isinstance(data, (list, tuple)):
+        return [_quoted(value) for value in data]
+    if isinstance(data, str) and _AMBIGUOUS.fullmatch(data):
+        return DoubleQuotedScalarString(data)
+    return data

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from huggingface_hub import EvalResult as HubResult
 from huggingface_hub import ModelCard, ModelCardData
 
+from gradloc.config.yaml_source import parse_yaml
 from gradloc.evaluation.results import ArmResult, MetricValue
 from gradloc.localization.plan import LayerPlan
 from gradloc.report.formatting import (
@@ -70,7 +70,7 @@ def write_model_card(
         Path of the card.
     """
     folder = Path(checkpoint_dir)
-    recipe = yaml.safe_load(recipe_text) or {}
+    recipe = parse_yaml(recipe_text) or {}
     recipe = recipe if isinstance(recipe, dict) else {}
     arm = str(training.get("arm") or plan.policy or "trained")
     name = f"{recipe.get('name') or folder.resolve().name}-{arm}"

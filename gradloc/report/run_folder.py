@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from gradloc.errors import RunError
+from gradloc.config.yaml_source import parse_yaml
+from gradloc.errors import GradlocError, RunError
 from gradloc.evaluation.results import EvalResult
 from gradloc.localization.plan import LayerPlan
 from gradloc.localization.profile import GradientProfile
@@ -119,8 +118,8 @@ def _load_results(path: Path) -> EvalResult:
 
 def _parse(text: str, path: Path) -> dict[str, Any]:
     try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        data = parse_yaml(text)
+    except GradlocError as error:
         raise RunError(
             f"{path}: is not YAML, though gradloc wrote it so ({error}). Restore it, or delete "
             "it to get a report without the recipe."

@@ -13,8 +13,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-import yaml
-
+from gradloc.config.yaml_source import parse_yaml
 from gradloc.data.corpora.documents import Document, EntityMention
 from gradloc.data.corpora.invented_words import invented_word
 from gradloc.data.probes import Probe
@@ -60,7 +59,7 @@ class Scene:
 def phrasings() -> dict[str, Any]:
     """The scenes and word lists of ``world.yaml``."""
     text = files("gradloc.data.corpora").joinpath("world.yaml").read_text(encoding="utf-8")
-    return yaml.safe_load(text)
+    return parse_yaml(text)
 
 
 def max_phrasings() -> int:

@@ -14,8 +14,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-import yaml
-
+from gradloc.config.yaml_source import parse_yaml
 from gradloc.data.corpora.documents import Document, EntityMention
 from gradloc.data.corpora.invented_world import spell_day
 from gradloc.data.probes import Probe
@@ -73,7 +72,7 @@ class StableFact:
 @cache
 def _table() -> dict[str, Any]:
     text = files("gradloc.data.corpora").joinpath("real_facts.yaml").read_text(encoding="utf-8")
-    return yaml.safe_load(text)
+    return parse_yaml(text)
 
 
 # ---- currencies that changed ---------------------------------------------------------------------

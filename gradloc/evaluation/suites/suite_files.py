@@ -5,9 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from gradloc.config.recipe import Recipe, TextSource, read_recipe
-from gradloc.config.schema import build, report_mismatch
+from gradloc.config.schema import build
 from gradloc.config.shipped import shipped_names, shipped_path
-from gradloc.config.yaml_source import Source, read_yaml
+from gradloc.config.yaml_source import Source, read_mapping
 from gradloc.data.benchmarks import BENCHMARKS
 from gradloc.data.corpora import held_out_texts
 from gradloc.data.corpora.readers import read_corpus
@@ -158,22 +158,14 @@ def _shipped(path: Path) -> Path:
 
 
 def _read_suite(file: Path, name: str) -> SuiteConfig:
-    try:
-        source = read_yaml(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or f"is not UTF-8 text ({error})"
-        raise SuiteError(name, [f"cannot be read: {reason}"]) from error
-    if source.data is None and not source.problems:
-        source.report("", "the file is empty; a suite needs at least 'name: ...' and probes")
-    elif source.data is not None and not isinstance(source.data, dict):
-        report_mismatch(source, "", ["map"], source.data)
-    elif source.data is not None:
-        suite = build(SuiteConfig, source)
-        if suite is not None:
-            suite = _with_found_files(suite, file.parent, source)
-        if not source.problems:
-            return suite
-    raise SuiteError(name, source.problem_lines())
+    needs = "a suite needs at least 'name: ...' and probes"
+    source = read_mapping(file, name, SuiteError, needs)
+    suite = build(SuiteConfig, source)
+    if suite is not None:
+        suite = _with_found_files(suite, file.parent, source)
+    if source.problems:
+        raise SuiteError(name, source.problem_lines())
+    return suite
 
 
 def _with_found_files(suite: SuiteConfig, folder: Path, source: Source) -> SuiteConfig:

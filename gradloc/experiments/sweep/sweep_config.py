@@ -12,7 +12,7 @@ from pydantic.functional_validators import AfterValidator
 from gradloc.config.checks import check_file_name
 from gradloc.config.recipe import ArmConfig, find_recipe
 from gradloc.config.schema import build
-from gradloc.config.yaml_source import apply_overrides, dump_yaml, read_yaml
+from gradloc.config.yaml_source import apply_overrides, dump_yaml, read_mapping
 from gradloc.errors import GradlocError, RecipeError
 from gradloc.experiments.recipes import load_recipe
 from gradloc.utils.io import to_jsonable
@@ -100,19 +100,12 @@ def load_sweep(path: str | Path, overrides: Iterable[str] = ()) -> Sweep:
         RecipeError: The file is missing or no YAML, or any of its keys and values is wrong; all
             problems are reported at once.
     """
-    file = find_recipe(path)
-    try:
-        source = read_yaml(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(path, [f"cannot be read: {error}"]) from error
-    sweep = None
-    if not isinstance(source.data, dict):
-        source.report("", "a sweep has lines such as 'name: ...', 'corpora: ...', 'arms: ...'")
-    elif "corpora" not in source.data and {"corpus", "model"} & source.data.keys():
+    needs = "a sweep has lines such as 'name: ...', 'corpora: ...', 'arms: ...'"
+    source = read_mapping(find_recipe(path), path, RecipeError, needs)
+    if "corpora" not in source.data and {"corpus", "model"} & source.data.keys():
         raise RecipeError(path, [f"is a recipe; run it with: gradloc run {path}"])
-    else:
-        apply_overrides(source, overrides)
-        sweep = build(Sweep, source)
+    apply_overrides(source, overrides)
+    sweep = build(Sweep, source)
     if sweep is not None and not source.problems:
         for key, problem in _problems(sweep):
             source.report(key, problem)
