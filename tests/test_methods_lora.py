@@ -102,15 +102,13 @@ def test_names_of_one_block_do_not_match_another_block(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "neox", "gemma", "qwen"])
-@pytest.mark.parametrize("targets", ["all-linear", "attention", "mlp"])
-def test_on_every_architecture_the_targets_are_its_linear_layers_of_that_kind(kind, targets):
+def test_on_every_architecture_the_targets_are_its_linear_layers(kind):
     model = build_model(kind)
-    found = linear_layers(model, plan_for(model, ("",)), targets)
+    found = linear_layers(model, plan_for(model, ("",)))
     units = [u for u in find_units(model) if u.info.in_stack]
     expected = {
         name.removesuffix(".weight")
         for unit in units
-        if targets in ("all-linear", unit.info.kind)
         for name, parameter in unit.parameters.items()
         if parameter.dim() == 2
     }
@@ -118,18 +116,10 @@ def test_on_every_architecture_the_targets_are_its_linear_layers_of_that_kind(ki
     assert len(found) == len(expected)
 
 
-def test_a_plan_of_whole_blocks_gives_attention_of_those_blocks_alone():
-    model = build_model("llama")
-    plan = plan_for(model, ("layers.1",), "block")
-    assert linear_layers(model, plan, "attention") == [
-        f"model.layers.1.self_attn.{part}_proj" for part in "qkvo"
-    ]
-
-
 def test_under_the_policy_all_it_is_pefts_own_all_linear(tmp_path):
     model = build_model("llama_tied")
     context = context_for(model, plan_for(model, ("",)), tmp_path)
-    trained, _ = train(Lora(r=2, alpha=4, where="all"), context)
+    trained, _ = train(Lora(r=2, alpha=4), context)
     base = build_model("llama_tied").train()
     torch.manual_seed(0)
     plain = get_peft_model(
@@ -227,19 +217,10 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path):
         assert torch.equal(a, b)
 
 
-def test_adapters_everywhere_need_a_plan_that_freezes_no_block(tmp_path):
-    model = build_model("llama")
-    with pytest.raises(MethodError, match="freezes 4 units of the blocks"):
-        Lora(where="all").wrap(model, context_for(model, plan_for(model), tmp_path))
-    assert not places_of_adapters(model)
-
-
 def test_a_plan_without_a_place_for_adapters_is_refused():
     model = build_model("llama")
     with pytest.raises(MethodError, match="trains no unit inside the blocks"):
         linear_layers(model, plan_for(model, ("embed_tokens",)))
-    with pytest.raises(MethodError, match="trains no attention unit"):
-        linear_layers(model, plan_for(model, ("mlp",)), "attention")
 
 
 def test_a_unit_whose_weights_are_no_linear_layer_is_named():
@@ -274,7 +255,7 @@ def test_weights_that_are_not_finite_are_not_merged(tmp_path):
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("r", 0), ("alpha", 0), ("dropout", 1.0), ("targets", "linear"), ("where", "blocks")],
+    [("r", 0), ("alpha", 0), ("dropout", 1.0)],
 )
 def test_options_out_of_range_are_refused(option, value):
     with pytest.raises(MethodError, match=f"{option} must be"):

@@ -6,7 +6,6 @@ No model is measured; ``calibrate`` times the machine alone.
 from gradloc.localization.cost.machine import MACHINE, Machine, calibrate
 from gradloc.localization.cost.prediction import (
     added_by,
-    full_step,
     predict_cost,
     step_memory,
     step_seconds,
@@ -23,7 +22,6 @@ __all__ = [
     "StepWork",
     "added_by",
     "calibrate",
-    "full_step",
     "predict_cost",
     "step_memory",
     "step_seconds",

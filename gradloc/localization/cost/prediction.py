@@ -110,18 +110,13 @@ def predict_cost(
     }
 
 
-def full_step(step: StepShape) -> StepShape:
-    """The step of full training by the plain Trainer: what every ratio is to."""
-    return replace(step, cached=False, label_loss=False, projected=False, kl_tokens=0.0)
-
-
 def full_training(
     units: tuple[UnitInfo, ...], shape: Mapping[str, Any], step: StepShape
 ) -> tuple[float, float]:
-    """Seconds and bytes of a step of full training."""
-    plain, everything = full_step(step), np.ones(len(units), dtype=bool)
-    work = step_work(units, shape, plain)
-    return step_seconds(units, work, everything, plain).total, step_memory(work, everything)
+    """Seconds and bytes of a step of full training by the plain Trainer: what ratios are to."""
+    everything, work = np.ones(len(units), dtype=bool), step_work(units, shape, step.plain)
+    seconds = step_seconds(units, work, everything, step.plain)
+    return seconds.total, step_memory(work, everything)
 
 
 def added_by(

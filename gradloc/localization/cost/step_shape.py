@@ -1,14 +1,11 @@
-"""How a training step is set up.
-
-Comes in: batch, length and what is saved elsewhere. Goes out: ``StepShape``, checked. It
-computes no cost.
-"""
+"""How a training step is set up, as far as its cost depends on it."""
 
 from dataclasses import dataclass, field, replace
 
 from gradloc.config.default import GradLocConfig
 from gradloc.errors import GradlocError
 from gradloc.localization.cost.machine import MACHINE, Machine
+from gradloc.utils.numbers import check_number
 
 # Sequence length and batch size that ratios are predicted for when nothing else is said.
 SEQUENCE_LENGTH = 128
@@ -34,11 +31,10 @@ class StepShape:
         label_loss: Head and loss are computed at labelled positions only, in chunks
             (``gradloc.models.label_loss``); else by the model's own loss, at all positions.
         labelled_fraction: Labelled positions / all positions, 0-1; matters with ``label_loss``.
-        projected: Steps are projected (``gradloc.training.methods.input_projection``) and the
-        start is held, to
-            come back part of the way (``gradloc.training.methods.interpolation``).
-        kl_tokens: Tokens of old text a step, on average, on which the model is held to what its
-            base predicted (``gradloc.training.methods.reference_kl``).
+        projected: Steps are projected (``gradloc.training.methods.input_projection``) and a copy
+            of the start is held for the interpolation (``gradloc.training.methods.interpolation``).
+        kl_tokens: Tokens of old text a step, on average, whose KL to the base is added
+            (``gradloc.training.methods.reference_kl``).
         dtype: Type of weights and activations: a key of ``DTYPE_BYTES``.
         machine: How fast the machine computes and moves bytes.
 
@@ -58,15 +54,9 @@ class StepShape:
 
     def __post_init__(self):
         for name in ("sequence_length", "batch_size"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise GradlocError(f"{name} must be a whole number from 1 up; found {value!r}.")
-        if not 0 < self.labelled_fraction <= 1:
-            raise GradlocError(
-                f"labelled_fraction must lie in (0, 1]; found {self.labelled_fraction!r}."
-            )
-        if not self.kl_tokens >= 0:
-            raise GradlocError(f"kl_tokens must be 0 or more; found {self.kl_tokens!r}.")
+            check_number(name, getattr(self, name), 1, whole=True)
+        check_number("labelled_fraction", self.labelled_fraction, 0, 1, above=True)
+        check_number("kl_tokens", self.kl_tokens, 0)
         if self.dtype not in DTYPE_BYTES:
             raise GradlocError(f"dtype {self.dtype!r}: choose one of {', '.join(DTYPE_BYTES)}.")
 
@@ -78,15 +68,13 @@ class StepShape:
     @property
     def kl_pass(self) -> "StepShape":
         """The pass over old text when it comes: by the whole model, with whole logits."""
-        return replace(
-            self,
-            sequence_length=KL_LENGTH,
-            batch_size=KL_BATCH_SIZE,
-            cached=False,
-            label_loss=False,
-            projected=False,
-            kl_tokens=0.0,
-        )
+        lengths = {"sequence_length": KL_LENGTH, "batch_size": KL_BATCH_SIZE}
+        return replace(self.plain, **lengths)
+
+    @property
+    def plain(self) -> "StepShape":
+        """The same batch by the plain Trainer, nothing saved or added."""
+        return replace(self, cached=False, label_loss=False, projected=False, kl_tokens=0.0)
 
     @property
     def bytes_each(self) -> int:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from gradloc.localization.cost import StepShape, added_by, full_step, predict_cost
+from gradloc.localization.cost import StepShape, added_by, predict_cost
 from gradloc.localization.plan import LayerPlan
 from gradloc.localization.policies import SCORES, Budget, select_layers, share_of_mass
 from gradloc.localization.policies.budget import rule_scores
@@ -135,7 +135,7 @@ def plan_candidates(
     mass = rule_scores(profile, policy, _scales(rule, profile)) if has_scores else None
     rows = [_candidate(name, plan, profile, mass, step) for name, plan in plans]
     # Full training is that of the plain Trainer, without gradloc's loss or cache.
-    rows.append(_candidate("full training", select("all"), profile, mass, full_step(step)))
+    rows.append(_candidate("full training", select("all"), profile, mass, step.plain))
     return Planning(
         candidates=tuple(rows),
         chosen=chosen,

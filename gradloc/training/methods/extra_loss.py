@@ -1,8 +1,5 @@
 """A loss that is added to the Trainer's own, by way of its gradient.
 
-Comes in: a model inside a Trainer. Goes out: gradients on its trained parameters before the first
-micro-batch of each step. It computes no particular loss; subclasses do.
-
 Why it is exact: ``on_step_begin`` fires once an optimizer step, when gradients have just been
 cleared. What is put there stays, the backward passes of the micro-batches accumulate onto it, and
 clipping and optimizer see the sum: training on the own loss plus the extra one. Under DDP the
@@ -20,6 +17,10 @@ from gradloc.errors import MethodError
 from gradloc.localization.plan import LayerPlan, as_plan
 from gradloc.models.units import find_units
 from gradloc.models.wrappers import canonical_name, unwrap
+from gradloc.utils.numbers import check_number
+
+# Parameters by canonical name.
+Weights = dict[str, nn.Parameter]
 
 
 class ExtraLoss(TrainerCallback):
@@ -43,24 +44,17 @@ class ExtraLoss(TrainerCallback):
     takes_shards = False  # whether ``add_gradients`` copes with what FSDP2 makes of parameters
 
     def __init__(self, weight: float, every: int = 1):
-        if not weight > 0:
-            raise MethodError(f"{self.log_key}: weight must be above 0; found {weight!r}.")
-        if every < 1:
-            raise MethodError(f"{self.log_key}: every must be 1 or more; found {every!r}.")
+        check_number(f"{self.log_key}: weight", weight, 0, above=True, error=MethodError)
+        check_number(f"{self.log_key}: every", every, 1, whole=True, error=MethodError)
         self.weight, self.every = weight, every
         self.value: Tensor | None = None
-        self._parameters: dict[str, nn.Parameter] = {}
+        self._parameters: Weights = {}
 
-    def begin(self, parameters: dict[str, nn.Parameter], args) -> None:
-        """Get ready for these trained parameters, by canonical name; called once a training."""
+    def begin(self, parameters: Weights) -> None:
+        """Get ready for these trained parameters; called once a training."""
 
     def add_gradients(
-        self,
-        model: nn.Module,
-        parameters: dict[str, nn.Parameter],
-        turn: int,
-        factor: float,
-        args,
+        self, model: nn.Module, parameters: Weights, turn: int, factor: float, args
     ) -> Tensor:
         """Add the gradient of ``factor`` x loss to ``grad`` of parameters.
 
@@ -81,7 +75,7 @@ class ExtraLoss(TrainerCallback):
         """Note what trains; plans are applied by now."""
         self._parameters = trainable_parameters(model)
         refuse_shards(self.log_key, self._parameters, args, fsdp2=self.takes_shards)
-        self.begin(self._parameters, args)
+        self.begin(self._parameters)
 
     def on_step_begin(self, args, state, control, model=None, optimizer=None, **kwargs):
         """Put the extra gradient where the backward passes will accumulate."""
@@ -103,9 +97,7 @@ class ExtraLoss(TrainerCallback):
             state.log_history[-1][self.log_key] = logs[self.log_key]
 
 
-def refuse_shards(
-    what: str, parameters: dict[str, nn.Parameter], args, *, fsdp2: bool = False
-) -> None:
+def refuse_shards(what: str, parameters: Weights, args, *, fsdp2: bool = False) -> None:
     """Refuse to go on where a process holds parts of parameters; those of FSDP2 may be allowed.
 
     Raises:
@@ -118,12 +110,12 @@ def refuse_shards(
         )
 
 
-def are_sharded(parameters: dict[str, nn.Parameter]) -> bool:
+def are_sharded(parameters: Weights) -> bool:
     """Whether FSDP2 leaves each process a part of them."""
     return any(hasattr(parameter, "to_local") for parameter in parameters.values())
 
 
-def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+def trainable_parameters(model: nn.Module) -> Weights:
     """Parameters that require gradients, by canonical name."""
     return {
         canonical_name(name): parameter
@@ -132,9 +124,7 @@ def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     }
 
 
-def planned_parameters(
-    model: nn.Module, plan: LayerPlan | str | Path | None = None
-) -> dict[str, nn.Parameter]:
+def planned_parameters(model: nn.Module, plan: LayerPlan | str | Path | None = None) -> Weights:
     """The model's own parameters that a plan trains, by canonical name.
 
     Args:
@@ -174,9 +164,7 @@ def starting_weights(
     return {name: p.detach().clone() for name, p in planned_parameters(model, plan).items()}
 
 
-def match_start(
-    parameters: dict[str, nn.Parameter], start: dict[str, Tensor], what: str
-) -> dict[str, Tensor]:
+def match_start(parameters: Weights, start: dict[str, Tensor], what: str) -> dict[str, Tensor]:
     """Of the starting weights, those of the parameters that train, on their devices.
 
     Raises:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from gradloc.data.batches import collate, pad_token_id, training_rows
 from gradloc.data.probes import Probe
 from gradloc.errors import MethodError
+from gradloc.models.wrappers import training_mode
 from gradloc.training.freezing import check_trains_something, freeze_layers, scale_learning_rates
 from gradloc.training.methods.base import Count, Method, Positive, Rows, TrainContext
 
@@ -45,53 +46,39 @@ class ForgetThenLearn(Method):
             SelectionError: The plan trains nothing.
         """
         check_trains_something(context.plan)
-        rows = list(
-            training_rows(
-                context.tokenizer,
-                old_sentences(context.facts),
-                max_length=context.max_length,
-                packing=False,
-            )
-        )
+        texts, length = old_sentences(context.facts), context.max_length
+        rows = list(training_rows(context.tokenizer, texts, max_length=length, packing=False))
         model = context.model.to(context.arguments.device)
         with freeze_layers(model, context.plan) as frozen:
             trained = [p for p in model.parameters() if p.requires_grad]
             start = [p.detach().clone() for p in trained]
-            self._fine_tune(model, rows, trained, frozen.learning_rate_scales, context)
+            rate = self.learning_rate or context.arguments.learning_rate
+            optimizer = torch.optim.AdamW(trained, lr=rate, weight_decay=0.0)
+            scale_learning_rates(optimizer, frozen.learning_rate_scales)
+            with training_mode(model):
+                self._fine_tune(model, rows, optimizer, context)
             for parameter, before in zip(trained, start, strict=True):
                 parameter.grad = None
                 parameter.data.copy_(subtract_change(before, parameter.data, self.rate))
 
     def _fine_tune(
-        self,
-        model: nn.Module,
-        rows: Rows,
-        trained: list[nn.Parameter],
-        scales: dict[nn.Parameter, float],
-        context: TrainContext,
+        self, model: nn.Module, rows: Rows, optimizer: torch.optim.Optimizer, context: TrainContext
     ) -> None:
-        arguments = context.arguments
-        optimizer = torch.optim.AdamW(
-            trained, lr=self.learning_rate or arguments.learning_rate, weight_decay=0.0
-        )
-        scale_learning_rates(optimizer, scales)
-        order, was_training = random.Random(arguments.seed), model.training
+        arguments, order = context.arguments, random.Random(context.arguments.seed)
+        trained = [p for group in optimizer.param_groups for p in group["params"]]
         left: Rows = []
-        model.train()
-        with torch.random.fork_rng():  # dropout
-            torch.manual_seed(arguments.seed)
-            for _ in range(self.old_steps):
-                while len(left) < min(self.batch_size, len(rows)):
-                    left += order.sample(rows, len(rows))
-                chosen, left = left[: self.batch_size], left[self.batch_size :]
-                batch = collate(chosen, pad_token_id(context.tokenizer))
-                batch = {name: part.to(arguments.device) for name, part in batch.items()}
-                model(**batch, use_cache=False).loss.backward()
-                if arguments.max_grad_norm:
-                    nn.utils.clip_grad_norm_(trained, arguments.max_grad_norm)
-                optimizer.step()
-                optimizer.zero_grad()
-        model.train(was_training)
+        torch.manual_seed(arguments.seed)  # dropout
+        for _ in range(self.old_steps):
+            while len(left) < min(self.batch_size, len(rows)):
+                left += order.sample(rows, len(rows))
+            chosen, left = left[: self.batch_size], left[self.batch_size :]
+            batch = collate(chosen, pad_token_id(context.tokenizer))
+            batch = {name: part.to(arguments.device) for name, part in batch.items()}
+            model(**batch, use_cache=False).loss.backward()
+            if arguments.max_grad_norm:
+                nn.utils.clip_grad_norm_(trained, arguments.max_grad_norm)
+            optimizer.step()
+            optimizer.zero_grad()
 
 
 def old_sentences(probes: Sequence[Probe]) -> list[str]:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from gradloc.errors import MethodError
 from gradloc.models.logits import forward_at
 from gradloc.models.wrappers import evaluation_mode, plain_model, unwrap
+from gradloc.utils.numbers import check_number
 
 
 def generate_texts(
@@ -60,8 +61,7 @@ def generate_texts(
     """
     options = {"n": n, "n_tokens": n_tokens, "batch_size": batch_size, "temperature": temperature}
     for name, value in options.items():
-        if not value > 0:
-            raise MethodError(f"generating texts: {name} must be above 0; found {value!r}.")
+        check_number(f"generating texts: {name}", value, 0, above=True, error=MethodError)
     if beginnings and (len(beginnings) != n or len({len(row) for row in beginnings}) != 1):
         raise MethodError(f"generating texts: {n} beginnings of one length are needed.")
     model = unwrap(model)

@@ -14,6 +14,7 @@ from gradloc.training.methods.anchor_texts import Source, anchor_rows
 from gradloc.training.methods.base import Count, Method, Positive, TrainContext
 from gradloc.training.methods.extra_loss import (
     ExtraLoss,
+    Weights,
     add_to_gradients,
     match_start,
     planned_parameters,
@@ -61,19 +62,14 @@ class QuadraticPenaltyCallback(ExtraLoss):
         self._start: dict[str, Tensor] = {}
         self._importance: dict[str, Tensor] | None = None
 
-    def begin(self, parameters: dict[str, nn.Parameter], args) -> None:
+    def begin(self, parameters: Weights) -> None:
         """Bring start and importance of what trains to its device."""
         self._start = match_start(parameters, self.start, "the quadratic penalty")
         if self.importance is not None:
             self._importance = match_start(parameters, self.importance, "EWC (importance)")
 
     def add_gradients(
-        self,
-        model: nn.Module,
-        parameters: dict[str, nn.Parameter],
-        turn: int,
-        factor: float,
-        args,
+        self, model: nn.Module, parameters: Weights, turn: int, factor: float, args
     ) -> Tensor:
         """Add factor x F (theta - theta0); see ``ExtraLoss.add_gradients``."""
         total = torch.zeros((), device=next(iter(parameters.values())).device)

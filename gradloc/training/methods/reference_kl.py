@@ -32,7 +32,7 @@ from gradloc.training.methods.base_targets import (
     position_logits,
 )
 from gradloc.training.methods.coarse_kl import coarse_kl
-from gradloc.training.methods.extra_loss import ExtraLoss, add_to_gradients, are_sharded
+from gradloc.training.methods.extra_loss import ExtraLoss, Weights, add_to_gradients, are_sharded
 from gradloc.training.trainer_hooks import (
     ResumableCallback,
     resumed_checkpoint,
@@ -174,12 +174,7 @@ class ReferenceKLCallback(ResumableCallback, ExtraLoss):
             save_file(self.targets.to_tensors(), folder / TARGETS_FILE)
 
     def add_gradients(
-        self,
-        model: nn.Module,
-        parameters: dict[str, nn.Parameter],
-        turn: int,
-        factor: float,
-        args,
+        self, model: nn.Module, parameters: Weights, turn: int, factor: float, args
     ) -> Tensor:
         """Add the gradient on this turn's texts; see ``ExtraLoss.add_gradients``."""
         rows = self.targets.rows
