@@ -9,27 +9,21 @@ from importlib import import_module
 __version__ = "0.1.0"
 
 _HOME = {
-    "AcquisitionCallback": "training.acquisition",
     "EvalResult": "evaluation.results",
     "GradLocCallback": "training.callback",
+    "GradLocConfig": "config.default",
     "GradientProfile": "localization.profile",
     "GradlocError": "errors",
-    "InputProjectionCallback": "training.methods.input_projection",
     "LayerPlan": "localization.plan",
     "ProbeSet": "data.probes",
-    "InterpolationCallback": "training.methods.interpolation",
-    "Recipe": "config.recipe",
-    "ReferenceKLCallback": "training.methods.reference_kl",
     "attach": "training.callback",
     "evaluate": "evaluation.evaluate",
     "freeze_layers": "training.freezing",
     "load_probes": "data.probes",
     "load_recipe": "experiments.recipes",
     "measure_gradients": "localization.gradients.measure",
-    "merge_checkpoints": "training.merging",
+    "run": "experiments.run",
     "select_layers": "localization.policies",
-    "train": "experiments.train",
-    "write_report": "report",
 }
 
 __all__ = sorted([*_HOME, "__version__"])

@@ -20,15 +20,14 @@ SIGNATURES = {
     "measure_gradients": ["model", "batches", "reference", "granularity", "reduction"],
     "select_layers": ["profile", "policy"],
     "freeze_layers": ["model", "plan"],
-    "train": ["recipe", "plan"],
-    "merge_checkpoints": ["base", "tuned", "plan", "out"],
+    "run": ["recipe"],
     "evaluate": ["checkpoint", "suite", "baseline"],
-    "write_report": ["run_dir"],
 }
 
 
 def test_the_public_names_are_those_promised():
-    assert set(NAMES) >= {*SIGNATURES, *RECORDS, "GradLocCallback", "GradlocError"}
+    others = {"GradLocCallback", "GradLocConfig", "GradlocError", "attach"}
+    assert set(NAMES) == {*SIGNATURES, *RECORDS, *others}
     assert dir(gradloc) == gradloc.__all__
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         gradloc.nonsense  # noqa: B018
@@ -92,3 +91,59 @@ def test_importing_costs_nothing(module):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == []
+
+
+def test_what_stands_one_dot_down_is_found_there_and_not_at_the_top():
+    from gradloc import training
+    from gradloc.report import write_report
+    from gradloc.training.merging import merge_checkpoints
+
+    assert callable(write_report) and callable(merge_checkpoints)
+    assert set(training.__all__) == {
+        "AcquisitionCallback",
+        "InputProjectionCallback",
+        "InterpolationCallback",
+        "ReferenceKLCallback",
+    }
+    for name in training.__all__:
+        assert getattr(training, name).__name__ == name
+        assert not hasattr(gradloc, name)
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        training.nonsense  # noqa: B018
+
+
+# What a training script need not pay for until it measures, evaluates or writes a report.
+NOT_FOR_SCRIPTS = (
+    "cli",
+    "config.recipe",
+    "data.benchmarks",
+    "data.corpora.readers",
+    "evaluation",
+    "experiments",
+    "localization.gradients",
+    "localization.policies",
+    "report",
+    "training.methods.method_table",
+)
+IMPORT = """
+import sys, time
+start = time.process_time()
+from transformers import Trainer
+plain = time.process_time() - start
+import gradloc.training.callback
+whole = time.process_time() - start
+print(whole / plain)
+print(*sorted(name for name in sys.modules if name.split(".")[0] == "gradloc"))
+"""
+
+
+def test_the_callback_loads_little_and_costs_little_more_than_the_trainer():
+    done = subprocess.run([sys.executable, "-c", IMPORT], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    ratio, loaded = done.stdout.splitlines()
+    crept_in = [
+        name for name in loaded.split() if name.removeprefix("gradloc.").startswith(NOT_FOR_SCRIPTS)
+    ]
+    assert crept_in == []
+    assert len(loaded.split()) <= 60, loaded
+    assert float(ratio) <= 1.2

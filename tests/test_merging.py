@@ -11,11 +11,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from gradloc import merge_checkpoints
 from gradloc.errors import ModelError, PlanMismatchError
 from gradloc.localization.plan import LayerPlan
 from gradloc.models.units import find_units
-from gradloc.training.merging import folders
+from gradloc.training.merging import folders, merge_checkpoints
 from gradloc.training.merging.folders import Checkpoint
 from gradloc.training.merging.shards import write_shards
 from gradloc.utils.memory import PeakMemory

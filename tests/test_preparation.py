@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from gradloc import Recipe, load_recipe
-from gradloc.config.recipe import CorpusConfig, ProbesConfig, ProbeSource
+from gradloc import load_recipe
+from gradloc.config.recipe import CorpusConfig, ProbesConfig, ProbeSource, Recipe
 from gradloc.data.corpora.readers import read_corpus
 from gradloc.data.preparation import build_probes, training_documents
 from gradloc.errors import CorpusError, ProbeError

@@ -39,12 +39,7 @@ from transformers import (
     TrainingArguments,
 )
 
-from gradloc import (
-    GradLocCallback,
-    InputProjectionCallback,
-    InterpolationCallback,
-    ReferenceKLCallback,
-)
+from gradloc import GradLocCallback, GradLocConfig
 from gradloc.config.recipe import CorpusConfig, MeasureConfig
 from gradloc.data.batches import collate, pad_token_id, training_rows
 from gradloc.data.corpora.invented_world import (
@@ -62,6 +57,7 @@ from gradloc.evaluation.scoring import score_probes, score_texts
 from gradloc.localization.plan import LayerPlan
 from gradloc.localization.policies import select_layers
 from gradloc.localization.probe_profile import profile_probes
+from gradloc.training import InputProjectionCallback, InterpolationCallback, ReferenceKLCallback
 from gradloc.utils.io import read_json, to_jsonable, write_json
 
 CUTOFF = datetime.date(2010, 12, 31)
@@ -96,7 +92,10 @@ PROTECTED = {
     "protected_no_kl": Protected("interference_ratio", 0.0, (5e-3, 1e-2, 3e-2)),
     "protected_all": Protected("all", 1.0, (1e-3, 2e-3, 5e-3)),
 }
-PROTECTION = {"momentum": 0.0, "interpolation": 0.75, "kl_every": 4}
+PROTECTION = {
+    name: getattr(GradLocConfig().resolved(), name)
+    for name in ("momentum", "interpolation", "kl_every")
+}
 N_RANDOM = 3
 
 

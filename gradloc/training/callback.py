@@ -18,7 +18,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_callback import ExportableState
@@ -27,13 +27,8 @@ from gradloc.config.default import GradLocConfig
 from gradloc.data.probes import ProbeSet, load_probes
 from gradloc.errors import GradlocError, PlanMismatchError, SelectionError
 from gradloc.localization.plan import LayerPlan, as_plan
-from gradloc.localization.policies import check_options
-from gradloc.localization.probe_profile import draw_probes, reference_texts
-from gradloc.localization.profile import GradientProfile
 from gradloc.models import load_tokenizer
 from gradloc.models.label_loss import score_labels_only
-from gradloc.models.mixed_precision import compute_in_bfloat16
-from gradloc.models.prefix_cache import CacheConfig, PrefixCache
 from gradloc.training.announcement import announce
 from gradloc.training.freezing import (
     FrozenLayers,
@@ -45,7 +40,7 @@ from gradloc.training.methods.base import TrainContext
 from gradloc.training.methods.input_projection import InputProjectionCallback
 from gradloc.training.methods.interpolation import InterpolationCallback
 from gradloc.training.methods.reference_kl import ReferenceKLCallback
-from gradloc.training.protection import choose_plan, protecting_callbacks, set_momentum
+from gradloc.training.protection import protecting_callbacks, set_momentum
 from gradloc.training.trainer_hooks import (
     around_create_optimizer,
     note_resume,
@@ -54,6 +49,10 @@ from gradloc.training.trainer_hooks import (
     trainer_of,
 )
 from gradloc.utils.io import PLAN_FILE
+
+if TYPE_CHECKING:
+    from gradloc.localization.profile import GradientProfile
+    from gradloc.models.prefix_cache import PrefixCache
 
 logger = logging.getLogger(__name__)
 
@@ -149,6 +148,8 @@ class GradLocCallback(TrainerCallback, ExportableState):
         callback = cls(None, config=config or GradLocConfig(), reference=reference, **fields)
         callback.probes = probes if isinstance(probes, ProbeSet) else load_probes(probes)
         # What can be known now is not left to the time when the model has been measured.
+        from gradloc.localization.probe_profile import draw_probes
+
         draw_probes(callback.probes, 1, callback.config.draw_seed)
         return callback
 
@@ -256,11 +257,15 @@ class GradLocCallback(TrainerCallback, ExportableState):
                     raise
                 logger.info("%s It computes its own loss at all positions.", error)
         if config.cache is not None:
+            from gradloc.models.prefix_cache import CacheConfig, PrefixCache
+
             kept = CacheConfig(config.cache, config.cache_dtype, config.cache_max_gib)
             rank = trainer.accelerator.process_index
             self.prefix_cache = PrefixCache(trainer.model, lowest, kept, rank)
             self._hooks.append(self.prefix_cache)
         if config.bfloat16:
+            from gradloc.models.mixed_precision import compute_in_bfloat16
+
             self._hooks.append(compute_in_bfloat16(trainer.model, config.bfloat16, lowest))
 
     def _check_replicas(self) -> None:
@@ -313,7 +318,7 @@ class GradLocCallback(TrainerCallback, ExportableState):
             trainer.add_callback(callback)
 
     def _reference(self) -> Sequence[str]:
-        return reference_texts(None) if self.reference is None else self.reference
+        return _texts_of(None) if self.reference is None else self.reference
 
     def _measure(self, trainer: Trainer) -> LayerPlan:
         """Measure on the first process and give every other the same plan."""
@@ -329,6 +334,8 @@ class GradLocCallback(TrainerCallback, ExportableState):
                 "GradLocCallback('plan.json')."
             )
         from accelerate.utils import broadcast_object_list
+
+        from gradloc.training.plan_choice import choose_plan
 
         plans: list = [None]
         if trainer.accelerator.is_main_process:
@@ -400,6 +407,8 @@ def _configured(config: GradLocConfig, fields: dict[str, Any]) -> GradLocConfig:
     Raises:
         GradlocError: A name is neither, or there is no such policy.
     """
+    from gradloc.localization.policies import check_options
+
     changed = config.with_fields(**fields)
     try:
         check_options(changed.policy, changed.options)
@@ -412,8 +421,12 @@ def _configured(config: GradLocConfig, fields: dict[str, Any]) -> GradLocConfig:
     return changed
 
 
-def _texts_of(reference: str | Path | Sequence[str]) -> list[str]:
-    return reference_texts(reference) if isinstance(reference, (str, Path)) else list(reference)
+def _texts_of(reference: str | Path | Sequence[str] | None) -> list[str]:
+    from gradloc.localization.probe_profile import reference_texts
+
+    if reference is None or isinstance(reference, (str, Path)):
+        return reference_texts(reference)
+    return list(reference)
 
 
 def _tokenizer(trainer: Trainer):

@@ -1,4 +1,4 @@
-"""How a training script's layers are chosen, and what protects the rest of the model from it."""
+"""What protects the rest of a model from the training of what trains."""
 
 import logging
 from collections.abc import Sequence
@@ -8,13 +8,7 @@ from torch import nn
 from transformers import TrainerCallback
 
 from gradloc.config.default import GradLocConfig
-from gradloc.config.recipe import MeasureConfig
-from gradloc.data.probes import ProbeSet
 from gradloc.errors import MethodError
-from gradloc.localization.plan import LayerPlan
-from gradloc.localization.policies import callback_step, select_layers
-from gradloc.localization.probe_profile import profile_probes
-from gradloc.localization.profile import GradientProfile
 from gradloc.models.units import find_units
 from gradloc.training.methods.base import Method, TrainContext
 from gradloc.training.methods.input_projection import InputProjection, InputProjectionCallback
@@ -33,57 +27,6 @@ _METHODS: dict[str, type[Method]] = {
 def protecting_methods(config: GradLocConfig) -> dict[str, Method]:
     """The methods that a configuration protects with, by the names that recipes use."""
     return {name: _METHODS[name](**options) for name, options in config.methods().items()}
-
-
-def measure_config(config: GradLocConfig) -> MeasureConfig:
-    """How the gradient profile is measured."""
-    return MeasureConfig(
-        granularity=config.granularity,
-        reduction=config.reduction,
-        n_probes=config.n_probes,
-        n_reference=config.n_reference,
-        reference_loss=config.reference_loss,
-        max_length=config.max_tokens,
-    )
-
-
-def choose_plan(
-    config: GradLocConfig,
-    probes: ProbeSet,
-    reference: Sequence[str],
-    model: nn.Module,
-    tokenizer,
-    progress: bool | None = None,
-) -> tuple[GradientProfile, LayerPlan]:
-    """Measure the model and select units.
-
-    Args:
-        config: Policy and measuring; what protects has a part in the predicted cost.
-        probes: Probes about new and updated facts; evaluation and invariant ones are left out.
-        reference: Texts whose behaviour is to be kept.
-        model: The model.
-        tokenizer: Its tokenizer.
-        progress: Show a progress bar; ``None``: when on a terminal.
-
-    Raises:
-        GradlocError: Nothing to measure, or nothing to select.
-    """
-    profile = profile_probes(
-        model,
-        tokenizer,
-        probes,
-        list(reference),
-        measure_config(config),
-        seed=config.draw_seed,
-        progress=progress,
-    )
-    methods = protecting_methods(config)
-    kl = methods.get("reference_kl")
-    step = callback_step(
-        projected="input_projection" in methods,
-        kl_tokens=kl.kl_tokens(config.max_tokens) if isinstance(kl, ReferenceKL) else 0.0,
-    )
-    return profile, select_layers(profile, config.policy, **{"step": step, **config.options})
 
 
 def set_momentum(config: GradLocConfig, model: nn.Module, optimizer: torch.optim.Optimizer) -> str:

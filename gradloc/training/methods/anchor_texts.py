@@ -8,7 +8,6 @@ from gradloc.data.batches import dataset_rows
 from gradloc.data.corpora import fact_passages
 from gradloc.errors import MethodError
 from gradloc.training.methods.base import TrainContext
-from gradloc.training.methods.generation import generate_texts
 
 # ``reference``: the context's reference texts. ``facts``: passages on people, places, companies and
 # works that ship with gradloc. ``generated``: texts that the base model writes by itself.
@@ -93,6 +92,8 @@ def written_texts(context: TrainContext, source: str, n_texts: int) -> list[str]
     Raises:
         MethodError: There are no new documents to take beginnings from.
     """
+    from gradloc.training.methods.generation import generate_texts
+
     continued = source == "continued"
     return generate_texts(
         context.model,

@@ -16,9 +16,9 @@ from transformers import TrainerCallback
 from transformers.pytorch_utils import Conv1D
 
 from gradloc.data.batches import pad_token_id
+from gradloc.data.corpora import general_passages
 from gradloc.errors import MethodError
 from gradloc.localization.plan import LayerPlan
-from gradloc.localization.probe_profile import reference_texts
 from gradloc.models.units import find_units
 from gradloc.models.wrappers import reshard, unwrap
 from gradloc.training.methods.anchor_texts import (
@@ -112,7 +112,8 @@ class InputProjectionCallback(TrainerCallback):
         check_number("input_projection: strength", strength, 0, above=True, error=MethodError)
         if any(isinstance(group, str) or not len(group) for group in groups):
             raise MethodError("InputProjectionCallback.from_texts takes lists of texts.")
-        chosen = [drawn(group, n_texts, seed) for group in groups or (reference_texts(None),)]
+        groups = groups or ([passage.text for passage in general_passages("reference")],)
+        chosen = [drawn(group, n_texts, seed) for group in groups]
         if facts:
             chosen.append(fact_texts(n_texts, seed))
 

@@ -15,7 +15,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from gradloc.errors import MethodError
-from gradloc.localization.cost import KL_LENGTH
 from gradloc.models.wrappers import evaluation_mode, unwrap
 from gradloc.training.methods.anchor_texts import (
     Source,
@@ -239,6 +238,8 @@ class ReferenceKL(Method):
 
     def kl_tokens(self, max_length: int) -> float:
         """Tokens that a step passes through the model for this, on average, for the cost model."""
+        from gradloc.localization.cost import KL_LENGTH
+
         length = min(KL_LENGTH, max_length) if self.source == "facts" else max_length
         return self.batch_size * length / self.every
 
