@@ -1,8 +1,4 @@
-"""The named failures of gradloc.
-
-Comes in: nothing. Goes out: one exception class for each kind of thing that a user can put
-right. Every message follows one order: what was asked, what was found, what to do.
-"""
+"""The named failures of gradloc."""
 
 
 class GradlocError(Exception):

@@ -47,13 +47,13 @@ def problems(name, path):
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_every_benchmark_says_what_it_is(name):
     benchmark = BENCHMARKS[name]
-    document = inspect.getdoc(benchmark.read)
+    document = inspect.getdoc(benchmark.fields)
     first = document.splitlines()[0]
     assert first.endswith(".") and 30 <= len(first) <= 100
     identifier = re.search(r"arXiv:\d{4}\.\d{5}$", benchmark.source).group()
     assert identifier in document, "the docstring cites what the table cites"
     assert benchmark.files and all(ending.startswith(".") for ending in benchmark.files)
-    assert list(inspect.signature(benchmark.read).parameters) == ["path"]
+    assert list(inspect.signature(benchmark.fields).parameters) == ["path", "rows"]
 
 
 def test_reading_benchmarks_needs_no_torch():

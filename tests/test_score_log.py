@@ -48,6 +48,12 @@ def test_a_line_that_a_kill_cut_short_is_computed_again(tmp_path):
     assert len(ScoreLog(path)) == 2
 
 
+def test_another_file_is_no_log(tmp_path):
+    (tmp_path / "scores.jsonl").write_text('["a", 1]\n5\n')
+    with pytest.raises(GradlocError, match=r"scores\.jsonl:2: expected \[key, score\], found '5'"):
+        ScoreLog(tmp_path / "scores.jsonl")
+
+
 def test_items_that_stand_twice_are_computed_once():
     counter = Counter()
     assert ScoreLog().fill("square", [5, 5], counter) == [25, 25]

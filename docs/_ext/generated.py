@@ -226,7 +226,7 @@ def benchmarks() -> str:
         ]
         usual = ", ".join(dict.fromkeys(metrics)) or "the usual ones"
         rows.append(
-            (f"`{name}`", _first_line(item.read), ", ".join(item.files), usual, item.source)
+            (f"`{name}`", _first_line(item.fields), ", ".join(item.files), usual, item.source)
         )
     return _table(("`format`", "what it reads", "files", "metrics", "published"), rows)
 

@@ -1,9 +1,4 @@
-"""From a recipe to the probes that are asked and the documents that are trained on.
-
-Comes in: a ``Recipe`` and its ``Corpus``. Goes out: a ``ProbeSet`` whose localisation and
-evaluation probes share no entity, and the update documents without any evaluation item. It runs
-no model.
-"""
+"""From a recipe to the probes that are asked and the documents that are trained on."""
 
 from collections.abc import Iterator
 

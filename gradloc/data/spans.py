@@ -1,8 +1,4 @@
-"""Which tokens carry a span of characters.
-
-Comes in: a fast tokenizer, a text and a character span. Goes out: token ids with the salient
-ones marked, or a refusal. It runs no model and makes no batches.
-"""
+"""Which tokens carry a span of characters."""
 
 import re
 import unicodedata

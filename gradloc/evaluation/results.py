@@ -121,7 +121,7 @@ class EvalResult(Record):
     baseline_scores: dict[str, MetricValue]
     arms: dict[str, ArmResult]
     counts: dict[str, int]
-    items: dict[str, Any] = field(default_factory=dict)
+    items: dict[str, dict[str, Any] | list[str]] = field(default_factory=dict)
     examples: tuple[Example, ...] = ()
     reference_arms: tuple[str, ...] = ()
     versions: dict[str, str] = field(default_factory=dict)
@@ -136,4 +136,9 @@ class EvalResult(Record):
         for name, arm in self.arms.items():
             if len({len(column) for column in arm.curve.values()}) > 1:
                 problems.append(f"arms.{name}.curve: its columns have different lengths")
+        n, columns = len(self.items.get("probe_ids", ())), self.items.get("probes", {})
+        for name, column in columns.items() if isinstance(columns, dict) else ():
+            texts = isinstance(column, list | tuple) and all(isinstance(x, str) for x in column)
+            if not texts or len(column) != n:
+                problems.append(f"items.probes.{name}: expected a list of {n} texts")
         return problems

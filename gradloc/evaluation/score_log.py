@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gradloc.errors import GradlocError
-from gradloc.utils.io import to_jsonable
+from gradloc.utils.io import parse_json, to_jsonable
 
 # assumption: some seconds of work on a small machine, and batches of like length all the same.
 CHUNK = 256
@@ -94,12 +94,17 @@ def _lines(path: Path):
         # A kill cut the last line short; what comes next must not be glued to it.
         with path.open("a", encoding="utf-8") as file:
             file.write("\n")
-    for line in text.splitlines():
+    for number, line in enumerate(text.splitlines(), start=1):
         try:
-            key, value = json.loads(line)
-        except ValueError:
+            entry = parse_json(line)
+        except ValueError:  # cut short by a kill: scored again
             continue
-        yield key, value
+        if not isinstance(entry, list) or len(entry) != 2 or not isinstance(entry[0], str):
+            raise GradlocError(
+                f"{path}:{number}: expected [key, score], found {line[:60]!r}. This is no log of "
+                "scores, or it is damaged; remove it to score again."
+            )
+        yield tuple(entry)
 
 
 def _key(what: str, item: Any) -> str:

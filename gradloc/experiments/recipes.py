@@ -7,7 +7,7 @@ from gradloc.config.checks import check_arm_methods, check_names
 from gradloc.config.recipe import Recipe, read_recipe
 from gradloc.config.yaml_source import Source
 from gradloc.data.corpora.readers import READERS
-from gradloc.data.injection.checks import check_injection
+from gradloc.data.injection.injection_checks import check_injection
 from gradloc.localization.policies import COMMON_OPTIONS, POLICIES
 
 

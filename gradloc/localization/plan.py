@@ -1,9 +1,4 @@
-"""The layer plan: which units are trained, and at what share of the learning rate.
-
-Comes in: a scale for every unit. Goes out: ``LayerPlan``, which ``plan.json`` holds. It chooses
-nothing (``gradloc.localization.policies`` does) and touches no model
-(``gradloc.training.freezing`` does).
-"""
+"""The layer plan: which units are trained, and at what share of the learning rate."""
 
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -1,8 +1,4 @@
-"""The gradient profile: what was measured in each unit, and the ratios that follow from it.
-
-Comes in: arrays of per-sequence norms and inner products. Goes out: ``GradientProfile``, which
-``profile.json`` holds. It runs no model and imports no torch.
-"""
+"""The gradient profile: what was measured in each unit, and the ratios that follow from it."""
 
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal

@@ -1,8 +1,4 @@
-"""How far a ranking of units can be trusted.
-
-Comes in: a profile and a function that scores its units. Goes out: split-half rank correlation
-and a bootstrap interval a unit. It selects nothing.
-"""
+"""How far a ranking of units can be trusted."""
 
 import dataclasses
 from collections.abc import Callable

@@ -1,8 +1,4 @@
-"""The checkpoints that a training run saved.
-
-Comes in: a folder. Goes out: the folders of its checkpoints in the order of their steps. It
-loads none of them.
-"""
+"""The checkpoints that a training run saved."""
 
 import re
 from pathlib import Path

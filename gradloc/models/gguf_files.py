@@ -1,8 +1,4 @@
-"""GGUF files, read faster and more quietly than Transformers reads them by itself.
-
-Comes in: nothing but the name of a model, for messages. Goes out: a context in which
-Transformers loads GGUF files. The weights that it loads are the same.
-"""
+"""GGUF files, read faster and more quietly than Transformers reads them by itself."""
 
 import functools
 from collections.abc import Iterator

@@ -1,9 +1,5 @@
 """The next-token loss computed only where a label counts, in chunks.
 
-Comes in: a Transformers causal language model, or hidden states with the head's weight. Goes out:
-the same loss and gradients as the model's own, without a (batch, seq, vocab) tensor. It changes
-no weights and is undone by ``remove()``.
-
 The head of a small model with a large vocabulary is a fifth of its forward pass, and its logits,
 their float32 copy and their gradient are the largest tensors of a training step.
 """

@@ -1,8 +1,4 @@
-"""Models and tokenizers from their sources.
-
-Comes in: the name of a model. Goes out: an ordinary model that trains and saves, and its fast
-tokenizer. It knows nothing of layers or plans.
-"""
+"""Models and tokenizers from their sources."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext

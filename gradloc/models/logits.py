@@ -1,9 +1,4 @@
-"""Logits at chosen positions only.
-
-Comes in: a causal language model, token ids, positions. Goes out: logits there. For a small
-model with a large vocabulary the head is a fifth of the forward pass, and (batch, seq, vocab) is
-its largest tensor; both are spared where the model can compute the head at chosen positions.
-"""
+"""Logits at chosen positions only."""
 
 import inspect
 from typing import Any

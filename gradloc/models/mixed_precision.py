@@ -1,8 +1,5 @@
 """Compute chosen parts of a model in bfloat16, the rest as it is.
 
-Comes in: a model and the lowest block that trains. Goes out: the same model with hooks that switch
-autocast on and off between its parts. The weights keep their dtype; ``remove()`` undoes it.
-
 Why by part: rounding in what is frozen changes what the trained part sees, but every update is
 still computed from gradients in the trained part's own precision.
 """

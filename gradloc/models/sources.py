@@ -1,8 +1,4 @@
-"""What kind of source a model name means.
-
-Comes in: a name. Goes out: a ``ModelSource``, or what is missing and how to get it. It loads
-nothing and asks no hub.
-"""
+"""What kind of source a model name means."""
 
 import importlib.metadata
 from dataclasses import dataclass

@@ -1,9 +1,4 @@
-"""Which parameters belong to which unit; the only place that knows how models are built.
-
-Comes in: a Transformers causal language model, wrapped by PEFT or DDP or not. Goes out: its
-units in order, each with its parameters. There is no table of architectures: the block stack is
-found by its length, and the sublayers of a block by watching one short forward pass.
-"""
+"""Which parameters belong to which unit; the only place that knows how models are built."""
 
 from dataclasses import dataclass
 

@@ -1,8 +1,4 @@
-"""A model inside its wrappers, and the mode that it runs in.
-
-Comes in: a model, wrapped by DDP, FSDP2, ``torch.compile`` or PEFT or not. Goes out: the model
-inside, and names as it has them. It knows nothing of layers.
-"""
+"""A model inside its wrappers, and the mode that it runs in."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,7 +1,4 @@
-"""What a run runs in: versions of the libraries and of gradloc itself.
-
-Comes in: nothing. Goes out: plain values for the record. It imports none of the libraries.
-"""
+"""What a run runs in: versions of the libraries and of gradloc itself."""
 
 import subprocess
 from importlib import metadata

@@ -1,8 +1,4 @@
-"""Peak memory of a stretch of work in this process.
-
-Comes in: a ``with`` block. Goes out: its peak resident memory in MiB (on a GPU the peak of
-allocated device memory is reported by torch itself). It limits nothing.
-"""
+"""Peak memory of a stretch of work in this process."""
 
 import ctypes
 import gc

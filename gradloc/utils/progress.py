@@ -1,8 +1,4 @@
-"""A progress bar over sequences.
-
-Comes in: a number of sequences and how far a stage is. Goes out: a bar on the terminal. It
-measures nothing.
-"""
+"""A progress bar over sequences."""
 
 from collections.abc import Callable
 

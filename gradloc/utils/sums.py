@@ -1,7 +1,4 @@
-"""Inner products of long vectors, to the last digits of float32.
-
-Comes in: two tensors. Goes out: their inner product. It knows nothing of gradients.
-"""
+"""Inner products of long vectors, to the last digits of float32."""
 
 import torch
 from torch import Tensor

@@ -1,19 +1,14 @@
-"""Choices between given texts: multiple choice and minimal pairs.
-
-Comes in: JSON in the form of ARC or BLiMP, from the hub or as evaluation harnesses prepare it.
-Goes out: invariant probes with candidates. Ambiguous items (two equal choices) stay as they are.
-"""
+"""Choices between given texts: multiple choice and minimal pairs."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
-from gradloc.data.benchmarks.building import Fields, make_probes
-from gradloc.data.benchmarks.files import read_rows, stem
-from gradloc.data.benchmarks.rows import Row, question_prompt
-from gradloc.data.probes import Probe
+from gradloc.data.benchmarks.benchmark_files import stem
+from gradloc.data.benchmarks.benchmark_row import Row, question_prompt
+from gradloc.data.benchmarks.probe_building import Fields, FieldsOf
 
 
-def read_multiple_choice(path: str | Path) -> list[Probe]:
+def multiple_choice_fields(path: Path, rows: list[Row]) -> FieldsOf:
     """Questions with several answers of which one is right (ARC).
 
     The prompt is ``Question: ...`` and ``Answer:`` on two lines; the task is the file's name.
@@ -38,10 +33,10 @@ def read_multiple_choice(path: str | Path) -> list[Probe]:
             "task": task,
         }
 
-    return make_probes(path, read_rows(path), fields_of)
+    return fields_of
 
 
-def read_minimal_pairs(path: str | Path) -> list[Probe]:
+def minimal_pairs_fields(path: Path, rows: list[Row]) -> FieldsOf:
     """Pairs of sentences of which one is grammatical (BLiMP).
 
     The candidates are the good and the bad sentence, and there is no prompt; ``kind`` is the
@@ -68,7 +63,7 @@ def read_minimal_pairs(path: str | Path) -> list[Probe]:
             "kind": paradigm,
         }
 
-    return make_probes(path, read_rows(path), fields_of)
+    return fields_of
 
 
 def _indexed(row: Row) -> tuple[tuple[str, ...], int]:

@@ -1,17 +1,11 @@
-"""Continual knowledge learning: the LAMA tables by whether a fact stayed, changed or is new.
-
-Comes in: the benchmark's tables, with the answer files of the release where they are at hand.
-Goes out: invariant, updated and new probes, as FUAR compares them. It reads no training corpus.
-"""
+"""Continual knowledge learning: the LAMA tables by whether a fact stayed, changed or is new."""
 
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from gradloc.data.benchmarks.building import Fields, make_probes
-from gradloc.data.benchmarks.files import read_rows
-from gradloc.data.benchmarks.rows import MASK, Row, outdated, question_prompt
-from gradloc.data.probes import Probe
+from gradloc.data.benchmarks.benchmark_row import MASK, Row, outdated, question_prompt
+from gradloc.data.benchmarks.probe_building import Fields, FieldsOf
 from gradloc.errors import ProbeError
 from gradloc.utils.io import read_json
 
@@ -23,7 +17,7 @@ _EASY_ANSWERS = "recentlama_val_answers.json"
 Answers = dict[str, list[Any]]
 
 
-def read_ckl(path: str | Path) -> list[Probe]:
+def ckl_fields(path: Path, rows: list[Row]) -> FieldsOf:
     """InvariantLAMA, UpdatedLAMA and NewLAMA, told apart by their columns.
 
     ``input, output`` make ``invariant`` facts; ``statement, new_answer`` ``updated`` ones;
@@ -39,7 +33,7 @@ def read_ckl(path: str | Path) -> list[Probe]:
     References:
         Jang et al. 2022, arXiv:2110.03215.
     """
-    table, rows = Path(path), read_rows(path)
+    table = path
     columns = {column for row in rows for column in row.values}
     new_name = _EASY_ANSWERS if "easy" in table.name.lower() else _NEW_ANSWERS
     name = _UPDATED_ANSWERS if "new_answer" in columns else new_name
@@ -66,7 +60,7 @@ def read_ckl(path: str | Path) -> list[Probe]:
         own_id = row.number if own_id is None else own_id
         yield {"id": own_id, "prompt": prompt, "suffix": suffix, **fields}
 
-    return make_probes(path, rows, fields_of)
+    return fields_of
 
 
 def _asked(row: Row) -> tuple[str, str]:

@@ -1,23 +1,18 @@
-"""Cloze sentences about entities: ECBD and Entity Inferences.
-
-Comes in: their JSONL, as its authors release it or as later papers extend it. Goes out: probes
-whose answer stands in the gap. Definitions and transfer sentences are not read.
-"""
+"""Cloze sentences about entities: ECBD and Entity Inferences."""
 
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from gradloc.data.benchmarks.building import Fields, make_probes
-from gradloc.data.benchmarks.files import read_rows, stem
-from gradloc.data.benchmarks.rows import MASK, Row
-from gradloc.data.probes import Probe
+from gradloc.data.benchmarks.benchmark_files import stem
+from gradloc.data.benchmarks.benchmark_row import MASK, Row
+from gradloc.data.benchmarks.probe_building import Fields, FieldsOf
 
 _SENTINEL = re.compile(r"<extra_id_\d+>")
 _FAMILIES = {"NP": "NP", "RANDOM": "random"}
 
 
-def read_ecbd(path: str | Path) -> list[Probe]:
+def ecbd_fields(path: Path, rows: list[Row]) -> FieldsOf:
     """Cloze sentences about entities by the year in which they appeared, and popular ones.
 
     The prompt is the sentence before the gap, the suffix what follows it. ``kind`` is the family
@@ -32,7 +27,6 @@ def read_ecbd(path: str | Path) -> list[Probe]:
     References:
         Onoe et al. 2022, arXiv:2205.02832; Onoe et al. 2023, arXiv:2305.01651 (second form).
     """
-    rows = read_rows(path)
     pages: dict[str, set[str]] = {}
     for row in rows:
         title, page = _page(row)
@@ -62,10 +56,10 @@ def read_ecbd(path: str | Path) -> list[Probe]:
                 "kind": _family(row, path),
             }
 
-    return make_probes(path, rows, fields_of)
+    return fields_of
 
 
-def read_entity_inferences(path: str | Path) -> list[Probe]:
+def entity_inferences_fields(path: Path, rows: list[Row]) -> FieldsOf:
     """Sentences about new entities with a gap and about a dozen words to fill it.
 
     The candidates are all labels, the target is the right one; ``kind`` is the category of the
@@ -99,7 +93,7 @@ def read_entity_inferences(path: str | Path) -> list[Probe]:
                 "kind": row.value("category"),
             }
 
-    return make_probes(path, read_rows(path), fields_of)
+    return fields_of
 
 
 def _sentences(row: Row, release: bool = True) -> Iterator[tuple[str, Row]]:

@@ -1,18 +1,13 @@
-"""EvolvingQA: questions on what changed in Wikipedia from month to month.
-
-Comes in: the benchmark's CSV files. Goes out: probes on unchanged, new and edited knowledge. The
-pretraining files are not read.
-"""
+"""EvolvingQA: questions on what changed in Wikipedia from month to month."""
 
 import datetime
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from gradloc.data.benchmarks.building import Fields, make_probes
-from gradloc.data.benchmarks.files import read_rows, stem
-from gradloc.data.benchmarks.rows import Row, outdated, question_prompt
-from gradloc.data.probes import Probe
+from gradloc.data.benchmarks.benchmark_files import stem
+from gradloc.data.benchmarks.benchmark_row import Row, outdated, question_prompt
+from gradloc.data.benchmarks.probe_building import Fields, FieldsOf
 from gradloc.errors import ProbeError
 
 _MONTHS = tuple(
@@ -25,7 +20,7 @@ _DATES = (
 )
 
 
-def read_evolvingqa(path: str | Path) -> list[Probe]:
+def evolvingqa_fields(path: Path, rows: list[Row]) -> FieldsOf:
     """Questions on unchanged, new and edited knowledge; the answer is what a model continues with.
 
     Rows with ``answer1`` (outdated) and ``answer2`` are ``updated`` facts. Rows with ``answer``
@@ -43,7 +38,6 @@ def read_evolvingqa(path: str | Path) -> list[Probe]:
     References:
         Kim et al. 2024, arXiv:2311.08106.
     """
-    rows = read_rows(path)
     name = stem(path).lower()
     group = "invariant" if "unchanged" in name else "new" if "new" in name else ""
     if not group and not any("answer2" in row.values for row in rows):
@@ -64,7 +58,7 @@ def read_evolvingqa(path: str | Path) -> list[Probe]:
         else:
             yield {**fields, "group": group, "targets": row.texts("answer")}
 
-    return make_probes(path, rows, fields_of)
+    return fields_of
 
 
 def named_date(text: object) -> str:

@@ -1,21 +1,15 @@
-"""Fictional Knowledge: invented passages with probes of three depths.
-
-Comes in: the file of the acquisition paper. Goes out: its probes. The passages themselves are
-training text (see ``gradloc.data.corpora``).
-"""
+"""Fictional Knowledge: invented passages with probes of three depths."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
-from gradloc.data.benchmarks.building import Fields, make_probes
-from gradloc.data.benchmarks.files import read_rows
-from gradloc.data.benchmarks.rows import Row
-from gradloc.data.probes import Probe
+from gradloc.data.benchmarks.benchmark_row import Row
+from gradloc.data.benchmarks.probe_building import Fields, FieldsOf
 
 _DEPTHS = {"mem": "verbatim", "gen": "paraphrase", "hard_gen": "composition"}
 
 
-def read_fictional_knowledge(path: str | Path) -> list[Probe]:
+def fictional_knowledge_fields(path: Path, rows: list[Row]) -> FieldsOf:
     """Invented facts at three depths: as in the passage, paraphrased, and put together from two.
 
     ``mem`` probes are ``verbatim``, ``gen`` probes ``paraphrase`` and ``hard_gen`` probes
@@ -28,7 +22,6 @@ def read_fictional_knowledge(path: str | Path) -> list[Probe]:
     References:
         Chang et al. 2024, arXiv:2406.11813.
     """
-    rows = read_rows(path)
     passages = {row.number: index for index, row in enumerate(rows)}
 
     def fields_of(row: Row) -> Iterator[Fields]:
@@ -49,4 +42,4 @@ def read_fictional_knowledge(path: str | Path) -> list[Probe]:
                     "case": str(passage),
                 }
 
-    return make_probes(path, rows, fields_of)
+    return fields_of

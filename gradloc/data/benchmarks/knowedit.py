@@ -1,20 +1,15 @@
-"""KnowEdit: edits, with what should follow from them and what should not change.
-
-Comes in: the benchmark's JSON, or its form by way of HalluEditBench. Goes out: probes of the edit
-itself, of its portability and of its locality, tied together by their case. It edits no model.
-"""
+"""KnowEdit: edits, with what should follow from them and what should not change."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from gradloc.data.benchmarks.building import Fields, make_probes
-from gradloc.data.benchmarks.files import read_rows, stem
-from gradloc.data.benchmarks.rows import Row, flatten, outdated
-from gradloc.data.probes import Probe
+from gradloc.data.benchmarks.benchmark_files import stem
+from gradloc.data.benchmarks.benchmark_row import Row, flatten, outdated
+from gradloc.data.benchmarks.probe_building import Fields, FieldsOf
 
 
-def read_knowedit(path: str | Path) -> list[Probe]:
+def knowedit_fields(path: Path, rows: list[Row]) -> FieldsOf:
     """Edits with their portability (what follows) and locality (what stays) probes.
 
     Each row is a case and makes one probe of the task ``knowedit_edit`` and one for each item of
@@ -56,7 +51,7 @@ def read_knowedit(path: str | Path) -> list[Probe]:
                     "kind": kind,
                 }
 
-    return make_probes(path, read_rows(path), fields_of)
+    return fields_of
 
 
 def _items(row: Row, section: str) -> Iterator[tuple[str, int, str, tuple[str, ...]]]:

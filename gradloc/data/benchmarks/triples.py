@@ -1,17 +1,12 @@
-"""Facts as subject, relation and object in time: TemporalWiki and TempLAMA.
-
-Comes in: their tables and JSON. Goes out: probes of the object, updated or invariant. It reads
-neither snapshots nor Wikidata.
-"""
+"""Facts as subject, relation and object in time: TemporalWiki and TempLAMA."""
 
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from gradloc.data.benchmarks.building import Fields, make_probes
-from gradloc.data.benchmarks.files import read_rows, stem
-from gradloc.data.benchmarks.rows import Row, outdated
-from gradloc.data.probes import Probe
+from gradloc.data.benchmarks.benchmark_files import stem
+from gradloc.data.benchmarks.benchmark_row import Row, outdated
+from gradloc.data.benchmarks.probe_building import Fields, FieldsOf
 from gradloc.errors import ProbeError
 
 _GAP = "_X_"
@@ -19,7 +14,7 @@ _GAP = "_X_"
 _ANSWER_FIRST = re.compile(rf"{_GAP} is the (.+?)(\.?)")
 
 
-def read_temporalwiki(path: str | Path) -> list[Probe]:
+def temporalwiki_fields(path: Path, rows: list[Row]) -> FieldsOf:
     """Changed and unchanged Wikidata triples between two Wikipedia snapshots.
 
     The prompt is ``<subject> <relation>``, the target the object. Whether the triples changed is
@@ -35,7 +30,6 @@ def read_temporalwiki(path: str | Path) -> list[Probe]:
     References:
         Jang et al. 2022, arXiv:2204.14211.
     """
-    rows = read_rows(path, ("subject", "relation", "object"))
     name = stem(path).lower()
     if "changed" not in name:
         cure = "rename the file so that its name says 'changed' or 'unchanged'"
@@ -53,10 +47,10 @@ def read_temporalwiki(path: str | Path) -> list[Probe]:
             "task": "temporalwiki_changed" if is_changed else "temporalwiki_unchanged",
         }
 
-    return make_probes(path, rows, fields_of)
+    return fields_of
 
 
-def read_templama(path: str | Path) -> list[Probe]:
+def templama_fields(path: Path, rows: list[Row]) -> FieldsOf:
     """Who or what held in each year: one probe for each subject, relation and year.
 
     A probe is ``updated`` where a name of the last earlier year in the file no longer holds, and
@@ -71,7 +65,6 @@ def read_templama(path: str | Path) -> list[Probe]:
     References:
         Dhingra et al. 2022, arXiv:2106.15110.
     """
-    rows = read_rows(path)
     facts = {row.number: _dated_fact(row) for row in rows if not row.problems}
     history: dict[str, dict[int, tuple[str, ...]]] = {}
     for fact, year, names in facts.values():
@@ -96,7 +89,7 @@ def read_templama(path: str | Path) -> list[Probe]:
             "kind": str(year),
         }
 
-    return make_probes(path, rows, fields_of)
+    return fields_of
 
 
 def _around_answer(row: Row) -> tuple[str, str]:

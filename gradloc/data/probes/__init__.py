@@ -1,8 +1,4 @@
-"""Probes: prompts with gold answers, and the text that they make together.
-
-Comes in: JSONL rows. Goes out: a ``ProbeSet``, and for each probe its text with the place of the
-answer. It runs no model and knows no tokens (see ``gradloc.data.spans``).
-"""
+"""Probes: prompts with gold answers, and the text that they make together."""
 
 from gradloc.data.probes.parsing import DEPTHS, GROUPS, SPLITS
 from gradloc.data.probes.probe import Probe

@@ -1,7 +1,4 @@
-"""One line of a probe file as the fields of a probe, with everything that is wrong with it.
-
-Comes in: a line of JSON. Goes out: checked values by field. It opens no file.
-"""
+"""One line of a probe file as the fields of a probe, with everything that is wrong with it."""
 
 import datetime
 import unicodedata

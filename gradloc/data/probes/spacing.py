@@ -1,7 +1,4 @@
-"""How two pieces of text meet: with a space between them, or without.
-
-Comes in: a prompt and an answer. Goes out: one text. It knows no probes and no tokens.
-"""
+"""How two pieces of text meet: with a space between them, or without."""
 
 import re
 import unicodedata

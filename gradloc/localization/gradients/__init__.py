@@ -1,8 +1,4 @@
-"""Per-sequence gradients of a whole batch in one backward pass, without weight gradients.
-
-Comes in: a model whose parameters are frozen, its units, sequences. Goes out: norms, inner
-products and signs by unit. Layers that it does not know are named, never guessed at.
-"""
+"""Per-sequence gradients of a whole batch in one backward pass, without weight gradients."""
 
 from gradloc.localization.gradients.check import unknown_parameters
 from gradloc.localization.gradients.passes import mean_and_per_sequence, mean_gradient, per_sequence

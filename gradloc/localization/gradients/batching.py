@@ -1,8 +1,4 @@
-"""Sequences to right-padded micro-batches, and the gradient where their backward pass starts.
-
-Comes in: sequences. Goes out: micro-batches of like length, and logits with their gradients. No
-attention mask is needed: in a causal model nothing before the padding sees it.
-"""
+"""Sequences to right-padded micro-batches, and the gradient where their backward pass starts."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,8 +1,4 @@
-"""Inputs and output gradients of layers, handed on as soon as a parameter's uses are complete.
-
-Comes in: a model whose parameters are frozen, and micro-batches. Goes out: parts of gradients by
-parameter. No parameter requires a gradient, so no weight gradient is formed.
-"""
+"""Inputs and output gradients of layers, handed on as soon as a parameter's uses are complete."""
 
 import itertools
 import weakref

@@ -1,8 +1,4 @@
-"""Mixtures of experts whose weights are stacked in one parameter.
-
-Comes in: one recorded call of Transformers' experts module. Goes out: parts for its two stacks of
-weights. Which tokens go to which expert is read from the call, not decided here.
-"""
+"""Mixtures of experts whose weights are stacked in one parameter."""
 
 import torch
 from torch import Tensor, nn

@@ -1,8 +1,5 @@
 """Per-sequence gradients of matrices that are products or look-ups, without forming them.
 
-Comes in: layer inputs and output gradients of a micro-batch. Goes out: per-sequence squared
-norms and inner products, and the sum over sequences. It knows no modules.
-
 The gradient of sequence s in a linear layer is ``sum_t g_t a_t^T`` over its tokens t. Its
 squared norm is ``sum_{t,u} (g_t . g_u) (a_t . a_u)``, the product of two Gram matrices, and its
 inner product with a direction D is ``sum_t g_t . (D a_t)``: neither needs the gradient itself.

@@ -1,10 +1,4 @@
-"""How each kind of layer turns its inputs and output gradients into parts of gradients.
-
-Comes in: one recorded call of a module. Goes out: a part for each of its parameters. A new kind
-of layer is one function and one line in ``HANDLERS``; ``gradloc.localization.gradients.check``
-tries every layer
-of a model before it is relied upon, so a handler need not know all classes it may meet.
-"""
+"""How each kind of layer turns its inputs and output gradients into parts of gradients."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field

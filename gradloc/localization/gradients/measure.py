@@ -1,8 +1,5 @@
 """Gradient norms and directions, per unit and per sequence.
 
-Comes in: a model and batches as any Trainer collator makes them. Goes out: a
-``GradientProfile``. It changes nothing of the model and chooses no layers.
-
 Whole micro-batches are measured in one backward pass (``gradloc.localization.gradients``). A
 model with a layer that
 is not known there is measured one sequence at a time. Padding, batching and order do not matter in

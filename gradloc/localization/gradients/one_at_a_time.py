@@ -1,9 +1,4 @@
-"""Gradients one sequence at a time, through ``.grad``: any model, and the slower way.
-
-Comes in: a model whose parameters are frozen, its units, sequences. Goes out: norms, inner
-products and signs by unit. ``gradloc.localization.gradients`` gives the same faster where it
-knows every layer.
-"""
+"""Gradients one sequence at a time, through ``.grad``: any model, and the slower way."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager

@@ -1,8 +1,4 @@
-"""One parameter's per-sequence gradients, in whatever form they are known.
-
-Comes in: factors, or gradients that are small enough to be formed. Goes out: per-sequence squared
-norms and inner products, and the sum over sequences. It knows no modules.
-"""
+"""One parameter's per-sequence gradients, in whatever form they are known."""
 
 from collections.abc import Iterator
 from typing import Protocol

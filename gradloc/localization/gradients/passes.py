@@ -1,8 +1,4 @@
-"""The passes over sequences: norms, inner products and signs by unit.
-
-Comes in: a model whose parameters are frozen, its units, sequences. Goes out: arrays by sequence
-and unit, signs by parameter. It chooses neither sequences nor units.
-"""
+"""The passes over sequences: norms, inner products and signs by unit."""
 
 from collections.abc import Callable
 

@@ -1,9 +1,5 @@
 """Start the forward pass at the lowest trained block, from hidden states computed before.
 
-Comes in: a model whose lower blocks are frozen, and a store. Goes out: the same model with hooks;
-its forward passes give the same figures with fewer blocks (the same bits: see ``keys``). It decides
-on no plan and trains nothing.
-
 When all rows of a batch are in the store, the blocks below hand their input through and the
 lowest trained block receives the stored hidden states. Else the pass is an ordinary one, and what
 enters that block is stored.

@@ -1,9 +1,5 @@
 """What hidden states depend on: the names under which they are kept.
 
-Comes in: a model, its lowest trained block, rows of token ids. Goes out: a digest of everything
-that is the same for all rows, and a key for each row. Whatever the hidden states depend on is in
-one of the two, so that a stale entry is never found.
-
 What is in neither is a row's company in its batch. It can change the last bits (a relative 1e-6)
 where threads divide a product among them. measured on a CPU: never with one thread; with two at
 odd widths and below 16 tokens, not at multiples of 8 from 16 up.

@@ -1,8 +1,5 @@
 """Hidden states of single sequences on disk, by key.
 
-Comes in: keys and tensors of shape (seq, hidden). Goes out: the same tensors, or nothing where
-they are absent, damaged or do not fit any more. It knows no model.
-
 Shards are safetensors files, written whole or not at all. Every tensor carries a checksum that is
 compared whenever it is read. One shard is buffered and none stays mapped: all that grows in memory
 is the index, by 0.2 kB a row.

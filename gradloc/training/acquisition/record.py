@@ -1,7 +1,4 @@
-"""The record of a training: every probe's loss at the measured steps.
-
-Comes in: measurements. Goes out: ``acquisition.json`` and the record again. It measures nothing.
-"""
+"""The record of a training: every probe's loss at the measured steps."""
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path

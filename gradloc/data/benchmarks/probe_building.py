@@ -1,8 +1,4 @@
-"""From rows to checked probes with ids of their own.
-
-Comes in: the rows of a file and a function that says which probes a row makes. Goes out: probes,
-or everything that is wrong with the file at once. It knows no format.
-"""
+"""From rows to checked probes with ids of their own."""
 
 import logging
 from collections import Counter
@@ -10,8 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from gradloc.data.benchmarks.files import stem
-from gradloc.data.benchmarks.rows import Row
+from gradloc.data.benchmarks.benchmark_files import stem
+from gradloc.data.benchmarks.benchmark_row import Row
 from gradloc.data.probes import Probe
 from gradloc.data.probes.parsing import first_problems, to_fields
 from gradloc.errors import ProbeError
@@ -19,11 +15,11 @@ from gradloc.errors import ProbeError
 logger = logging.getLogger(__name__)
 
 Fields = dict[str, Any]
+# Fields of the probes that a row makes; problems and reasons go to the row.
+FieldsOf = Callable[[Row], Iterable[Fields]]
 
 
-def make_probes(
-    path: str | Path, rows: Sequence[Row], fields_of: Callable[[Row], Iterable[Fields]]
-) -> list[Probe]:
+def make_probes(path: Path, rows: Sequence[Row], fields_of: FieldsOf) -> list[Probe]:
     """Make the probes of all rows.
 
     An id is ``<file>:<own id>``, where the own id is what ``fields_of`` gives or else the row's

@@ -1,8 +1,4 @@
-"""Which passage is trained on at which step.
-
-Comes in: facts with their passages by scenario, and injection steps. Goes out: exposures in the
-order of the steps. It knows no tokens and no batches.
-"""
+"""Which passage is trained on at which step."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,16 +1,11 @@
-"""Token rows in the order of training steps, with passages in front of some.
-
-Comes in: an ``InjectionSchedule``, ordinary token rows and ``TrainingArguments``. Goes out: a
-dataset that any ``Trainer`` can read. It holds the ordinary rows' indices only, so a data set on
-disk stays there.
-"""
+"""Token rows in the order of training steps, with passages in front of some."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from gradloc.data.injection.schedule import InjectionSchedule
+from gradloc.data.injection.injection_schedule import InjectionSchedule
 from gradloc.errors import GradlocError
 
 COLUMNS = ("input_ids", "labels", "attention_mask")

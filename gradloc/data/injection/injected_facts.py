@@ -1,8 +1,4 @@
-"""From a corpus and its probes to the facts of an injection, by the settings of a recipe.
-
-Comes in: documents, probes and an ``InjectionConfig``. Goes out: an ``InjectionSchedule``, the
-probes that ask for its facts, and the ordinary text around them. It makes no tokens.
-"""
+"""From a corpus and its probes to the facts of an injection, by the settings of a recipe."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -11,7 +7,7 @@ from typing import NamedTuple
 from gradloc.config.recipe import InjectionConfig
 from gradloc.data.corpora import Corpus, python_docs_passages, read_texts
 from gradloc.data.corpora.documents import Document
-from gradloc.data.injection.schedule import Fact, InjectionSchedule
+from gradloc.data.injection.injection_schedule import Fact, InjectionSchedule
 from gradloc.data.probes import Probe, ProbeSet
 from gradloc.errors import GradlocError
 

@@ -1,8 +1,4 @@
-"""What a recipe with an injection must satisfy before anything is run.
-
-Comes in: a recipe and the file it was read from. Goes out: problems, added to the file's. What
-depends on the rows or on the number of processes is checked when the dataset is made.
-"""
+"""What a recipe with an injection must satisfy before anything is run."""
 
 from gradloc.config.recipe import Recipe
 from gradloc.config.yaml_source import Source

@@ -1,8 +1,4 @@
-"""One row of a downloaded file, and what is wrong with it.
-
-Comes in: the values of a row by column. Goes out: checked texts and lists; problems and reasons
-for leaving the row out are kept with it. It opens no file and makes no probes.
-"""
+"""One row of a downloaded file, and what is wrong with it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

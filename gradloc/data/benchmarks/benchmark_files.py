@@ -1,8 +1,4 @@
-"""The rows of a downloaded file.
-
-Comes in: a JSON, JSONL, CSV or TSV file, plain or ``.gz``. Goes out: its rows, each with its
-place in the file and a list for what is wrong with it. It knows no benchmark and makes no probes.
-"""
+"""The rows of a downloaded file."""
 
 import csv
 import io
@@ -10,7 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from gradloc.data.benchmarks.rows import Row
+from gradloc.data.benchmarks.benchmark_row import Row
 from gradloc.errors import ProbeError
 from gradloc.utils.io import parse_json, read_text
 
