@@ -126,8 +126,8 @@ def _resolve_folder(name: str, path: Path, pickle: str = "") -> ModelSource:
     if is_adapter and not has_any(path, (*_WEIGHTS, *_PICKLES)):
         _refuse_pickle(name, path, "adapter_model.safetensors", _ADAPTER_PICKLE, pickle)
         base = read_json(path / "adapter_config.json", "PEFT adapter configuration")
-        base = base.get("base_model_name_or_path")
-        if not base:
+        base = base.get("base_model_name_or_path") if isinstance(base, dict) else None
+        if not isinstance(base, str) or not base:
             raise ModelError(
                 f"{name}: adapter_config.json names no base_model_name_or_path, so it is unknown "
                 "which model the adapter belongs to. Write the base model's name there."
