@@ -13,11 +13,11 @@ from transformers import AutoModelForCausalLM
 
 from gradloc.data.batches import probe_rows
 from gradloc.data.probes import Probe, ProbeSet
-from gradloc.errors import GradlocError, MeasurementError, ModelError
+from gradloc.errors import MeasurementError, ModelError
 from gradloc.localization.gradients.sequences import Sequence, read_sequences, sequence_loss
 from gradloc.localization.plan import LayerPlan
 from gradloc.models.units import find_units
-from gradloc.training.merging import MergeSolution, solve_merge
+from gradloc.training.merging import solve_merge
 from gradloc.training.merging.drawing import split_probes
 from gradloc.training.merging.path import MergePath
 from gradloc.training.merging.scales import least_cost_scales, shrunk_second_moment
@@ -273,7 +273,7 @@ def solved(pair, probes, tokenizer, **options):
 
 @pytest.fixture(scope="module")
 def solution(tuned_pair, probes, character_tokenizer):
-    return solved(tuned_pair, probes, character_tokenizer, keep=0.8)
+    return solved(tuned_pair, probes, character_tokenizer, min_uptake=0.8)
 
 
 def test_the_uptake_is_kept_and_less_disturbed(tuned_pair, solution, probes, character_tokenizer):
@@ -324,7 +324,7 @@ def test_a_unit_that_only_disturbs_is_undone(probes, character_tokenizer):
         noise = torch.randn(parameter.shape, generator=generator)
         tuned[name] = (parameter + 0.1 * parameter.std() * noise).detach()
     base.zero_grad()
-    solution = solve_merge(base, tuned, probes, TEXTS, character_tokenizer, keep=0.9)
+    solution = solve_merge(base, tuned, probes, TEXTS, character_tokenizer, min_uptake=0.9)
     scale = solution.plan.scale
     assert scale["model.layers.2.mlp"] > 0.8
     assert scale["model.layers.0.mlp"] < 0.2
@@ -337,7 +337,7 @@ def test_probes_that_judge_are_not_seen(tuned_pair, solution, probes, character_
         Probe(prompt="The river is", targets=("Senn",), group="new", split="evaluation", id=f"e{i}")
         for i in range(4)
     ] + [Probe(prompt="Two and two is", targets=("four",), group="invariant", id="i")]
-    among = solved(tuned_pair, ProbeSet([*others, *probes]), character_tokenizer, keep=0.8)
+    among = solved(tuned_pair, ProbeSet([*others, *probes]), character_tokenizer, min_uptake=0.8)
     assert among == solution
     with pytest.raises(MeasurementError, match="none of the 5 probes"):
         solved(tuned_pair, ProbeSet(others), character_tokenizer)
@@ -376,8 +376,8 @@ def test_what_cannot_be_solved_is_refused(tuned_pair, probes, character_tokenize
     base, tuned = tuned_pair
     with pytest.raises(ModelError, match="no uptake to keep"):
         solved((tuned, base), probes, character_tokenizer)
-    for options in ({"keep": 0.0}, {"keep": 1.1}, {"n_nodes": 0}):
-        with pytest.raises(ModelError, match="keep is above 0"):
+    for options in ({"min_uptake": 0.0}, {"min_uptake": 1.1}):
+        with pytest.raises(ModelError, match="give a share above 0"):
             solved(tuned_pair, probes, character_tokenizer, **options)
     state = dict(tuned.state_dict())
     state["model.norm.weight"] = torch.ones(3)
@@ -405,14 +405,7 @@ def test_the_target_moves_until_enough_is_kept():
     scales, target, kept, warnings = lowest_target(
         lambda target: np.array([target]), lambda scales: 0.5, 0.9, gains
     )
-    assert scales.tolist() == [1, 1, 1] and kept == 1 and "kept whole" in warnings[0]
-
-
-def test_a_solution_is_stored(solution, tmp_path):
-    assert MergeSolution.load(solution.save(tmp_path / "merge.json")) == solution
-    (tmp_path / "other.json").write_text("{}")
-    with pytest.raises(GradlocError, match="not a merge solution"):
-        MergeSolution.load(tmp_path / "other.json")
+    assert scales.tolist() == [1, 1, 1] and kept == 1 and "stay whole" in warnings[0]
 
 
 def test_the_command(gradloc, tuned_pair, probes, character_tokenizer, tmp_path):
@@ -424,20 +417,23 @@ def test_the_command(gradloc, tuned_pair, probes, character_tokenizer, tmp_path)
     sides = (tmp_path / "base", tmp_path / "tuned")
     files = ("--probes", tmp_path / "probes.jsonl", "--reference", tmp_path / "texts.txt")
     out = tmp_path / "out"
-    code, text, err = gradloc("merge", *sides, "--solve", *files, "--keep", ".8", "--out", out)
+    code, text, err = gradloc(
+        "merge", *sides, "--solve", *files, "--min-uptake", ".8", "--out", out
+    )
     assert code == 0, err
     assert "uniform" in text and str(out) in text
-    solution = MergeSolution.load(out / "merge.json")
-    assert solution.keep == 0.8 and LayerPlan.load(out / "plan.json") == solution.plan
+    solution = json.loads((out / "merge.json").read_text())
+    assert solution["min_uptake"] == 0.8
+    assert LayerPlan.load(out / "plan.json").scale == solution["plan"]["scale"]
     loaded = AutoModelForCausalLM.from_pretrained(out)
     asked = asked_of(character_tokenizer, split_probes(probes, 24, 0)[1])
     with torch.no_grad():
         loss = float(torch.stack([sequence_loss(loaded, s) for s in asked]).mean())
-    assert loss == pytest.approx(solution.probe_loss_nats["merged"], abs=1e-4)
+    assert loss == pytest.approx(solution["probe_loss_nats"]["merged"], abs=1e-4)
 
-    code, text, err = gradloc("merge", *sides, "--scale", "0.5", "--out", tmp_path / "half")
+    code, text, err = gradloc("merge", *sides, "--interpolation", "0.5", "--out", tmp_path / "half")
     assert code == 0 and text.strip() == str(tmp_path / "half"), err
-    code, _, err = gradloc("merge", *sides, "--scale", "1.5", "--out", tmp_path / "beyond")
+    code, _, err = gradloc("merge", *sides, "--interpolation", "1.5", "--out", tmp_path / "beyond")
     assert code == 0, err
     code, text, _ = gradloc(
         "merge", *sides, "--plan", out / "plan.json", "--out", tmp_path / "again", "--json"
@@ -448,10 +444,10 @@ def test_the_command(gradloc, tuned_pair, probes, character_tokenizer, tmp_path)
     ).read_bytes()
     for wrong, message in (
         ((), "none of them"),
-        (("--scale", 1, "--solve", *files), "--scale and --solve"),
+        (("--interpolation", 1, "--solve", *files), "--interpolation and --solve"),
         (("--solve",), "--solve needs --probes"),
-        (("--scale", 1, *files[:2]), "--probes belongs to --solve"),
-        (("--scale", 70), "--scale 70 goes 70 times as far as TUNED"),
+        (("--interpolation", 1, *files[:2]), "--probes belongs to --solve"),
+        (("--interpolation", 70), "--interpolation 70 goes 70 times as far as TUNED"),
         (("--plan", "p", "--default-scale", 70), "for 70 % write 0.7"),
     ):
         code, _, err = gradloc("merge", *sides, *wrong, "--out", tmp_path / "no")

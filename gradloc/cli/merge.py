@@ -18,12 +18,12 @@ def merge(
     *,
     out: Path,
     plan: Path | None = None,
-    scale: float | None = None,
+    interpolation: float | None = None,
     solve: bool = False,
     default_scale: float | None = None,
     probes: Path | None = None,
     reference: Path | None = None,
-    keep: float = 0.95,
+    min_uptake: float = 0.95,
     granularity: Literal["sublayer", "block"] = "sublayer",
     n_probes: Count = 24,
     n_reference: Count = 24,
@@ -34,10 +34,10 @@ def merge(
 ) -> None:
     """Keep a part of a TUNED checkpoint's change to its BASE: a checkpoint folder.
 
-    Give one of --plan, --scale and --solve:
+    Give one of --interpolation, --plan and --solve:
       gradloc merge BASE TUNED --plan plan.json --out merged
-      gradloc merge BASE TUNED --scale 0.7 --out merged
-      gradloc merge BASE TUNED --solve --probes probes.jsonl --keep 0.95 --out merged
+      gradloc merge BASE TUNED --interpolation 0.75 --out merged
+      gradloc merge BASE TUNED --solve --probes probes.jsonl --out merged
 
     A plan says how much of each layer's change is kept: 1 all of it, 0 nothing. --solve finds
     the plan that keeps the uptake on the probes and disturbs the reference text least; it loads
@@ -51,14 +51,14 @@ def merge(
         base: Model before the tuning; gradloc --help says what it may be.
         tuned: Model after it.
         plan: Unit -> share of the change to keep.
-        scale: One share for all weights; 0.7 is 70 % of the way.
+        interpolation: Share of every weight's change: 0 is BASE, 1 is TUNED.
         solve: Choose the shares by --probes and --reference.
         out: Folder to write.
         default_scale: With --plan: share where the plan says nothing.
         probes: With --solve: JSONL of probes on what was learned.
         reference: With --solve: text to keep, JSONL with 'text' or .txt. Default: the shipped
             passages.
-        keep: With --solve: share of the uptake to keep.
+        min_uptake: With --solve: share of the uptake to keep at least.
         granularity: With --solve: attention and MLP apart, or whole blocks.
         n_probes: Probes solved on, and measured on.
         n_reference: Texts solved on, and measured on.
@@ -66,12 +66,16 @@ def merge(
         dtype: With --solve: type in which the base is loaded to solve.
         seed: Seed of the draw.
     """
-    given = [name for name, value in (("plan", plan), ("scale", scale)) if value is not None]
+    given = [
+        name
+        for name, value in (("plan", plan), ("interpolation", interpolation))
+        if value is not None
+    ]
     given += ["solve"] if solve else []
     if len(given) != 1:
         found = " and ".join(f"--{name}" for name in given) or "none of them"
-        raise GradlocError(f"give one of --plan, --scale and --solve; found {found}.")
-    for name, value in (("scale", scale), ("default-scale", default_scale)):
+        raise GradlocError(f"give one of --interpolation, --plan and --solve; found {found}.")
+    for name, value in (("interpolation", interpolation), ("default-scale", default_scale)):
         if value is not None and value > MAX_SCALE:
             raise GradlocError(
                 f"--{name} {value:g} goes {value:g} times as far as TUNED, and {MAX_SCALE:g} is "
@@ -82,14 +86,14 @@ def merge(
     from gradloc.training.merging.streaming import merge_checkpoints
 
     if not solve:
-        chosen = scale if plan is None else plan
+        chosen = interpolation if plan is None else plan
         merge_checkpoints(base, tuned, chosen, out, default_scale=default_scale)
         show(as_json, lambda: {"checkpoint": str(out)}, [], out)
         return
     from gradloc.training.merging.table import solution_table
 
     options = {
-        "keep": keep,
+        "min_uptake": min_uptake,
         "granularity": granularity,
         "n_probes": n_probes,
         "n_reference": n_reference,

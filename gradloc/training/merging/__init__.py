@@ -1,7 +1,4 @@
-"""Two checkpoints of one model as one: how much of each unit's change is kept.
-
-Comes in: a base and a tuned checkpoint, and a plan, a number, or probes and reference text to
-choose the plan by. Goes out: a checkpoint folder. It trains nothing.
+"""Two checkpoints of one model as one: how much of each unit's change stays.
 
 The names below are imported when they are first used, so that the command line answers at once.
 """

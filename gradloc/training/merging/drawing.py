@@ -1,7 +1,4 @@
-"""Which probes and texts choose the scales, and which others measure what was chosen.
-
-Comes in: probes and reference texts. Goes out: two sides of each, tokenised. It runs no model.
-"""
+"""Probes and texts that choose the scales, and others that measure what was chosen."""
 
 import random
 

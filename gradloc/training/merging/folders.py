@@ -1,8 +1,4 @@
-"""The weights of a checkpoint folder, read in pieces.
-
-Comes in: a folder of safetensors weights, or the name of a model that has none. Goes out: names,
-shapes and rows of its tensors. It writes nothing that outlives the ``with`` block.
-"""
+"""The weights of a checkpoint folder, read in pieces."""
 
 import json
 import tempfile

@@ -1,8 +1,4 @@
-"""A model anywhere between its own weights and a tuned checkpoint's.
-
-Comes in: a model, tuned weights, sequences. Goes out: losses, and their slopes along each unit's
-change, at any mixture of the two. The model is given back bit for bit.
-"""
+"""A model anywhere between its own weights and a tuned checkpoint's; given back bit for bit."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager

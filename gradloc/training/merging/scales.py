@@ -1,8 +1,4 @@
-"""The least disturbing scales that still buy an uptake: a small convex program.
-
-Comes in: what each unit's change gains, and what the changes cost together. Goes out: a scale for
-each. It runs no model.
-"""
+"""The least disturbing scales that still buy an uptake: a small convex program."""
 
 import numpy as np
 from scipy.optimize import minimize

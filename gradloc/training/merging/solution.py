@@ -1,15 +1,10 @@
-"""The value that solving for a merge gives, and its file.
-
-Comes in: the chosen plan with what was predicted and measured. Goes out: ``MergeSolution``, which
-``merge.json`` holds. It computes nothing.
-"""
+"""What solving for a merge gives: ``merge.json``."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gradloc.errors import GradlocError
 from gradloc.localization.plan import LayerPlan
-from gradloc.utils.io import read_json, to_jsonable, write_json
+from gradloc.utils.io import to_jsonable, write_json
 
 FORMAT = 1
 
@@ -24,9 +19,9 @@ class MergeSolution:
     Args:
         plan: Unit -> scale, 0-1; policy ``merge_solve``. Its scores are the shares of the
             uptake that the units hold, which add up to 1.
-        keep: Share of the uptake that was asked for, 0-1.
+        min_uptake: Share of the uptake that was asked for, 0-1.
         target: Share that the scales were solved for, where the loss is a sum over units;
-            above ``keep`` where it is not.
+            above ``min_uptake`` where it is not.
         kept: Share that was measured, of the loss difference of the probes measured on.
         kept_low: Lower end of its 95 % bootstrap interval over entities; ``None`` where there is
             one entity only. That the target was chosen on these probes is not in it.
@@ -46,7 +41,7 @@ class MergeSolution:
     """
 
     plan: LayerPlan
-    keep: float
+    min_uptake: float
     target: float
     kept: float
     kept_low: float | None
@@ -66,34 +61,6 @@ class MergeSolution:
             {"format": FORMAT, "kind": "merge", **vars(self), "plan": self.plan.to_dict()}
         )
 
-    @classmethod
-    def from_dict(cls, data: dict, source: object = "solution") -> "MergeSolution":
-        """Build a solution from ``to_dict``'s values.
-
-        Raises:
-            GradlocError: Another kind of file, an unknown format or unknown keys.
-        """
-        if not isinstance(data, dict) or data.get("kind") != "merge":
-            raise GradlocError(f"{source}: not a merge solution of gradloc ('kind' is not merge).")
-        data = {key: value for key, value in data.items() if key != "kind"}
-        if (found := data.pop("format", FORMAT)) != FORMAT:
-            raise GradlocError(f"{source}: merge format {found}, this version reads {FORMAT}.")
-        try:
-            data["plan"] = LayerPlan.from_dict(data["plan"], source)
-            data["warnings"] = tuple(data["warnings"])
-            return cls(**data)
-        except (KeyError, TypeError) as error:
-            raise GradlocError(f"{source}: not a merge solution of gradloc: {error}") from error
-
     def save(self, path: str | Path) -> Path:
         """Write ``merge.json``."""
         return write_json(path, self.to_dict())
-
-    @classmethod
-    def load(cls, path: str | Path) -> "MergeSolution":
-        """Read ``merge.json``.
-
-        Raises:
-            GradlocError: The file is missing, not JSON, or no solution.
-        """
-        return cls.from_dict(read_json(path, "merge solution"), path)

@@ -1,8 +1,4 @@
-"""Choose how much of each unit's change to keep: the uptake, at the least disturbance.
-
-Comes in: a base model, tuned weights, localisation probes and reference texts. Goes out: a
-``MergeSolution`` with its plan. It trains nothing and writes nothing.
-"""
+"""Choose how much of each unit's change stays: the uptake, at the least disturbance."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -24,6 +20,8 @@ from gradloc.training.merging.scales import least_cost_scales, shrunk_second_mom
 from gradloc.training.merging.solution import MergeSolution
 from gradloc.training.merging.target import lowest_target
 
+# Points on the line from base to tuned at which slopes are taken.
+N_NODES = 3
 # assumption: gains that miss the true difference by more rank units by something else.
 LARGEST_GAIN_ERROR = 0.1
 
@@ -35,12 +33,11 @@ def solve_merge(
     reference: list[str],
     tokenizer,
     *,
-    keep: float = 0.95,
+    min_uptake: float = 0.95,
     granularity: str = "sublayer",
     n_probes: int = 24,
     n_reference: int = 24,
     max_length: int = 128,
-    n_nodes: int = 3,
     seed: int = 0,
     progress: bool | None = None,
 ) -> MergeSolution:
@@ -48,7 +45,7 @@ def solve_merge(
 
     Let D_u = tuned_u - base_u, and let the merged model be base_u + a_u D_u. Solved is::
 
-        minimise a' C a   subject to   sum_u a_u b_u >= keep * sum_u b_u,   0 <= a_u <= 1
+        minimise a' C a   subject to   sum_u a_u b_u >= min_uptake * sum_u b_u,   0 <= a_u <= 1
 
     - b_u = - integral over t of <grad L(base + t D), D_u>, L the span loss of the probes: what
       unit u adds to the uptake on the way from base to tuned. The b_u add up to the whole
@@ -61,8 +58,8 @@ def solve_merge(
     The share kept is then measured by the true loss, on other localisation probes than those
     solved on. It differs from the predicted one: units act together, and the solution prefers
     units whose gain came out high by chance. So the target is moved, by bisection, to the lowest
-    that keeps ``keep``. Probes marked ``evaluation`` are never seen. Beside the solution stands
-    its control: the one scale for all units that keeps as much.
+    that keeps ``min_uptake``. Probes marked ``evaluation`` are never seen. The control is the one
+    scale for all units that keeps as much.
 
     Args:
         base: The base model; it is given back bit for bit. Memory: three times its weights.
@@ -72,13 +69,12 @@ def solve_merge(
         reference: Texts whose behaviour is to be kept; half of those drawn are solved on, the
             other half measures.
         tokenizer: The model's fast tokenizer.
-        keep: Share of the uptake to keep, above 0 and up to 1.
+        min_uptake: Share of the uptake to keep at least, above 0 and up to 1.
         granularity: ``sublayer`` or ``block``.
         n_probes: Probes solved on at most, and as many of other entities to measure on. With
             a single entity, its probes do both.
         n_reference: Texts solved on at most, and as many again to measure on.
         max_length: Tokens a sequence at most.
-        n_nodes: Points on the path at which gradients are taken, >= 1.
         seed: Which probes, texts and labels are drawn.
         progress: Show a progress bar; ``None``: when on a terminal.
 
@@ -87,7 +83,7 @@ def solve_merge(
 
     Raises:
         MeasurementError: No probe or no text is left, or a slope is not finite.
-        ModelError: ``keep`` or ``n_nodes`` is out of range, the checkpoints do not fit, or tuning
+        ModelError: ``min_uptake`` is out of range, the checkpoints do not fit, or tuning
             did not lower the loss on the probes, so that there is nothing to keep.
         SpanError: An answer cannot be aligned with tokens.
         UnitsError: The model's units cannot be found.
@@ -102,8 +98,8 @@ def solve_merge(
         >>> solution = solve_merge(model, "tuned", probes, texts, tokenizer)  # doctest: +SKIP
         >>> merge_checkpoints("base", "tuned", solution.plan, "merged")  # doctest: +SKIP
     """
-    if not 0 < keep <= 1 or n_nodes < 1:
-        raise ModelError(f"keep {keep}, n_nodes {n_nodes}: keep is above 0 up to 1, n_nodes >= 1.")
+    if not 0 < min_uptake <= 1:
+        raise ModelError(f"min_uptake {min_uptake}: give a share above 0, at most 1.")
     device = next(base.parameters()).device
     sides = split_probes(probes, n_probes, seed)
     probes_solved, asked = (probe_sequences(tokenizer, side, max_length, device) for side in sides)
@@ -119,23 +115,22 @@ def solve_merge(
             f"({losses['base']:.3f} nats before, {losses['tuned']:.3f} after), so there is no "
             "uptake to keep. Are these the probes of the facts that it was tuned on?"
         )
-    n_steps = n_nodes * len(probes_solved) + len(solved_on)
+    n_steps = N_NODES * len(probes_solved) + len(solved_on)
     disable = None if progress is None else not progress
     with tqdm(total=n_steps, desc="slopes", unit="seq", disable=disable) as bar:
-        gains = _gains(path, probes_solved, n_nodes, bar.update)
+        gains = _gains(path, probes_solved, N_NODES, bar.update)
         cost, shrinkage = _cost(path, solved_on, seed, bar.update)
     if not gains.sum() > 0:
         raise ModelError(
             f"the gains along the path add up to {gains.sum():.3f} nats, where the loss of the "
-            f"{len(probes_solved)} probes solved on falls by {solved_drop:.3f}. Give more probes, "
-            f"or more points on the path than n_nodes {n_nodes}."
+            f"{len(probes_solved)} probes solved on falls by {solved_drop:.3f}. Give more probes."
         )
 
     def share(scales: float | np.ndarray) -> float:
         return (losses["base"] - path.loss(scales, asked)) / drop
 
     scales, target, kept, warnings = lowest_target(
-        lambda target: _scales(path, gains, cost, target), share, keep, gains
+        lambda target: _scales(path, gains, cost, target), share, min_uptake, gains
     )
     uniform = _uniform_scale(share, kept)
     points = {"tuned": 1.0, "merged": scales, "uniform": uniform}
@@ -143,10 +138,10 @@ def solve_merge(
     divergences = path.divergences(points, measured_on)
     gain_error = (gains.sum() - solved_drop) / solved_drop if solved_drop else float("inf")
     warnings += _remarks(gain_error, divergences, uniform)
-    options = {"keep": keep, "n_nodes": n_nodes, "seed": seed, "max_length": max_length}
+    options = {"min_uptake": min_uptake, "seed": seed, "max_length": max_length}
     return MergeSolution(
         plan=_plan(path, scales, gains, granularity, options),
-        keep=keep,
+        min_uptake=min_uptake,
         target=target,
         kept=kept,
         kept_low=kept_low,
@@ -246,8 +241,8 @@ def _remarks(gain_error: float, divergences: dict[str, float], uniform: float) -
     remarks = []
     if abs(gain_error) > LARGEST_GAIN_ERROR:
         remarks.append(
-            f"the units' gains miss the true loss difference by {gain_error:+.0%}: take more "
-            "points on the path (n_nodes)."
+            f"the units' gains miss the true loss difference by {gain_error:+.0%}, so the "
+            "scales may be far from the best."
         )
     if divergences["uniform"] < divergences["merged"]:
         remarks.append(

@@ -1,8 +1,7 @@
 """Keep, scale or undo a fine-tuned model's change, unit by unit.
 
-Comes in: two checkpoints of one architecture, and a plan or one number. Goes out: a checkpoint
-whose weights are base + scale * (tuned - base). Tensors are read, merged and written in pieces of
-a few MiB, so memory does not grow with the model.
+The result is base + scale * (tuned - base). Tensors are read, merged and written in pieces of a few
+MiB, so memory does not grow with the model.
 """
 
 import math

@@ -1,7 +1,4 @@
-"""What ``gradloc merge --solve`` shows.
-
-Comes in: a ``MergeSolution``. Goes out: a rich renderable. It prints nothing.
-"""
+"""What ``gradloc merge --solve`` prints."""
 
 from rich import box
 from rich.console import Group

@@ -1,8 +1,4 @@
-"""The target that the scales are solved for, so that enough is kept by the true loss.
-
-Comes in: a way to solve for a target, and one to measure what is kept. Goes out: the scales. It
-knows no model.
-"""
+"""The target that the scales are solved for, so that the true uptake is large enough."""
 
 from collections.abc import Callable
 
@@ -17,7 +13,7 @@ BISECTIONS = 4
 def lowest_target(
     solve: Callable[[float], np.ndarray],
     share: Callable[[np.ndarray], float],
-    keep: float,
+    min_uptake: float,
     gains: np.ndarray,
 ) -> tuple[np.ndarray, float, float, list[str]]:
     """The lowest target whose solution is seen to keep enough.
@@ -25,7 +21,7 @@ def lowest_target(
     Args:
         solve: Target, as a share of the summed gains -> scales, (n_units,).
         share: Scales -> share of the uptake that is kept by the true loss.
-        keep: Share to keep.
+        min_uptake: Share to keep at least.
         gains: The units' gains, (n_units,); without the negative ones, more than all is there.
 
     Returns:
@@ -33,21 +29,21 @@ def lowest_target(
         as it is, with a warning.
     """
     low, high = 0.0, float(gains[gains > 0].sum() / gains.sum())
-    target, best = keep, None
+    target, best = min_uptake, None
     for _ in range(1 + BISECTIONS):
         scales = solve(target)
         kept = share(scales)
-        if kept >= keep:
+        if kept >= min_uptake:
             best, high = (scales, target, kept), target
-            if kept <= keep + CLOSE:
+            if kept <= min_uptake + CLOSE:
                 break
         else:
             low = target
         target = (low + high) / 2
     if best is None:
         warning = (
-            f"no solution keeps {keep:.0%} of the uptake by the true loss, so all changes are kept "
-            "whole. Ask for less with keep, or use a uniform scale."
+            f"no solution keeps {min_uptake:.0%} of the uptake by the true loss, so all changes "
+            "stay whole. Ask for a smaller min_uptake, or interpolate uniformly."
         )
         return np.ones(len(gains)), 1.0, 1.0, [warning]
     return *best, []
