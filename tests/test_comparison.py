@@ -5,8 +5,9 @@ import pytest
 
 from gradloc.data.probes import Probe
 from gradloc.errors import GradlocError
-from gradloc.evaluation.compare import CheckpointScores, TrainingFacts, summarize
+from gradloc.evaluation.compare import TrainingFacts, summarize
 from gradloc.evaluation.results import EvalResult
+from gradloc.evaluation.score_record import CheckpointScores
 from gradloc.evaluation.suites import Suite
 
 PROBES = (

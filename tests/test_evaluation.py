@@ -16,7 +16,7 @@ from gradloc.evaluation.evaluate import (
     score_checkpoint,
 )
 from gradloc.evaluation.metrics import PROBE_METRICS
-from gradloc.evaluation.requests import READINGS
+from gradloc.evaluation.requests import REQUESTS
 from gradloc.evaluation.suites import Suite
 from gradloc.models import load_model, load_tokenizer
 
@@ -223,9 +223,9 @@ def test_changed_weights_are_scored_anew(tiny_checkpoint, tmp_path, monkeypatch)
 def test_a_suite_that_grows_has_only_new_items_scored(tiny_checkpoint, tmp_path, monkeypatch):
     evaluate(tiny_checkpoint, SUITE, scores_dir=tmp_path, progress=False)
     asked = []
-    original = READINGS["answers"]
+    original = REQUESTS["answers"]
     monkeypatch.setitem(
-        READINGS,
+        REQUESTS,
         "answers",
         lambda model, tokenizer, probes, progress: (
             asked.extend(probes) or original(model, tokenizer, probes, progress)

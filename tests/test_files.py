@@ -11,8 +11,8 @@ import pytest
 
 from gradloc.data.corpora.texts import read_texts
 from gradloc.errors import FileError, GradlocError
-from gradloc.evaluation.aggregate import CheckpointScores
 from gradloc.evaluation.results import ArmResult, EvalResult, MetricValue
+from gradloc.evaluation.score_record import CheckpointScores
 from gradloc.localization.plan import LayerPlan
 from gradloc.localization.policies.selection import select_layers
 from gradloc.localization.profile import GradientProfile

@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerF
 
 from gradloc.data.probes import Probe, ProbeSet
 from gradloc.errors import GradlocError
-from gradloc.evaluation.lm_eval import TaskScores, harness_request, loading, run_tasks
+from gradloc.evaluation.lm_eval import TaskScores, harness_request, harness_tasks, run_tasks
 from gradloc.evaluation.scoring import score_probes
 from gradloc.models import load_model, load_tokenizer
 from gradloc.utils.io import write_json
@@ -502,5 +502,5 @@ def test_a_folder_of_tasks_that_is_not_there(llama, character_tokenizer):
 def test_an_unknown_task(llama, character_tokenizer, name, cure):
     with pytest.raises(GradlocError, match=f"has no task '{name}'. {cure}"):
         run_tasks(llama, character_tokenizer, [name], progress=False)
-    loading._shipped_tasks()  # one index for all calls
-    assert loading._shipped_tasks.cache_info().currsize == 1
+    harness_tasks._shipped_tasks()  # one index for all calls
+    assert harness_tasks._shipped_tasks.cache_info().currsize == 1

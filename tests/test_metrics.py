@@ -66,9 +66,9 @@ def test_probe_metrics_equal_a_hand_made_table():
 
 
 def test_every_metric_names_a_reading_that_there_is():
-    from gradloc.evaluation.requests import READINGS
+    from gradloc.evaluation.requests import REQUESTS
 
-    assert {metric.reading for metric in PROBE_METRICS.values()} == set(READINGS)
+    assert {metric.request for metric in PROBE_METRICS.values()} == set(REQUESTS)
 
 
 def test_weighted_mean_is_sum_of_nats_over_sum_of_tokens():

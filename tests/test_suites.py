@@ -9,7 +9,7 @@ from gradloc.data.corpora.readers import read_corpus
 from gradloc.data.preparation import build_probes
 from gradloc.data.probes import Probe
 from gradloc.errors import ProbeError, SuiteError
-from gradloc.evaluation.compare import CheckpointScores
+from gradloc.evaluation.score_record import CheckpointScores
 from gradloc.evaluation.suites import Suite, load_suite, recipe_suite
 from gradloc.experiments.recipes import load_recipe
 
@@ -88,9 +88,9 @@ def test_tasks_kinds_metrics_and_groups(tmp_path, facts):
     assert [probe.task for probe in suite.probes] == [""] * 5 + ["quiz"] * 2
     assert suite.metrics_of("") == ("nll", "f1")
     assert suite.metrics_of("quiz") == ("choice_norm",)
-    readings = suite.probes_of_readings()
-    assert set(readings) == {"answers", "written"}
-    assert len(readings["answers"]) == 7 and len(readings["written"]) == 5
+    requests = suite.probes_of_requests()
+    assert set(requests) == {"answers", "written"}
+    assert len(requests["answers"]) == 7 and len(requests["written"]) == 5
 
 
 def test_usual_metrics_of_choices_are_the_choice(facts):

@@ -236,7 +236,7 @@ def test_a_record_reads_back_equal(tmp_path):
     record = SweepRecord("s", "full", "m", (run,), "gradloc sweep", {"a": 1}, earlier)
     assert SweepRecord.load(record.save(tmp_path / "sweep.json")) == record
     (tmp_path / "other.json").write_text("{}")
-    with pytest.raises(GradlocError, match="not the record of a sweep"):
+    with pytest.raises(GradlocError, match="record of a sweep"):
         SweepRecord.load(tmp_path / "other.json")
 
 

@@ -196,17 +196,17 @@ def probe_metrics() -> str:
     return _table(("metric", "unit", "better", "meaning", "source"), rows)
 
 
-def readings() -> str:
+def requests() -> str:
     """What a model is asked about probes."""
     from gradloc.evaluation.metrics import PROBE_METRICS
-    from gradloc.evaluation.requests import READINGS
+    from gradloc.evaluation.requests import REQUESTS
 
     rows = [
         (
             _first_line(function),
-            ", ".join(f"`{name}`" for name, m in PROBE_METRICS.items() if m.reading == reading),
+            ", ".join(f"`{name}`" for name, m in PROBE_METRICS.items() if m.request == request),
         )
-        for reading, function in READINGS.items()
+        for request, function in REQUESTS.items()
     ]
     return _table(("what the model is asked", "for"), rows)
 
@@ -524,7 +524,7 @@ GENERATORS: dict[str, Callable[[], str]] = {
         sweep_keys,
         readers,
         probe_metrics,
-        readings,
+        requests,
         benchmarks,
         suite_keys,
         shipped_suites,

@@ -1,6 +1,5 @@
 """The command ``gradloc continual``. Heavy imports happen inside."""
 
-import logging
 import shlex
 import sys
 from pathlib import Path
@@ -58,7 +57,6 @@ def continual(
         arms=arms,
         keep_weights=keep_weights,
         command=shlex.join(["gradloc", *sys.argv[1:]]),
-        say=logging.getLogger(__name__).info,
     )
     _draw(path, as_json)
 

@@ -1,75 +1,20 @@
 """The metrics of a suite: which items, read how, for every checkpoint at once."""
 
-import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import ClassVar, NamedTuple
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from gradloc.data.probes import DEPTHS, Probe
-from gradloc.errors import GradlocError
+from gradloc.data.probes import Probe
 from gradloc.evaluation.bootstrap import BootstrapEstimate, derive_seed, estimate, figure
 from gradloc.evaluation.metrics import PROBE_METRICS, ProbeMetric
 from gradloc.evaluation.metrics.editing import case_weights
+from gradloc.evaluation.probe_groups import ProbeGroup
 from gradloc.evaluation.results import MetricValue
-from gradloc.utils.records import Record
+from gradloc.evaluation.score_record import CheckpointScores
 
-LEARNED_GROUPS = ("new", "updated")
 BASELINE = "baseline"
-
-
-@dataclass(frozen=True)
-class CheckpointScores(Record):
-    """Scores of one checkpoint on every item, before anything is averaged.
-
-    Args:
-        checkpoint: Where the weights are.
-        probe_ids: Ids of the probes, in the order of the columns.
-        columns: The columns of the readings (``gradloc.evaluation.requests``); ``None`` where a
-        probe was
-            not read in that way.
-        texts: Domain -> ``nats``, ``tokens`` and ``bytes`` of each text.
-        answers: Probe id -> what the model writes after the prompt, for the examples.
-        tasks: Task of lm-evaluation-harness -> its scores
-        (``gradloc.evaluation.lm_eval.TaskScores``).
-    """
-
-    KIND: ClassVar[str] = "scores"
-    WHAT: ClassVar[str] = "score file"
-
-    checkpoint: str
-    probe_ids: tuple[str, ...]
-    columns: dict[str, list]
-    texts: dict[str, dict[str, list]]
-    answers: dict[str, str]
-    tasks: dict[str, dict] = field(default_factory=dict)
-
-    def only(self, probe_ids: Sequence[str]) -> "CheckpointScores":
-        """The same scores of some of the probes, in the order asked for.
-
-        Raises:
-            GradlocError: Not all of them were scored.
-        """
-        row = {identifier: number for number, identifier in enumerate(self.probe_ids)}
-        if missing := [identifier for identifier in probe_ids if identifier not in row]:
-            raise GradlocError(
-                f"{self.checkpoint}: {len(missing)} probes were not scored, such as "
-                f"{missing[0]!r}. Score it anew."
-            )
-        indices = [row[identifier] for identifier in probe_ids]
-        columns = {name: [col[index] for index in indices] for name, col in self.columns.items()}
-        return replace(self, probe_ids=tuple(probe_ids), columns=columns)
-
-    def problems(self) -> list[str]:
-        """Columns whose length is not that of the probes."""
-        n = len(self.probe_ids)
-        return [
-            f"columns.{name}: has {len(column)} entries for {n} probes; score again"
-            for name, column in self.columns.items()
-            if len(column) != n
-        ]
 
 
 @dataclass(frozen=True)
@@ -106,52 +51,7 @@ class Metric:
         return figure(self.change(arm), self.unit, self.kind == "uptake", self.note)
 
 
-class ProbeGroup(NamedTuple):
-    """Probes whose scores are averaged together.
-
-    Args:
-        name: First part of the keys of its metrics.
-        indices: Which probes.
-        metrics: Names of its metrics.
-        note: What a reader must know of them.
-    """
-
-    name: str
-    indices: tuple[int, ...]
-    metrics: tuple[str, ...]
-    note: str = ""
-
-
-def probe_groups(
-    probes: Sequence[Probe], metrics_of: Callable[[str], Sequence[str]], screened: bool
-) -> list[ProbeGroup]:
-    """The groups that a suite reports: of facts by depth and group, of benchmarks by task.
-
-    Kinds, where there are several, are reported apart as well.
-
-    Args:
-        probes: All probes.
-        metrics_of: Task -> names of its metrics; ``""`` for probes that are reported by group.
-        screened: Whether the known facts are those that the baseline has right.
-    """
-    found: list[ProbeGroup] = []
-    for task in dict.fromkeys(probe.task for probe in probes):
-        members = [index for index, probe in enumerate(probes) if probe.task == task]
-        metrics = tuple(metrics_of(task))
-        if task:
-            found += _with_kinds(ProbeGroup(task, tuple(members), metrics), probes)
-            continue
-        for group in LEARNED_GROUPS:
-            own = tuple(index for index in members if probes[index].group == group)
-            found += _by_depth(group, own, metrics, probes)
-        known = tuple(index for index in members if probes[index].group == "invariant")
-        names = tuple(name for name in metrics if not PROBE_METRICS[name].compares)
-        note = "facts that the baseline has right" if screened else ""
-        found += _with_kinds(ProbeGroup("known_facts", known, names, note), probes)
-    return [group for group in found if group.indices]
-
-
-def probe_measures(
+def probe_metrics(
     groups: Sequence[ProbeGroup],
     probes: Sequence[Probe],
     systems: Mapping[str, CheckpointScores],
@@ -166,13 +66,13 @@ def probe_measures(
             if metric.compares and BASELINE not in systems:
                 continue
             values = _group_values(metric, group, columns)
-            measure = _measure(metric, group, values, probes, list(systems), settings)
-            if measure is not None:
-                found[f"{group.name}_{name}"] = measure
+            summary = _summarised(metric, group, values, probes, list(systems), settings)
+            if summary is not None:
+                found[f"{group.name}_{name}"] = summary
     # The share of facts that are right is what "known facts" means; only the others need a word.
     return {
-        key.removesuffix("_exact") if key == "known_facts_exact" else key: measure
-        for key, measure in found.items()
+        key.removesuffix("_exact") if key == "known_facts_exact" else key: summary
+        for key, summary in found.items()
     }
 
 
@@ -187,7 +87,7 @@ def item_values(
     return _group_values(metric, group, columns)
 
 
-def general_text_measures(
+def general_text_metrics(
     systems: Mapping[str, CheckpointScores], settings: dict
 ) -> dict[str, Metric]:
     """Nats per token and bits per byte of general text, over all domains and in each."""
@@ -218,44 +118,7 @@ def general_text_measures(
     return found
 
 
-def _by_depth(
-    group: str, members: tuple[int, ...], metrics: tuple[str, ...], probes: Sequence[Probe]
-) -> list[ProbeGroup]:
-    """A group at each depth, and over all of them where there are several."""
-    depths = [d for d in DEPTHS if any(probes[index].depth == d for index in members)]
-    at_depth = tuple(name for name in metrics if PROBE_METRICS[name].by_depth)
-    pooled = tuple(name for name in metrics if len(depths) > 1 or name not in at_depth)
-    return [
-        *(
-            ProbeGroup(
-                f"{group}_{depth}",
-                tuple(index for index in members if probes[index].depth == depth),
-                at_depth,
-            )
-            for depth in depths
-        ),
-        *_with_kinds(ProbeGroup(group, members, pooled), probes),
-    ]
-
-
-def _with_kinds(group: ProbeGroup, probes: Sequence[Probe]) -> list[ProbeGroup]:
-    """A group, and its kinds where there are several."""
-    kinds = list(dict.fromkeys(probes[index].kind for index in group.indices))
-    if len(kinds) < 2:
-        return [group]
-    return [
-        group,
-        *(
-            group._replace(
-                name=f"{group.name}_{_slug(kind) or 'other'}",
-                indices=tuple(index for index in group.indices if probes[index].kind == kind),
-            )
-            for kind in kinds
-        ),
-    ]
-
-
-def _measure(
+def _summarised(
     metric: ProbeMetric,
     group: ProbeGroup,
     values: np.ndarray,
@@ -341,7 +204,3 @@ def joined_texts(scores: CheckpointScores, domains: Sequence[str], column: str) 
 
 def _rows(columns: Mapping[str, list], indices: Sequence[int]) -> dict[str, list]:
     return {name: [column[index] for index in indices] for name, column in columns.items()}
-
-
-def _slug(kind: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "_", kind.casefold()).strip("_")

@@ -9,19 +9,14 @@ import numpy as np
 
 from gradloc.data.probes import DEPTHS, Probe
 from gradloc.errors import GradlocError
-from gradloc.evaluation.aggregate import (
-    BASELINE,
-    CheckpointScores,
-    Metric,
-    general_text_measures,
-    probe_groups,
-    probe_measures,
-)
+from gradloc.evaluation.aggregate import BASELINE, Metric, general_text_metrics, probe_metrics
 from gradloc.evaluation.bootstrap import interval
 from gradloc.evaluation.harness_metrics import harness_metrics
 from gradloc.evaluation.matched_uptake import Point, forgetting_ratio, uptake_share
 from gradloc.evaluation.metrics.fuar import fuar
+from gradloc.evaluation.probe_groups import probe_groups
 from gradloc.evaluation.results import ArmResult, EvalResult, MetricValue
+from gradloc.evaluation.score_record import CheckpointScores
 from gradloc.evaluation.suites import Suite, is_known_fact
 from gradloc.models.checkpoints import series_and_step
 from gradloc.utils.environment import current_environment
@@ -100,27 +95,27 @@ def summarize(
         reference_arms = [n for n in arms if n in facts and facts[n].is_full]
     _check_names(arms, reference_arms)
     systems = _on_same_items(suite, {**({BASELINE: baseline} if baseline else {}), **arms})
-    measures = _measures(suite, systems)
+    metrics = _metrics(suite, systems)
     results = {}
     for name in arms:
         changes: dict[str, dict[str, MetricValue]] = {"uptake": {}, "forgetting": {}}
         if baseline is not None:
-            for key, measure in measures.items():
-                changes[measure.kind][key] = measure.change_figure(name)
-            if (ratio := forgetting_per_gain(measures, name)) is not None:
+            for key, metric in metrics.items():
+                changes[metric.kind][key] = metric.change_figure(name)
+            if (ratio := forgetting_per_gain(metrics, name)) is not None:
                 changes["forgetting"]["fuar"] = ratio
         compared = baseline is not None and reference_arms and name not in reference_arms
         results[name] = ArmResult(
             checkpoint=arms[name].checkpoint,
             **changes,
-            scores={key: measure.score(name) for key, measure in measures.items()},
-            versus_full=_versus_full(measures, name, reference_arms) if compared else {},
+            scores={key: metric.score(name) for key, metric in metrics.items()},
+            versus_full=_versus_full(metrics, name, reference_arms) if compared else {},
             **vars(facts.get(name, TrainingFacts())),
         )
     return EvalResult(
         suite=suite.name,
         baseline=baseline.checkpoint if baseline else "",
-        baseline_scores={key: measure.score(BASELINE) for key, measure in measures.items()}
+        baseline_scores={key: metric.score(BASELINE) for key, metric in metrics.items()}
         if baseline
         else {},
         arms=results,
@@ -132,37 +127,37 @@ def summarize(
     )
 
 
-def _measures(suite: Suite, systems: Mapping[str, CheckpointScores]) -> dict[str, Metric]:
+def _metrics(suite: Suite, systems: Mapping[str, CheckpointScores]) -> dict[str, Metric]:
     settings = {"n_bootstrap": suite.n_bootstrap, "seed": suite.seed}
     screened = suite.n_invariant_candidates is not None
     groups = probe_groups(suite.probes, suite.metrics_of, screened)
     return {
-        **probe_measures(groups, suite.probes, systems, settings),
-        **general_text_measures(systems, settings),
+        **probe_metrics(groups, suite.probes, systems, settings),
+        **general_text_metrics(systems, settings),
         **harness_metrics(systems, settings),
     }
 
 
 def _versus_full(
-    measures: Mapping[str, Metric], arm: str, reference_arms: Sequence[str]
+    metrics: Mapping[str, Metric], arm: str, reference_arms: Sequence[str]
 ) -> dict[str, MetricValue]:
-    uptakes = [key for key, measure in measures.items() if measure.kind == "uptake"]
+    uptakes = [key for key, metric in metrics.items() if metric.kind == "uptake"]
     likelihoods = [key for key in uptakes if key.endswith("_nll")]
     axis = UPTAKE_AXIS if UPTAKE_AXIS in uptakes else next(iter(likelihoods), None)
     if axis is None:
         return {}
-    taken = {name: measures[axis].change(name) for name in (arm, *reference_arms)}
+    taken = {name: metrics[axis].change(name) for name in (arm, *reference_arms)}
     found = {"uptake_share": uptake_share(taken[arm], [taken[name] for name in reference_arms])}
     for key in ("general_text", "known_facts", "known_facts_nll"):
-        if key in measures:
+        if key in metrics:
             arm_point, *line = (
-                Point(taken[name], measures[key].change(name)) for name in (arm, *reference_arms)
+                Point(taken[name], metrics[key].change(name)) for name in (arm, *reference_arms)
             )
             found[f"forgetting_ratio_{key}"] = forgetting_ratio(arm_point, line)
     return found
 
 
-def forgetting_per_gain(measures: Mapping[str, Metric], arm: str) -> MetricValue | None:
+def forgetting_per_gain(metrics: Mapping[str, Metric], arm: str) -> MetricValue | None:
     """FUAR of one stage: known facts lost for each new or updated fact gained.
 
     From what models write where the suite has that (``exact_match``, as in CKL), else from
@@ -175,14 +170,14 @@ def forgetting_per_gain(measures: Mapping[str, Metric], arm: str) -> MetricValue
     References: Jang et al. 2022 (CKL), arXiv:2110.03215, equation 1.
     """
     for metric in ("exact_match", "exact"):
-        known = measures.get("known_facts" if metric == "exact" else f"known_facts_{metric}")
-        learned = [_pooled(measures, group, metric) for group in ("updated", "new")]
+        known = metrics.get("known_facts" if metric == "exact" else f"known_facts_{metric}")
+        learned = [_pooled(metrics, group, metric) for group in ("updated", "new")]
         if known is not None and None not in learned:
             break
     else:
         return None
     triple = (known, *learned)
-    pairs = [(measure.estimates[BASELINE], measure.estimates[arm]) for measure in triple]
+    pairs = [(own.estimates[BASELINE], own.estimates[arm]) for own in triple]
     value = fuar(*((before.value, after.value) for before, after in pairs))
     columns = [side.replicates for pair in pairs for side in pair]
     replicates = [
@@ -197,10 +192,10 @@ def forgetting_per_gain(measures: Mapping[str, Metric], arm: str) -> MetricValue
     return MetricValue(value, low, high, n, "ratio", False, note)
 
 
-def _pooled(measures: Mapping[str, Metric], group: str, metric: str) -> Metric | None:
+def _pooled(metrics: Mapping[str, Metric], group: str, metric: str) -> Metric | None:
     """A metric over all depths of a group, which at a single depth is that depth's."""
-    at_depths = [measures.get(f"{group}_{depth}_{metric}") for depth in DEPTHS]
-    return measures.get(f"{group}_{metric}") or next(filter(None, at_depths), None)
+    at_depths = [metrics.get(f"{group}_{depth}_{metric}") for depth in DEPTHS]
+    return metrics.get(f"{group}_{metric}") or next(filter(None, at_depths), None)
 
 
 # ---- checks, counts, items --------------------------------------------------------------------

@@ -14,12 +14,12 @@ from torch import nn
 from gradloc import __version__
 from gradloc.data.probes import Probe
 from gradloc.errors import ModelError
-from gradloc.evaluation.aggregate import CheckpointScores
 from gradloc.evaluation.compare import TrainingFacts, summarize
 from gradloc.evaluation.generation import write_answers
-from gradloc.evaluation.requests import READINGS
+from gradloc.evaluation.requests import REQUESTS
 from gradloc.evaluation.results import EvalResult
 from gradloc.evaluation.score_log import ScoreLog
+from gradloc.evaluation.score_record import CheckpointScores
 from gradloc.evaluation.scoring import score_texts
 from gradloc.evaluation.scoring.answer_checks import distinguishable
 from gradloc.evaluation.suites import Suite, load_suite, recipe_suite
@@ -151,13 +151,13 @@ def _score_items(
     """Scores of all items; the model is loaded only if one is missing from the log."""
     columns: dict[str, list] = {}
     row_of = {probe.id: row for row, probe in enumerate(suite.probes)}
-    for reading, asked in suite.probes_of_readings().items():
+    for request, asked in suite.probes_of_requests().items():
 
-        def read(probes, reading=reading):
-            found = READINGS[reading](load(), tokenizer, probes, progress)
+        def read(probes, request=request):
+            found = REQUESTS[request](load(), tokenizer, probes, progress)
             return [dict(zip(found, row, strict=True)) for row in zip(*found.values(), strict=True)]
 
-        for probe, row in zip(asked, log.fill(reading, asked, read), strict=True):
+        for probe, row in zip(asked, log.fill(request, asked, read), strict=True):
             for name, value in row.items():
                 column = columns.setdefault(name, [None] * len(suite.probes))
                 column[row_of[probe.id]] = value

@@ -1,13 +1,14 @@
-"""Measures of lm-evaluation-harness's tasks, beside those of a suite."""
+"""Metrics of lm-evaluation-harness's tasks, beside those of a suite."""
 
 from collections.abc import Mapping
 
 import numpy as np
 
 from gradloc.errors import GradlocError
-from gradloc.evaluation.aggregate import CheckpointScores, Metric
+from gradloc.evaluation.aggregate import Metric
 from gradloc.evaluation.bootstrap import BootstrapEstimate, derive_seed, estimate
 from gradloc.evaluation.lm_eval.task_scores import TaskMetric, TaskScores
+from gradloc.evaluation.score_record import CheckpointScores
 
 _FROM_ERRORS = "interval from the harness's standard errors, not paired"
 

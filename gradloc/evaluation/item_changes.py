@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from gradloc.data.probes import Probe
 from gradloc.evaluation.aggregate import (
     BASELINE,
-    CheckpointScores,
-    ProbeGroup,
     item_values,
     joined_texts,
     probe_entity,
@@ -14,7 +12,8 @@ from gradloc.evaluation.aggregate import (
 )
 from gradloc.evaluation.bootstrap import cluster_numbers
 from gradloc.evaluation.metrics import PROBE_METRICS
-from gradloc.evaluation.score_record import ItemScores
+from gradloc.evaluation.probe_groups import ProbeGroup
+from gradloc.evaluation.score_record import CheckpointScores, ItemScores
 
 # What is kept of every item: likelihood and greedy match. Other metrics can be had from the scores.
 KEPT_METRICS = ("nll", "exact")

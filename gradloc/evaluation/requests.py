@@ -21,7 +21,7 @@ ANSWER_TOKENS = 10
 PROSE_TOKENS = 100
 
 Columns = dict[str, list]
-Reading = Callable[..., Columns]
+Request = Callable[..., Columns]
 
 
 def answers(
@@ -88,7 +88,7 @@ def greedy_steps(
     return columns
 
 
-READINGS: dict[str, Reading] = {
+REQUESTS: dict[str, Request] = {
     function.__name__: function
     for function in (answers, whole, written, beams, prose, greedy_steps)
 }

@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from gradloc.errors import GradlocError
 from gradloc.evaluation.bootstrap import (
     N_BOOTSTRAP,
     BootstrapEstimate,
@@ -20,6 +21,56 @@ from gradloc.utils.records import FloatOrNan, Record
 # Nats to four digits: rounding is far below any interval, and the file stays small.
 _DIGITS = 4
 _SHARED = ("kind", "unit", "clusters", "weights")
+
+
+@dataclass(frozen=True)
+class CheckpointScores(Record):
+    """Scores of one checkpoint on every item, before anything is averaged.
+
+    Args:
+        checkpoint: Where the weights are.
+        probe_ids: Ids of the probes, in the order of the columns.
+        columns: Columns that the requests found (``gradloc.evaluation.requests``); ``None`` where
+            a probe was not asked in that way.
+        texts: Domain -> ``nats``, ``tokens`` and ``bytes`` of each text.
+        answers: Probe id -> what the model writes after the prompt, for the examples.
+        tasks: Task of lm-evaluation-harness -> its scores, ``TaskScores`` as a dictionary.
+    """
+
+    KIND: ClassVar[str] = "scores"
+    WHAT: ClassVar[str] = "score file"
+
+    checkpoint: str
+    probe_ids: tuple[str, ...]
+    columns: dict[str, list]
+    texts: dict[str, dict[str, list]]
+    answers: dict[str, str]
+    tasks: dict[str, dict] = field(default_factory=dict)
+
+    def only(self, probe_ids: Sequence[str]) -> "CheckpointScores":
+        """The same scores of some of the probes, in the order asked for.
+
+        Raises:
+            GradlocError: Not all of them were scored.
+        """
+        row = {identifier: number for number, identifier in enumerate(self.probe_ids)}
+        if missing := [identifier for identifier in probe_ids if identifier not in row]:
+            raise GradlocError(
+                f"{self.checkpoint}: {len(missing)} probes were not scored, such as "
+                f"{missing[0]!r}. Score it anew."
+            )
+        indices = [row[identifier] for identifier in probe_ids]
+        columns = {name: [col[index] for index in indices] for name, col in self.columns.items()}
+        return replace(self, probe_ids=tuple(probe_ids), columns=columns)
+
+    def problems(self) -> list[str]:
+        """Columns whose length is not that of the probes."""
+        n = len(self.probe_ids)
+        return [
+            f"columns.{name}: has {len(column)} entries for {n} probes; score again"
+            for name, column in self.columns.items()
+            if len(column) != n
+        ]
 
 
 @dataclass(frozen=True)

@@ -97,17 +97,17 @@ def parse_threshold(text: str) -> Threshold:
     return Threshold(text, kind, match["metric"], part, match["sign"], limit)
 
 
-def require_baseline(gates: Iterable[Threshold]) -> None:
+def require_baseline(thresholds: Iterable[Threshold]) -> None:
     """Refuse, before anything is scored, conditions on what only a comparison gives.
 
     Raises:
         GradlocError: A condition on anything but ``scores``.
     """
-    for gate in gates:
-        if gate.kind != "scores":
+    for threshold in thresholds:
+        if threshold.kind != "scores":
             raise GradlocError(
-                f"--fail-if {gate.text!r}: without --baseline there is no {gate.kind}. Add "
-                "--baseline MODEL, or set a condition on scores."
+                f"--fail-if {threshold.text!r}: without --baseline there is no {threshold.kind}. "
+                "Add --baseline MODEL, or set a condition on scores."
             )
 
 

@@ -31,7 +31,7 @@ from gradloc.utils.io import (
 )
 
 if TYPE_CHECKING:  # torch is imported only by the stages that need it
-    from gradloc.evaluation.aggregate import CheckpointScores
+    from gradloc.evaluation.score_record import CheckpointScores
     from gradloc.evaluation.suites import Suite
 
 STAGE_FILES = (
@@ -251,7 +251,7 @@ def _evaluate(recipe: Recipe, run_dir: Path, probes: ProbeSet) -> None:
     suite = suite.screened(base)
     folders = {arm: arm_dir(recipe, arm) for arm in recipe.arms}
     scores = {
-        arm: _scores(recipe, folder, suite, folder / SCORES_FILE, arm)
+        arm: score_model(recipe, folder, suite, folder / SCORES_FILE, arm)
         for arm, folder in folders.items()
     }
     facts = {arm: TrainingFacts.load(folder) for arm, folder in folders.items()}
@@ -270,15 +270,15 @@ def _evaluate(recipe: Recipe, run_dir: Path, probes: ProbeSet) -> None:
 
 def score_baseline(recipe: Recipe, run_dir: Path, suite: "Suite") -> "CheckpointScores":
     """Scores of the base model on every item of a run, from their file or computed now."""
-    return _scores(recipe, recipe.model, suite, run_dir / BASELINE_SCORES, "baseline")
+    return score_model(recipe, recipe.model, suite, run_dir / BASELINE_SCORES, "baseline")
 
 
-def _scores(
+def score_model(
     recipe: Recipe, source: str | Path, suite: "Suite", kept: Path, name: str
 ) -> "CheckpointScores":
-    """Scores of one checkpoint, from their file or computed now."""
-    from gradloc.evaluation.aggregate import CheckpointScores
+    """Scores of one model, from their file or computed now."""
     from gradloc.evaluation.evaluate import score_checkpoint
+    from gradloc.evaluation.score_record import CheckpointScores
     from gradloc.models import load_model, load_tokenizer
 
     if not kept.is_file():

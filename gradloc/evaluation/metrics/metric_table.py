@@ -16,12 +16,12 @@ class ProbeMetric(NamedTuple):
 
     Args:
         values: Columns of scored probes -> one value a probe, NaN where it does not apply. The
-            columns hold what the readings found and the probes' own ``targets`` and
+            columns hold what the requests found and the probes' own ``targets`` and
             ``old_targets``; a metric that compares takes the baseline's columns as well.
         unit: ``nats``, ``fraction``, ``perplexity`` or ``bits``.
         higher_is_better: Direction; gains and losses get their sign from it.
         source: Where it is defined.
-        reading: Key of ``gradloc.evaluation.requests.READINGS``: what the model is asked for it.
+        request: Key of ``gradloc.evaluation.requests.REQUESTS``: what the model is asked for it.
         by_depth: Whether it is also given for each depth, not only for a whole group.
         usual: Whether a suite that names no metrics has it.
         compares: Whether it needs the baseline's columns.
@@ -34,7 +34,7 @@ class ProbeMetric(NamedTuple):
     unit: str
     higher_is_better: bool
     source: str = ""
-    reading: str = "answers"
+    request: str = "answers"
     by_depth: bool = True
     usual: bool = False
     compares: bool = False
@@ -165,29 +165,29 @@ PROBE_METRICS = {
         "perplexity",
         False,
         "Jang et al. 2022 (TemporalWiki), arXiv:2204.14211",
-        reading="whole",
+        request="whole",
         perplexity=True,
     ),
-    "recall_at_10": ProbeMetric(recall_at_10, "fraction", True, _ECBD, reading="beams"),
-    "exact_match": ProbeMetric(exact_match, "fraction", True, _CKL, reading="written"),
-    "f1": ProbeMetric(token_f1, "fraction", True, _CKL, reading="written"),
+    "recall_at_10": ProbeMetric(recall_at_10, "fraction", True, _ECBD, request="beams"),
+    "exact_match": ProbeMetric(exact_match, "fraction", True, _CKL, request="written"),
+    "f1": ProbeMetric(token_f1, "fraction", True, _CKL, request="written"),
     "old_exact_match": ProbeMetric(
-        old_exact_match, "fraction", False, _EVOLVING_QA, reading="written", by_depth=False
+        old_exact_match, "fraction", False, _EVOLVING_QA, request="written", by_depth=False
     ),
     "old_f1": ProbeMetric(
-        old_token_f1, "fraction", False, _EVOLVING_QA, reading="written", by_depth=False
+        old_token_f1, "fraction", False, _EVOLVING_QA, request="written", by_depth=False
     ),
     "prefers_new_released": ProbeMetric(
         prefers_new_released,
         "fraction",
         True,
         f"{_EVOLVING_QA}, released code",
-        reading="greedy_steps",
+        request="greedy_steps",
         by_depth=False,
     ),
     "token_accuracy": ProbeMetric(token_accuracy, "fraction", True, _KNOWEDIT),
     "agreement": ProbeMetric(agreement, "fraction", True, _KNOWEDIT, compares=True, retention=True),
-    "fluency": ProbeMetric(fluency, "bits", True, _KNOWEDIT, reading="prose", retention=True),
+    "fluency": ProbeMetric(fluency, "bits", True, _KNOWEDIT, request="prose", retention=True),
 }
 
 

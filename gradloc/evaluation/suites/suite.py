@@ -4,10 +4,10 @@ import dataclasses
 from dataclasses import replace
 
 from gradloc.data.probes import Probe
-from gradloc.evaluation.aggregate import CheckpointScores
 from gradloc.evaluation.bootstrap import N_BOOTSTRAP
 from gradloc.evaluation.metrics import PROBE_METRICS
 from gradloc.evaluation.metrics.metric_table import usual_metrics
+from gradloc.evaluation.score_record import CheckpointScores
 
 N_EXAMPLES = 6
 
@@ -64,14 +64,14 @@ class Suite:
         members = [probe for probe in self.probes if probe.task == task]
         return usual_metrics(sum(bool(p.candidates) for p in members), len(members))
 
-    def probes_of_readings(self) -> dict[str, tuple[Probe, ...]]:
-        """Reading -> the probes that some metric needs it for."""
+    def probes_of_requests(self) -> dict[str, tuple[Probe, ...]]:
+        """Request -> the probes that some metric needs it for."""
         needed: dict[str, tuple[Probe, ...]] = {"answers": self.probes}
         for task in dict.fromkeys(probe.task for probe in self.probes):
             members = tuple(probe for probe in self.probes if probe.task == task)
-            readings = {PROBE_METRICS[name].reading for name in self.metrics_of(task)}
-            for reading in readings - {"answers"}:
-                needed[reading] = (*needed.get(reading, ()), *members)
+            requests = {PROBE_METRICS[name].request for name in self.metrics_of(task)}
+            for request in requests - {"answers"}:
+                needed[request] = (*needed.get(request, ()), *members)
         return needed
 
     def screened(self, baseline: CheckpointScores) -> "Suite":

@@ -1,5 +1,6 @@
 """Open a continual training: make what its arms share, or read it where it has been made."""
 
+import logging
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,6 @@ from gradloc.experiments.continual.shared_inputs import (
     PROBES_FILE,
     RECIPE_FILE,
     Division,
-    Say,
     SharedInputs,
 )
 from gradloc.experiments.continual.stage_data import plan_stages
@@ -21,17 +21,16 @@ from gradloc.experiments.recipes import load_recipe
 from gradloc.experiments.run import STAGE_FILES
 from gradloc.utils.io import DOCUMENTS_FILE, read_json, write_json
 
+logger = logging.getLogger(__name__)
 
-def open_continual(
-    recipe: Recipe, division: Division, say: Say = lambda text: None
-) -> SharedInputs:
+
+def open_continual(recipe: Recipe, division: Division) -> SharedInputs:
     """Make what the arms share, or read it where it has been made.
 
     Args:
         recipe: The recipe. Its ``cutoff`` and ``until`` bound the time where ``division`` does
             not.
         division: How time is divided.
-        say: Told what is done, for people.
 
     Raises:
         RunError: The folder holds another continual training or a run, or the recipe injects facts.
@@ -58,7 +57,9 @@ def open_continual(
         "stages": [stage.name for stage in shared.stages],
         "notes": shared.notes,
     })  # fmt: skip
-    say(f"stages     {len(shared.stages)}: {shared.stages[0].name} to {shared.stages[-1].name}")
+    logger.info(
+        f"stages     {len(shared.stages)}: {shared.stages[0].name} to {shared.stages[-1].name}"
+    )
     return shared
 
 

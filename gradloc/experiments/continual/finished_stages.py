@@ -2,10 +2,11 @@
 
 from dataclasses import replace
 
-from gradloc.evaluation.aggregate import BASELINE, CheckpointScores, ProbeGroup, item_values
+from gradloc.evaluation.aggregate import BASELINE, item_values
 from gradloc.evaluation.item_changes import probe_changes, text_changes
 from gradloc.evaluation.metrics import PROBE_METRICS
-from gradloc.evaluation.score_record import ItemScores
+from gradloc.evaluation.probe_groups import ProbeGroup
+from gradloc.evaluation.score_record import CheckpointScores, ItemScores
 from gradloc.evaluation.suites import Suite, is_known_fact
 from gradloc.experiments.continual.continual_record import (
     ArmRecord,

@@ -8,7 +8,7 @@ from gradloc.config.recipe import Recipe
 from gradloc.errors import RunError
 from gradloc.experiments.continual.continual_folder import open_continual
 from gradloc.experiments.continual.continual_record import RECORD_FILE
-from gradloc.experiments.continual.shared_inputs import Division, Say
+from gradloc.experiments.continual.shared_inputs import Division
 from gradloc.experiments.continual.stage_runs import base_scores, run_arm
 from gradloc.utils.names import did_you_mean
 
@@ -20,7 +20,6 @@ def run_continual(
     arms: Collection[str] = (),
     keep_weights: bool = False,
     command: str = "",
-    say: Say = lambda text: None,
 ) -> Path:
     """Train every arm stage by stage, and score all items after every stage.
 
@@ -33,7 +32,6 @@ def run_continual(
         arms: Only these; empty: all.
         keep_weights: Keep the weights of every stage, not of each arm's last alone.
         command: The command, for the record.
-        say: Told what is done, for people.
 
     Returns:
         Path of ``continual.json``.
@@ -49,16 +47,16 @@ def run_continual(
         if arm not in recipe.arms:
             hint = did_you_mean(arm, recipe.arms)
             raise RunError(f"recipe {recipe.name} has no arm {arm!r}. {hint}")
-    shared = open_continual(recipe, division or Division(), say)
+    shared = open_continual(recipe, division or Division())
     # No examples: writing answers after every stage would cost more than scoring.
     suite = replace(recipe_suite(recipe, shared.probes), n_examples=0, example_ids=())
-    base = base_scores(shared, suite, say)
+    base = base_scores(shared, suite)
     suite = suite.screened(base)
     path = shared.folder / RECORD_FILE
     for arm in recipe.arms:
         if arms and arm not in arms:
             continue
-        for _ in run_arm(shared, arm, suite, keep_weights, say):
+        for _ in run_arm(shared, arm, suite, keep_weights):
             collect(shared, suite, base, command).save(path)
     collect(shared, suite, base, command).save(path)
     return path

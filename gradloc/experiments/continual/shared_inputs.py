@@ -8,7 +8,6 @@
 <output_dir>/<name>/base_scores.json  scores of the base model on all items
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,8 +19,6 @@ RECIPE_FILE = "recipe.yaml"
 PROBES_FILE = "probes.jsonl"
 PERIODS_FILE = "periods.json"
 BASE_SCORES_FILE = "base_scores.json"
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)

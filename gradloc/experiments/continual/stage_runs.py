@@ -3,6 +3,7 @@
 <output_dir>/<name>/<arm>/<stage>/  probes.jsonl, profile.json, plan.json, checkpoint/
 """
 
+import logging
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,20 +16,21 @@ from gradloc.experiments.continual.periods import Period
 from gradloc.experiments.continual.shared_inputs import (
     BASE_SCORES_FILE,
     PROBES_FILE,
-    Say,
     SharedInputs,
 )
-from gradloc.experiments.run import arm_step, make_probes, make_profile, train_stage
+from gradloc.experiments.run import arm_step, make_probes, make_profile, score_model, train_stage
 from gradloc.localization.plan import LayerPlan
 from gradloc.localization.policies import POSITIONAL, select_layers
 from gradloc.localization.profile import GradientProfile
 from gradloc.utils.io import DOCUMENTS_FILE, PLAN_FILE, SCORES_FILE, TRAINING_FILE
 
 if TYPE_CHECKING:  # torch is imported only by the stages that need it
-    from gradloc.evaluation.aggregate import CheckpointScores
+    from gradloc.evaluation.score_record import CheckpointScores
     from gradloc.evaluation.suites import Suite
 
 PROFILE_FILE = "profile.json"
+
+logger = logging.getLogger(__name__)
 
 
 class Stage(NamedTuple):
@@ -79,7 +81,6 @@ def run_arm(
     arm: str,
     suite: "Suite",
     keep_weights: bool = False,
-    say: Say = lambda text: None,
 ) -> Iterator[Stage]:
     """Run what is left of an arm, stage by stage.
 
@@ -89,7 +90,6 @@ def run_arm(
         suite: What is asked after every stage.
         keep_weights: Keep the weights of every stage. Else only those of the last are kept: a
             stage's are removed once it has scores and the next is trained.
-        say: Told what is done, for people.
 
     Yields:
         Each stage that this call has completed.
@@ -105,41 +105,24 @@ def run_arm(
         if not stage.is_trained:
             if before is not None:
                 _require_weights(before)
-            _train(shared, stage, stages[0], say)
+            _train(shared, stage, stages[0])
         if before is not None and not keep_weights:
             drop_weights(before)
         if not stage.is_scored:
             _require_weights(stage)
             score_model(
                 stage.recipe, stage.checkpoint, suite, stage.checkpoint / SCORES_FILE,
-                f"{arm} {stage.period.name}", say,
+                f"{arm} {stage.period.name}",
             )  # fmt: skip
         if not was_done:
             yield stage
         before = stage
 
 
-def base_scores(
-    shared: SharedInputs, suite: "Suite", say: Say = lambda text: None
-) -> "CheckpointScores":
+def base_scores(shared: SharedInputs, suite: "Suite") -> "CheckpointScores":
     """Scores of the base model on every item, from their file or computed now."""
     path = shared.folder / BASE_SCORES_FILE
-    return score_model(shared.recipe, shared.recipe.model, suite, path, "base", say)
-
-
-def score_model(
-    recipe: Recipe, source: str | Path, suite: "Suite", kept: Path, name: str, say: Say
-) -> "CheckpointScores":
-    """Scores of one model, from their file or computed now."""
-    from gradloc.evaluation.aggregate import CheckpointScores
-    from gradloc.evaluation.evaluate import score_checkpoint
-    from gradloc.models import load_model, load_tokenizer
-
-    if not kept.is_file():
-        say(f"evaluate   {name}")
-        model, tokenizer = load_model(source, dtype=recipe.dtype), load_tokenizer(source)
-        score_checkpoint(model, tokenizer, suite, checkpoint=str(source)).save(kept)
-    return CheckpointScores.load(kept)
+    return score_model(shared.recipe, shared.recipe.model, suite, path, "base")
 
 
 def drop_weights(stage: Stage) -> None:
@@ -176,23 +159,23 @@ def _stage_recipe(shared: SharedInputs, arm: str, period: Period, model: str) ->
     )
 
 
-def _train(shared: SharedInputs, stage: Stage, first: Stage, say: Say) -> None:
+def _train(shared: SharedInputs, stage: Stage, first: Stage) -> None:
     """Measure, choose and train."""
     folder = stage.folder
     if not (folder / PROBES_FILE).is_file():
         shared.stage_probes(stage.period).save(folder / PROBES_FILE)
     probes = make_probes(stage.recipe, folder)
     if not (folder / PLAN_FILE).is_file():
-        _choose(shared, stage, first, say).save(folder / PLAN_FILE)
+        _choose(shared, stage, first).save(folder / PLAN_FILE)
     plan = LayerPlan.load(folder / PLAN_FILE)
-    say(
+    logger.info(
         f"train      {stage.arm} {stage.period.name}: {len(plan.trained)} of {len(plan.scale)} "
         f"units, {plan.trainable_fraction:.1%} of the parameters"
     )
     train_stage(stage.recipe, plan, arm=stage.arm, probes=probes)
 
 
-def _choose(shared: SharedInputs, stage: Stage, first: Stage, say: Say) -> LayerPlan:
+def _choose(shared: SharedInputs, stage: Stage, first: Stage) -> LayerPlan:
     config = shared.recipe.arms[stage.arm]
     # What a measurement could not change is not measured again.
     chosen_once = shared.division.measure == "once" or config.policy in POSITIONAL

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from gradloc.data.probes import load_probes
-from gradloc.evaluation.aggregate import CheckpointScores, probe_groups
 from gradloc.evaluation.item_changes import probe_changes, text_changes
+from gradloc.evaluation.probe_groups import probe_groups
+from gradloc.evaluation.score_record import CheckpointScores
 from gradloc.evaluation.suites import recipe_suite
 from gradloc.experiments.run import BASELINE_SCORES
 from gradloc.experiments.sweep.sweep_config import Sweep

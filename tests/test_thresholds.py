@@ -47,8 +47,8 @@ def test_the_line_says_what_was_found():
 
 
 def test_a_missing_number_is_caught():
-    gate = parse_threshold("forgetting.known_facts > 0.05")
-    (line,) = gate.caught(result(a=loss(None, note="nothing was known")))
+    threshold = parse_threshold("forgetting.known_facts > 0.05")
+    (line,) = threshold.caught(result(a=loss(None, note="nothing was known")))
     assert "has no number (nothing was known)" in line
 
 
