@@ -102,11 +102,11 @@ def requirements(text):
 def test_constraints_pin_everything_that_the_project_asks_for():
     lines = requirements((ROOT / "constraints.txt").read_text())
     for line in lines:
-        assert re.fullmatch(r"[a-z0-9-]+==[0-9a-z.]+", line), line
+        assert re.fullmatch(r"[a-z0-9.-]+==[0-9a-z.]+", line), line
     pinned = {line.split("==")[0] for line in lines}
     assert "torch==2.13.0" in lines
     project = (ROOT / "pyproject.toml").read_text()
-    asked = set(re.findall(r'^ +"([a-z0-9-]+)[><=]', project, flags=re.MULTILINE))
+    asked = set(re.findall(r'^ +"([a-z0-9.-]+)[><=]', project, flags=re.MULTILINE))
     for extra in re.findall(r"^(?:gguf|trl|docs) = \[(.*)\]", project, flags=re.MULTILINE):
         asked |= set(re.findall(r'"([a-z0-9-]+)', extra))
     assert {"numpy", "sphinx", "gguf", "trl", "pytest"} <= asked, "the pattern finds the lists"

@@ -285,12 +285,12 @@ def train(
 def callbacks_of(
     name: str, plan: LayerPlan, others: Sequence[str], update: Sequence[str]
 ) -> list[TrainerCallback]:
-    """What trains an arm: its plan, and in a protected one what holds it back.
+    """Callbacks of an arm: its plan, and what protects the rest if the arm is protected.
 
     Args:
         name: The arm.
         plan: Its plan.
-        others: Old texts to projection and to hold the model to.
+        others: Old texts for the projection and for the KL to the base.
         update: The texts trained on.
     """
     callbacks: list[TrainerCallback] = [GradLocCallback(plan)]

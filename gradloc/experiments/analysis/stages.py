@@ -10,8 +10,8 @@ from gradloc.errors import GradlocError
 from gradloc.evaluation.bootstrap import (
     N_BOOTSTRAP,
     BootstrapEstimate,
-    bootstrap_replicates,
     derive_seed,
+    estimate,
     figure,
 )
 from gradloc.evaluation.metrics.stage_transfer import average_accuracy, stage_measures
@@ -129,7 +129,8 @@ def analyse_stages(
         members = [i for i, label in enumerate(labels) if usable[i] and label == task]
         entities = result.items["probes"].get("entity") or result.items["probe_ids"]
         owners = [entities[i] or result.items["probe_ids"][i] for i in members]
-        columns.append(_column(table[:, members], owners, n_bootstrap, derive_seed(seed, task)))
+        resamples = {"n_bootstrap": n_bootstrap, "seed": derive_seed(seed, task)}
+        columns.append(estimate(table[:, members], owners, **resamples))
     unit = METRICS[metric].unit
     rows = tuple(
         tuple(figure(column[row], unit, True) for column in columns) for row in range(len(table))
@@ -166,19 +167,8 @@ def _labels(probes: dict[str, list[str]], by: str) -> list[str]:
     return [task or group for task, group in zip(probes["task"], probes["group"], strict=True)]
 
 
-def _column(
-    values: np.ndarray, owners: list[str], n_bootstrap: int, seed: int
-) -> list[BootstrapEstimate]:
-    replicates = bootstrap_replicates(values, owners, n_bootstrap=n_bootstrap, seed=seed)
-    n_clusters = len(set(owners))
-    return [
-        BootstrapEstimate(float(row.mean()), draws, len(row), n_clusters)
-        for row, draws in zip(values, replicates, strict=True)
-    ]
-
-
 def _measures(
-    columns: list[list[BootstrapEstimate]], has_base: bool, n_stages: int, unit: str
+    columns: list[tuple[BootstrapEstimate, ...]], has_base: bool, n_stages: int, unit: str
 ) -> dict[str, MetricValue]:
     values = np.array([[cell.value for cell in column] for column in columns]).T
     draws = np.array([[cell.replicates for cell in column] for column in columns])
@@ -200,6 +190,6 @@ def _measures(
         if value is None:
             continue
         replicates = np.array([draw[name] for draw in drawn])
-        estimate = BootstrapEstimate(value, replicates, n, n_clusters)
-        figures[name] = figure(estimate, unit, _HIGHER_IS_BETTER[name])
+        measured = BootstrapEstimate(value, replicates, n, n_clusters)
+        figures[name] = figure(measured, unit, _HIGHER_IS_BETTER[name])
     return figures
