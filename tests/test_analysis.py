@@ -12,7 +12,8 @@ from gradloc.errors import GradlocError
 from gradloc.evaluation.metrics.decay import fit_decay, mean_retainability
 from gradloc.evaluation.results import ArmResult, EvalResult, MetricValue
 from gradloc.experiments.analysis import analyse_acquisition, analyse_stages
-from gradloc.experiments.analysis.page import save_pictures, write_page
+from gradloc.experiments.analysis.acquisition_page import acquisition_page, write_acquisition_page
+from gradloc.report.page import save_pictures
 from gradloc.training.acquisition import RECORD_FILE, AcquisitionRecord
 
 EVERY, LAST = 2, 160
@@ -243,7 +244,7 @@ def address(tmp_path_factory):
     named = tuple(name.replace("once", "</script><script>hacked=1") for name in record.probe_ids)
     record = AcquisitionRecord(**{**vars(record), "probe_ids": named})
     analysis = analyse_acquisition(record, n_bootstrap=20)
-    return write_page(analysis, path, title="<b>my</b> run").as_uri()
+    return write_acquisition_page(analysis, path, title="<b>my</b> run").as_uri()
 
 
 PICTURES = {
@@ -272,10 +273,10 @@ def test_the_page_in_a_browser(browser, address):  # noqa: F811
             marks,
         )
 
-    # Three injections and the zero line; two depths with their controls; three fits.
+    # Three injections and the zero line; two depths with their controls; three lines and fits.
     assert count("learning-duplicated", "mark-rule") == 4
     assert count("learning-duplicated", "mark-line") == 4
-    assert count("retention-verbatim", "mark-line") == 3
+    assert count("retention-verbatim", "mark-line") == 6
     assert browser.get_log("browser") == []
     assert browser.execute_script("return typeof window.hacked") == "undefined"
     assert browser.find_element("tag name", "h1").text == "<b>my</b> run"
@@ -293,7 +294,7 @@ def test_the_page_never_scrolls_sideways(browser, address, width):  # noqa: F811
 
 
 def test_pictures_can_be_saved(analysis, tmp_path):
-    paths = save_pictures(analysis, tmp_path)
+    paths = save_pictures(acquisition_page(analysis, "run"), tmp_path)
     assert {path.stem for path in paths} == PICTURES
     assert all("var(--" not in path.read_text() for path in paths)
 
@@ -302,8 +303,9 @@ def test_facts_shown_once_have_no_picture_of_exposures(tmp_path):
     record = make_record()
     single = {entity: steps[:1] for entity, steps in record.injection_steps.items()}
     record = AcquisitionRecord(**{**vars(record), "injection_steps": single})
-    page = write_page(analyse_acquisition(record, n_bootstrap=5), tmp_path / "a.html", title="x")
-    assert "What each exposure adds" not in page.read_text()
+    page = acquisition_page(analyse_acquisition(record, n_bootstrap=5), "x")
+    titles = [section.title for section in page.sections if section.blocks]
+    assert "What each exposure adds" not in titles and "Learning" in titles
 
 
 # ---- the commands ---------------------------------------------------------------------------

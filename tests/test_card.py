@@ -2,7 +2,7 @@
 
 import pytest
 from huggingface_hub import ModelCard
-from test_report import RECIPE, make_plan_and_profile, make_results
+from report_records import RECIPE, make_plan_and_profile, make_results
 
 from gradloc.config.yaml_source import parse_yaml
 from gradloc.localization.plan import LayerPlan

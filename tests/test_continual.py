@@ -16,14 +16,12 @@ from gradloc.evaluation.score_record import ItemScores
 from gradloc.experiments.continual import stage_runs
 from gradloc.experiments.continual.continual_figures import continual_figures, paired_differences
 from gradloc.experiments.continual.continual_folder import open_continual
+from gradloc.experiments.continual.continual_page import continual_page, write_continual_page
 from gradloc.experiments.continual.continual_record import (
     ArmRecord,
     ContinualRecord,
     StageRecord,
 )
-from gradloc.experiments.continual.curves import curve_pictures
-from gradloc.experiments.continual.matrices import heat_maps
-from gradloc.experiments.continual.page import write_continual_page
 from gradloc.experiments.continual.periods import calendar_periods, stretch
 from gradloc.experiments.continual.pipeline import run_continual
 from gradloc.experiments.continual.shared_inputs import Division
@@ -32,6 +30,7 @@ from gradloc.experiments.train import train
 from gradloc.localization.plan import LayerPlan
 from gradloc.localization.policies import select_layers
 from gradloc.localization.profile import GradientProfile
+from gradloc.report.page import pictures_of
 from gradloc.utils.io import read_json
 
 MONTHS = ("2025-01", "2025-02", "2025-04")
@@ -499,7 +498,7 @@ def test_a_stage_without_items_has_no_column_and_no_transfer():
     assert figures.columns == ("2025-01", "2025-03")
     assert arm.measures == {} and arm.current[1].value is None
     assert arm.seen[1].value == pytest.approx(0.5)
-    assert len(heat_maps(figures)) == 1 and len(curve_pictures(figures)) == 4
+    assert len(pictures_of(continual_page(record, figures))) == 4 + 1
 
 
 def test_scores_that_are_not_finite_are_kept_and_shown_as_missing(tmp_path):
@@ -509,8 +508,8 @@ def test_scores_that_are_not_finite_are_kept_and_shown_as_missing(tmp_path):
     arm = figures.arms["full"]
     assert arm.uptake[1][1].value is None and "not finite" in arm.uptake[1][1].note
     assert arm.uptake[0][1].value == pytest.approx(0.2) and arm.measures == {}
-    assert heat_maps(figures)[0].rows[1][2] == "\N{EM DASH}"
-    assert len(curve_pictures(figures)) == 4
+    *curves, matrix = pictures_of(continual_page(record, figures))
+    assert matrix.table.rows[2].cells[2].text == "\N{EM DASH}" and len(curves) == 4
 
 
 def test_a_record_survives_saving(tmp_path, finished):

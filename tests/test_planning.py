@@ -14,11 +14,11 @@ from gradloc.cli.options import read_options
 from gradloc.cli.plan import plan
 from gradloc.errors import GradlocError
 from gradloc.localization.planning.candidates import WITHOUT_ISLAND, plan_candidates
-from gradloc.localization.planning.plan_table import describe_units, planning_tables
 from gradloc.localization.policies import Budget
 from gradloc.models import load_model
 from gradloc.models.unit_info import UnitInfo
 from gradloc.models.units import find_units
+from gradloc.report.plan_tables import describe_units, planning_tables
 
 N_BLOCKS = 12
 

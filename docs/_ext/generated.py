@@ -254,7 +254,8 @@ def shipped_suites() -> str:
 def stored_results() -> str:
     """Every metric of the stored evaluation of the quickstart's arms: before, after, change."""
     from gradloc.evaluation.results import EvalResult
-    from gradloc.report.formatting import by_unit, interval, metric_label, unit_name
+    from gradloc.report.formatting import by_unit, interval, unit_name
+    from gradloc.report.metric_names import metric_label
 
     result = EvalResult.load(STORED / "quickstart-temporal-full.json")
     arms = ("full", "interference_ratio")
@@ -324,8 +325,8 @@ def _frontier_tables(
     name: str, corpus: str, arms: Sequence[str] = (), without: Sequence[str] = ()
 ) -> str:
     """Of one corpus of a stored sweep: forgetting against full training's at equal uptake."""
-    from gradloc.experiments.sweep.looks import share_text
-    from gradloc.report.formatting import MISSING, learning_rate, metric_label, number, percent
+    from gradloc.report.formatting import MISSING, learning_rate, number, percent, share_text
+    from gradloc.report.metric_names import metric_label
 
     frontier = _frontier(name)
     found_corpus = frontier.corpora[corpus]
@@ -370,7 +371,8 @@ def _frontier_tables(
 def stored_projections() -> str:
     """Every run of the stored look at the projection: uptake, and forgetting / the line's there."""
     from gradloc.experiments.sweep.frontiers import find_frontier
-    from gradloc.report.formatting import learning_rate, metric_label, number
+    from gradloc.report.formatting import learning_rate, number
+    from gradloc.report.metric_names import metric_label
 
     frontier = find_frontier(STORED / "frontier-projections.json")
     (corpus,) = frontier.corpora.values()
@@ -397,20 +399,13 @@ def stored_continual() -> str:
         paired_differences,
     )
     from gradloc.experiments.continual.continual_record import ContinualRecord
-    from gradloc.experiments.continual.table import WORDS, figure_text, matrix_rows, summary_rows
+    from gradloc.experiments.continual.continual_tables import matrix_table, summary_table
+    from gradloc.report.formatting import figure_text
 
     record = ContinualRecord.load(STORED / "continual.json")
     figures = continual_figures(record)
     main = next(iter(figures.arms))
-    head = ("", *(f"{words} {arrow}" for words, arrow in WORDS.values()))
-    rows = [
-        (
-            f"`{name}`",
-            *(f"{cell.text} [{cell.small}]" if cell.small else cell.text for cell in cells),
-        )
-        for name, cells in summary_rows(figures)
-    ]
-    parts = [_table(head, rows)]
+    parts = [_report_table(summary_table(figures))]
     differences = [
         (f"`{name}`", *(figure_text(found[key]) for key in ("uptake", "known_facts")))
         for name, found in paired_differences(record, main).items()
@@ -418,10 +413,8 @@ def stored_continual() -> str:
     head = (f"`{main}` against", "uptake, nats more", "known facts, % points lost less")
     parts.append(_table(head, differences))
     for name, arm in figures.arms.items():
-        matrix = [
-            (label, *(cell.text for cell in cells)) for label, cells in matrix_rows(figures, arm)
-        ]
-        parts += [f"### `{name}`", _table(("", *figures.columns), matrix)]
+        matrix = matrix_table(figures, arm, with_intervals=False)
+        parts += [f"### `{name}`", _report_table(matrix)]
     return "\n\n".join(parts)
 
 
@@ -513,6 +506,19 @@ def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     return "\n".join(
         "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines
     )
+
+
+def _report_table(table: Any) -> str:
+    """A table of the report as Markdown."""
+    head = (
+        ", ".join(filter(None, (f"{column.label} {column.arrow}".strip(), column.unit)))
+        for column in table.columns
+    )
+    rows = [
+        tuple(f"{cell.text} [{cell.small}]" if cell.small else cell.text for cell in row.cells)
+        for row in table.rows
+    ]
+    return _table(tuple(head), rows)
 
 
 GENERATORS: dict[str, Callable[[], str]] = {

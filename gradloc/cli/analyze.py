@@ -28,8 +28,8 @@ def analyze_acquisition(
         out: Folder of the files. Default: the run's.
     """
     from gradloc.experiments.analysis import analyse_acquisition
-    from gradloc.experiments.analysis.page import write_page
-    from gradloc.experiments.analysis.tables import acquisition_tables
+    from gradloc.experiments.analysis.acquisition_page import write_acquisition_page
+    from gradloc.experiments.analysis.analysis_tables import acquisition_tables
     from gradloc.training.acquisition import AcquisitionRecord
     from gradloc.utils.io import write_json
 
@@ -38,7 +38,8 @@ def analyze_acquisition(
     analysis = analyse_acquisition(AcquisitionRecord.load(path), window=window)
     write_json(folder / "acquisition_analysis.json", analysis.to_dict())
     title = path.parent.parent.name if path.parent.name == "checkpoint" else path.parent.name
-    page = write_page(analysis, folder / "acquisition.html", title=f"{title} {arm or ''}".strip())
+    title = f"{title} {arm or ''}".strip()
+    page = write_acquisition_page(analysis, folder / "acquisition.html", title=title)
     show(as_json, analysis.to_dict, acquisition_tables(analysis), page)
 
 
@@ -62,7 +63,7 @@ def analyze_stages(
     """
     from gradloc.evaluation.results import EvalResult
     from gradloc.experiments.analysis import analyse_stages
-    from gradloc.experiments.analysis.tables import stage_tables
+    from gradloc.experiments.analysis.analysis_tables import stage_tables
 
     analysis = analyse_stages(EvalResult.load(results), by=by, metric=metric, stages=stage_names)
     show(as_json, analysis.to_dict, stage_tables(analysis), None)

@@ -63,9 +63,9 @@ def continual(
 
 def _draw(path: Path, as_json: bool) -> None:
     from gradloc.experiments.continual.continual_figures import continual_figures
+    from gradloc.experiments.continual.continual_page import PAGE_FILE, write_continual_page
     from gradloc.experiments.continual.continual_record import ContinualRecord
-    from gradloc.experiments.continual.page import PAGE_FILE, write_continual_page
-    from gradloc.experiments.continual.table import continual_tables
+    from gradloc.experiments.continual.continual_tables import continual_tables
 
     record = ContinualRecord.load(path)
     figures = continual_figures(record)

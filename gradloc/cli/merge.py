@@ -90,7 +90,7 @@ def merge(
         merge_checkpoints(base, tuned, chosen, out, default_scale=default_scale)
         show(as_json, lambda: {"checkpoint": str(out)}, [], out)
         return
-    from gradloc.training.merging.table import solution_table
+    from gradloc.cli.terminal import solution_table
 
     options = {
         "min_uptake": min_uptake,

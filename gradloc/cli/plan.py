@@ -81,8 +81,8 @@ def plan(
     from gradloc.localization.cost import calibrate as machine_rates
     from gradloc.localization.plan import LayerPlan
     from gradloc.localization.planning.candidates import plan_candidates
-    from gradloc.localization.planning.plan_table import planning_tables
     from gradloc.localization.policies import Budget
+    from gradloc.report.plan_tables import planning_tables
 
     if out is not None:
         refuse_overwrite(out, force)

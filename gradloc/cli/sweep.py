@@ -136,12 +136,12 @@ class _Progress:
 
 
 def _draw(path: Path, as_json: bool) -> None:
+    from gradloc.experiments.sweep.frontier_page import write_frontier
+    from gradloc.experiments.sweep.frontier_tables import frontier_tables
     from gradloc.experiments.sweep.frontiers import find_frontier, frontier_figures
-    from gradloc.experiments.sweep.page import write_frontier
     from gradloc.experiments.sweep.sweep_record import SweepRecord
-    from gradloc.experiments.sweep.table import frontier_table
 
     record = SweepRecord.load(path)
     frontier = find_frontier(record)
     page = write_frontier(record, path.parent / PAGE_FILE, frontier=frontier)
-    show(as_json, lambda: frontier_figures(frontier), frontier_table(frontier), page)
+    show(as_json, lambda: frontier_figures(frontier), frontier_tables(frontier), page)

@@ -1,20 +1,21 @@
-"""What the command line shows: layer bars and result tables.
-
-Comes in: the values of the line. Goes out: rich renderables. It computes nothing that the
-values do not hold, and prints nothing (``gradloc.cli.main`` does).
-"""
+"""What the command line shows: layer bars and tables."""
 
 import math
 
-from rich import box
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from gradloc.evaluation.results import ArmResult, EvalResult, MetricValue
+from gradloc.evaluation.results import EvalResult
 from gradloc.localization.plan import LayerPlan
 from gradloc.localization.profile import GradientProfile
 from gradloc.models.unit_info import UnitInfo
+from gradloc.report import result_tables
+from gradloc.report.arms import arm_styles, main_arm
+from gradloc.report.formatting import number, span
+from gradloc.report.headline import judge
+from gradloc.report.table import Cell, Column, make_table, rich_table
+from gradloc.training.merging.solution import MergeSolution
 
 BAR_WIDTH = 16
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
@@ -76,108 +77,65 @@ def plan_lines(plan: LayerPlan) -> list[Text]:
     return lines
 
 
-def result_table(result: EvalResult) -> Table:
-    """Arms as rows, the headline figures as columns, each with its 95 % interval."""
-    columns = _headline(result)
-    table = Table(
-        box=box.SIMPLE_HEAD,
-        title=f"suite {result.suite}, baseline {result.baseline}",
-        caption="\n".join(_caption(result, columns)),
-    )
-    table.add_column("arm", no_wrap=True)
-    for kind, name in columns:
-        figure = next(
-            getattr(a, kind)[name] for a in result.arms.values() if name in getattr(a, kind)
-        )
-        arrow = "↑" if figure.higher_is_better else "↓"
-        table.add_column(f"{_words(name)} {arrow}\n[dim]{figure.unit}[/dim]", justify="right")
-    costs = {name: _costs(arm) for name, arm in result.arms.items()}
-    heads = ("trained", "seconds", "peak MiB")
-    known = [place for place in range(3) if any(row[place] != "–" for row in costs.values())]
-    for place in known:
-        table.add_column(heads[place], justify="right")
-    for name, arm in result.arms.items():
-        cells = [_figure(getattr(arm, kind).get(metric)) for kind, metric in columns]
-        table.add_row(name, *cells, *(costs[name][place] for place in known))
-    return table
+def result_table(result: EvalResult) -> Group:
+    """Arms as rows, the main figures as columns, each with its 95 % interval."""
+    arms = list(result.arms)
+    table = result_tables.results_table(result, arm_styles(result), arms)
+    title = f"suite {result.suite}, baseline {result.baseline}"
+    headline = judge(result, main_arm(result, []))
+    said = Text.assemble((f"{headline.arm}. ", "bold"), headline.text)
+    return Group(rich_table(table, title, "\n".join(_caption(result))), said)
 
 
-def _caption(result: EvalResult, columns: list[tuple[str, str]]) -> list[str]:
-    """How to read the table, and what is not in it."""
-    lines = ["95 % intervals in brackets; ↑ higher is better, ↓ lower is better"]
-    sizes = [
-        f"{_words(name)} {next(getattr(a, kind)[name].n for a in arms)}"
-        for kind, name in columns
-        if kind != "versus_full"
-        for arms in [[a for a in result.arms.values() if name in getattr(a, kind)]]
+def solution_table(solution: MergeSolution) -> Group:
+    """What ``gradloc merge --solve`` found beside base, tuned and the uniform control."""
+    nats = "nats per token"
+    columns = [
+        Column(""),
+        Column("probe loss", nats, "", False),
+        Column("uptake kept", "%", "", True),
+        Column("reference KL", nats, "", False),
+        Column("reference loss", nats, "", False),
     ]
-    lines.append(f"n: {', '.join(sizes)}")
-    shown = {name for _, name in columns}
-    more = {name for arm in result.arms.values() for name in arm.scores} - shown
-    if more:
-        lines.append(f"{len(more)} more measures: --json, or gradloc report")
+    probe, interval = solution.probe_loss_nats, ""
+    if solution.kept_low is not None and solution.kept_high is not None:
+        interval = span(100 * solution.kept_low, 100 * solution.kept_high)
+    rows = []
+    for name in ("base", "tuned", "merged", "uniform"):
+        kept = (probe["base"] - probe[name]) / (probe["base"] - probe["tuned"])
+        rows.append([
+            f"uniform {solution.uniform_scale:.2f}" if name == "uniform" else name,
+            f"{probe[name]:.3f}",
+            Cell(number(100 * kept), interval if name == "merged" else ""),
+            f"{solution.reference_kl_nats.get(name, 0.0):.4f}",
+            f"{solution.reference_loss_nats[name]:.4f}",
+        ])  # fmt: skip
+    scales = [solution.plan.scale[name] for name, share in solution.plan.scores.items() if share]
+    whole = sum(scale > 0.99 for scale in scales)
+    none = sum(scale < 0.01 for scale in scales)
+    counts = solution.counts
+    lines = [
+        f"of {len(scales)} changed units, {whole} are kept whole, {none} are undone, "
+        f"{len(scales) - whole - none} lie between",
+        f"solved on {counts['probes_solved_on']} probes and {counts['texts_solved_on']} texts, "
+        f"measured on {counts['probes_measured_on']} and {counts['texts_measured_on']} others",
+        "95 % interval over entities below; judge the result with gradloc evaluate",
+    ]
+    warnings = [Text(f"warning: {text}", style="bold yellow") for text in solution.warnings]
+    return Group(rich_table(make_table(columns, rows)), *map(Text, lines), *warnings)
+
+
+def _caption(result: EvalResult) -> list[str]:
+    """How to read the table, and what is not in it."""
+    lines = ["95 % intervals below; ↑ higher is better, ↓ lower is better"]
+    n_more = len({name for arm in result.arms.values() for name in arm.scores})
+    lines.append(f"all {n_more} measures: --json, or gradloc report")
     asked = result.counts.get("invariant_candidates", 0)
     if result.baseline and asked and not result.counts.get("invariant_screened"):
         lines.append(
             f"no known facts: the baseline has none of {asked} right, so none can be forgotten"
         )
     return lines
-
-
-def figure_text(figure: MetricValue | None) -> str:
-    """A figure as ``value [low, high]``, or a dash."""
-    if figure is None or figure.value is None:
-        return "–"
-    value = _number(figure.value, figure.unit)
-    if figure.low is None or figure.high is None:
-        return value
-    return f"{value} [{_number(figure.low, figure.unit)}, {_number(figure.high, figure.unit)}]"
-
-
-def _headline(result: EvalResult) -> list[tuple[str, str]]:
-    """The few metrics that a table has room for, in the order in which people ask for them."""
-    wanted = [
-        ("uptake", "new_paraphrase_nll"),
-        ("uptake", "new_paraphrase_exact"),
-        ("uptake", "updated_prefers_new"),
-        ("forgetting", "known_facts"),
-        ("forgetting", "general_text"),
-        ("versus_full", "uptake_share"),
-        ("versus_full", "forgetting_ratio_known_facts"),
-        ("versus_full", "forgetting_ratio_general_text"),
-    ]
-    have = [
-        (kind, name)
-        for kind, name in wanted
-        if any(name in getattr(arm, kind) for arm in result.arms.values())
-    ]
-    if have:
-        return have
-    names = list(dict.fromkeys(name for arm in result.arms.values() for name in arm.scores))
-    return [("scores", name) for name in names[:7]]
-
-
-def _figure(figure: MetricValue | None) -> Text:
-    head, _, tail = figure_text(figure).partition(" [")
-    return Text.assemble((head, "bold"), (f"\n[{tail}" if tail else "", "dim"))
-
-
-def _costs(arm: ArmResult) -> list[str]:
-    return [
-        "–" if arm.trainable_fraction is None else f"{arm.trainable_fraction:.1%}",
-        "–" if arm.train_seconds is None else f"{arm.train_seconds:,.0f}",
-        "–" if arm.peak_rss_mib is None else f"{arm.peak_rss_mib:,.0f}",
-    ]
-
-
-def _number(value: float, unit: str) -> str:
-    if unit == "fraction":
-        return f"{value:.1%}".replace("-", "−")
-    return f"{value:.2f}".replace("-", "−")
-
-
-def _words(name: str) -> str:
-    return name.replace("_nll", " NLL").replace("_", " ")
 
 
 def _block_bars(

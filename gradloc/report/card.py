@@ -1,8 +1,4 @@
-"""The model card of a checkpoint: what it is, how it was made, what it learned and lost.
-
-Comes in: a checkpoint folder, its plan, what training recorded, and its results. Goes out:
-``README.md`` in that folder, with front matter as the Hugging Face hub reads it.
-"""
+"""The model card of a checkpoint: what it is, how it was made, what it learned and lost."""
 
 import re
 from dataclasses import dataclass
@@ -21,13 +17,13 @@ from gradloc.report.formatting import (
     duration,
     interval,
     learning_rate,
-    metric_label,
     number,
     percent,
     ranges,
     unit_name,
 )
-from gradloc.report.verdict import RATIO
+from gradloc.report.headline import RATIO
+from gradloc.report.metric_names import metric_label
 from gradloc.utils.io import write_text
 
 TAGS = ["gradloc", "continual-pretraining"]

@@ -1,13 +1,10 @@
-"""Numbers and names as people read them.
-
-Comes in: figures and metric keys. Goes out: short strings with three significant digits, a true
-minus sign and thousands separators. It knows nothing of HTML.
-"""
+"""Numbers as people read them: three significant digits, a true minus, thousands separators."""
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 from gradloc.evaluation.results import MetricValue
-from gradloc.report.metric_names import metric_label as metric_label  # part of this module too
 
 MINUS = "\N{MINUS SIGN}"
 DASH = "\N{EN DASH}"
@@ -106,6 +103,46 @@ def span(low: float, high: float) -> str:
         return f"{number(low)} to {number(high)}"
     ends = (f"{end:,.{max(0, decimals)}f}".replace("-", MINUS) for end in (low, high))
     return " to ".join(ends)
+
+
+def figure_text(figure: MetricValue) -> str:
+    """A figure as ``0.43 [0.41 to 0.45]``."""
+    return f"{by_unit(figure.value, figure.unit)} {interval(figure, brackets=True)}".strip()
+
+
+def is_finite(value: Any) -> bool:
+    """Whether there is a number."""
+    return value is not None and math.isfinite(value)
+
+
+def whole_percent(share: float) -> str:
+    """A share as a sentence says it: ``134 %``, ``4.9 %``."""
+    digits = f"{100 * share:.0f}" if abs(share) >= 0.1 else number(100 * share, 2)
+    return f"{digits.replace('-', MINUS)}{THIN}%"
+
+
+def share_text(share: float) -> str:
+    """A round share as a table head says it: ``75 %``."""
+    return f"{100 * share:g}{THIN}%"
+
+
+def size_text(value: float, unit: str) -> str:
+    """A change with its unit as a sentence says it: ``10.0 % points``."""
+    return f"{by_unit(value, unit)} {unit_name(unit, difference=True)}"
+
+
+def arm_methods(methods: Mapping[str, Mapping[str, Any]]) -> str:
+    """Methods with their options: ``replay (ratio 0.5); lora``."""
+    described = []
+    for name, options in methods.items():
+        given = ", ".join(f"{key} {value}" for key, value in options.items())
+        described.append(f"{name} ({given})" if given else name)
+    return "; ".join(described)
+
+
+def capitalize(text: str) -> str:
+    """The text with its first letter large, the rest as it is."""
+    return text[:1].upper() + text[1:]
 
 
 def unit_name(unit: str, *, difference: bool) -> str:

@@ -1,248 +1,229 @@
-"""The headline table: what each arm took up, what it forgot, and what it cost.
+"""The headline of a report: what the main arm learned and lost, in whole words and big figures."""
 
-Comes in: an ``EvalResult``. Goes out: columns and rows of text, ready for a template. It escapes
-nothing: the template does.
-"""
-
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from gradloc.evaluation.results import ArmResult, EvalResult, MetricValue
-from gradloc.report.changes import change_panels, main_losses
+from gradloc.report.arms import best_reference, has_diverged, uptake_metric
 from gradloc.report.formatting import (
-    MISSING,
-    by_unit,
+    THIN,
+    duration,
     interval,
-    learning_rate,
-    metric_label,
+    is_finite,
     number,
-    unit_name,
+    percent,
+    size_text,
+    whole_percent,
 )
-from gradloc.report.style import ArmStyle
-from gradloc.report.verdict import RATIO
+from gradloc.report.measures import main_losses
+from gradloc.report.metric_names import metric_label
 
-HEADLINE_SCORES = (
-    "new_paraphrase_nll",
-    "new_paraphrase_exact",
-    "updated_prefers_new",
-    "known_facts",
-    "general_text",
-)
+RATIO = "forgetting_ratio_"
+FACTS, TEXT = "known_facts", "general_text"
+# A gain below is of no practical size (assumption: a tenth of a nat makes an answer 1.1 times as
+# likely), and a loss below is nothing lost.
+_GAIN_FLOOR = {"fraction": 0.01}
+_LOSS_FLOOR = {"fraction": 0.005}
+_NATS_GAIN, _NATS_LOSS = 0.1, 0.01
+# Of what full training learned; an arm below has learned little.
+_MUCH = 0.5
 
 
 @dataclass(frozen=True)
-class Column:
-    """A column of the headline table.
+class Headline:
+    """What the run shows.
 
     Args:
-        group: Head above it.
-        label: Its own head.
-        unit: Unit of its numbers.
-        higher_is_better: Direction; ``None`` where neither is better.
-        get: Takes the figure from an arm.
+        tone: ``good``, ``bad`` or ``unclear``.
+        word: The tone in two words.
+        arm: The arm that the sentence speaks of.
+        text: The sentences.
     """
 
-    group: str
-    label: str
-    unit: str
-    higher_is_better: bool | None
-    get: Callable[[ArmResult], MetricValue | None]
-
-    @property
-    def arrow(self) -> str:
-        """The direction as a sign."""
-        return {None: "", True: "↑", False: "↓"}[self.higher_is_better]
-
-    @property
-    def direction(self) -> str:
-        """The direction in words."""
-        return {None: "", True: "higher is better", False: "lower is better"}[self.higher_is_better]
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One number of the headline table."""
-
-    text: str
-    interval: str = ""
-    is_best: bool = False
-    hint: str = ""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One arm in the headline table."""
-
+    tone: str
+    word: str
     arm: str
-    style: ArmStyle
-    how: str
-    is_main: bool
-    cells: tuple[Cell, ...]
+    text: str
+    kind: ClassVar[str] = "headline"
+
+    @property
+    def sign(self) -> str:
+        """A sign for the tone, so that color is not the only carrier."""
+        return {"good": "✓", "bad": "✗", "unclear": "≈"}[self.tone]
 
 
-def headline(
-    results: EvalResult,
-    styles: dict[str, ArmStyle],
-    main: str | None,
-    uptake: str | None,
-    arms: Sequence[str] | None = None,
-) -> tuple[tuple[Column, ...], tuple[Row, ...]]:
-    """The columns and rows of the headline table.
+@dataclass(frozen=True)
+class BigFigure:
+    """One large number, the words below it, and what stands small."""
 
-    Args:
-        results: The evaluation; its metrics make the columns, whichever arms are shown.
-        styles: Looks of the arms.
-        main: The arm to stress.
-        uptake: The metric that stands for uptake.
-        arms: The arms to show; ``None``: all. The best of a column is the best among them.
-    """
-    columns = tuple(_columns(results, uptake))
-    shown = {name: results.arms[name] for name in (results.arms if arms is None else arms)}
-    best = [_best(column, shown) for column in columns]
-    rows = []
-    for name, arm in shown.items():
-        cells = []
-        for column, top in zip(columns, best, strict=True):
-            figure = column.get(arm)
-            cell = _cell(column, figure)
-            cells.append(replace(cell, is_best=cell.text != MISSING and figure.value == top))
-        how = " · ".join(
-            part
-            for part in (
-                trained_how(name, arm),
-                f"lr {learning_rate(arm.learning_rate)}" if arm.learning_rate else "",
-                f"step {arm.step:,}" if arm.step is not None else "",
-            )
-            if part
-        )
-        rows.append(Row(name, styles[name], how, name == main, tuple(cells)))
-    return columns, tuple(rows)
+    value: str
+    label: str
+    small: str = ""
 
 
-def trained_how(name: str, arm: ArmResult) -> str:
-    """Policy and methods of an arm, empty where its name says as much."""
-    if arm.methods:
-        return " + ".join(part for part in (arm.policy, *arm.methods) if part)
-    return arm.policy if arm.policy != name else ""
+def judge(results: EvalResult, main: str) -> Headline:
+    """Say what the main arm learned and what it lost."""
+    arm = results.arms[main]
+    if not results.baseline_scores:
+        text = "No base model was scored beside it, so what it learned and lost is not known."
+        return Headline("unclear", "Scores alone", main, text)
+    if has_diverged(arm):
+        text = "Its scores are not finite: the training diverged. Is the rate too high?"
+        return Headline("bad", "Diverged", main, text)
+    learned, gain = _learned(results, arm)
+    losses = [_lost(results, arm, key) for key in main_losses(results)]
+    losses = [loss for loss in losses if loss is not None]
+    sentences = [learned, *(text for text, _ in losses[:1])]
+    # A second measure is said where it says something else than the first.
+    sentences += [text for text, tone in losses[1:] if tone != losses[0][1]]
+    tones = [tone for _, tone in losses]
+    has_reference = best_reference(results) is not None
+    tone, word = _tone(gain, tones, has_reference)
+    if not losses:
+        sentences.append("What it lost is not known: nothing that the base model had was scored.")
+    elif word == "Not settled":
+        sentences.append("This run does not show that it forgets less than full training.")
+    return Headline(tone, word, main, " ".join(sentences))
 
 
-def footnotes(results: EvalResult, columns: tuple[Column, ...]) -> list[str]:
-    """What the evaluation noted of figures in the headline table, each note once."""
-    notes: dict[tuple[Column, str], list[str]] = {}
-    for column in columns:
-        for name, arm in results.arms.items():
-            figure = column.get(arm)
-            if figure is not None and figure.note:
-                notes.setdefault((column, figure.note), []).append(name)
-    written = []
-    for (column, note), names in notes.items():
-        having = [name for name, arm in results.arms.items() if column.get(arm) is not None]
-        who = "" if names == having and len(names) > 1 else f"{', '.join(names)}, "
-        written.append(f"{who}{column.label}: {note}.")
-    return written
+def big_figures(results: EvalResult, main: str) -> list[BigFigure]:
+    """The main arm in a few large numbers, full training's beside them."""
+    arm, full = results.arms[main], best_reference(results)
+    found = [_gain_figure(results, arm)] if uptake_metric(results) in arm.uptake else []
+    for key in main_losses(results):
+        figure = arm.forgetting.get(key)
+        if figure is None or not is_finite(figure.value):
+            continue
+        other = full.forgetting.get(key) if full else None
+        beside = [f"95 % interval {interval(figure)}" if interval(figure) else ""]
+        if other is not None and other is not figure and is_finite(other.value):
+            beside.append(f"full training {_amount(results, key, other)}")
+        ratio = arm.versus_full.get(RATIO + key)
+        if ratio is not None and is_finite(ratio.value) and not _is_nothing(figure):
+            beside.append(f"at equal uptake {number(ratio.value)} times as much")
+        is_plain = figure.unit == "fraction" or _is_nothing(figure)
+        label = f"{'' if is_plain else f'{_unit(figure)} '}of {metric_label(key)} lost"
+        value = "nothing" if _is_nothing(figure) else _amount(results, key, figure, with_unit=False)
+        found.append(BigFigure(value, label, "; ".join(filter(None, beside))))
+    if arm.trainable_fraction is not None:
+        found.append(BigFigure(percent(arm.trainable_fraction), "of the parameters trained"))
+    if arm.train_seconds is not None:
+        found.append(BigFigure(duration(arm.train_seconds), "of training"))
+    return found
 
 
-def _columns(results: EvalResult, uptake: str | None) -> list[Column]:
-    def uptake_column(key: str, label: str) -> Column | None:
-        return _column(results, "Uptake", label, lambda arm: arm.uptake.get(key))
-
-    def forgetting_column(key: str) -> Column | None:
-        label = metric_label(key)
-        return _column(results, "Forgetting", label, lambda arm: arm.forgetting.get(key))
-
-    def versus_column(key: str, label: str) -> Column | None:
-        group = "Against full training"
-        return _column(results, group, label, lambda arm: arm.versus_full.get(key))
-
-    keys = list(dict.fromkeys(key for arm in results.arms.values() for key in arm.uptake))
-    exact = [key for key in keys if "exact" in key]
-    exact.sort(key=lambda key: ("new" not in key, "paraphrase" not in key))
-    preferred = [key for key in keys if key.endswith("prefers_new")]
-    columns = [uptake_column(uptake, metric_label(uptake))] if uptake else []
-    columns += [uptake_column(key, _exact_label(key)) for key in exact[:1] if key != uptake]
-    columns += [uptake_column(key, metric_label(key)) for key in preferred[:1] if key != uptake]
-    losses = main_losses(results)
-    columns += [forgetting_column(key) for key in losses]
-    columns.append(versus_column("uptake_share", "uptake share"))
-    ratios = dict.fromkeys(key for arm in results.arms.values() for key in arm.versus_full)
-    ratios = [key for key in ratios if key.startswith(RATIO)]
-    chosen = [RATIO + key for key in losses if RATIO + key in ratios] or ratios[:2]
-    for key in chosen:
-        columns.append(versus_column(key, f"forgetting: {metric_label(key.removeprefix(RATIO))}"))
-    columns = [column for column in columns if column is not None]
-    if not columns:  # no baseline, so nothing but the checkpoints' own scores
-        columns = [_score_column(results, key) for key in _score_keys(results)]
-    for label, unit, name, better in (
-        ("parameters trained", "fraction", "trainable_fraction", None),
-        ("training time", "seconds", "train_seconds", False),
-        ("peak memory", "MiB", "peak_rss_mib", False),
-    ):
-        if any(getattr(arm, name) is not None for arm in results.arms.values()):
-            columns.append(Column("Cost", label, unit, better, _plain(name, unit, better)))
-    return columns
+def uptake_share(arm: ArmResult) -> MetricValue | None:
+    """The arm's uptake / full training's as a fraction, which is shown in percent everywhere."""
+    share = arm.versus_full.get("uptake_share")
+    return replace(share, unit="fraction") if share is not None else None
 
 
-def _score_keys(results: EvalResult) -> list[str]:
-    keys = list(dict.fromkeys(key for arm in results.arms.values() for key in arm.scores))
-    if usual := [key for key in HEADLINE_SCORES if key in keys]:
-        return usual
-    return [row.key for panel in change_panels(results) for row in panel.rows][:5]
+def _learned(results: EvalResult, arm: ArmResult) -> tuple[str, str]:
+    """What was learned, and whether that is ``good``, ``little``, ``bad`` or not ``asked``."""
+    key = uptake_metric(results)
+    if key is None:
+        return "Nothing new was asked.", "not asked"
+    figure = arm.uptake.get(key)
+    if figure is None or not is_finite(figure.value):
+        why = f": {figure.note}" if figure is not None and figure.note else ""
+        return f"What it learned is not known{why}.", "little"
+    size = size_text(figure.value, figure.unit)
+    floor = _GAIN_FLOOR.get(figure.unit, _NATS_GAIN)
+    if figure.value <= -floor:
+        return f"Learned nothing: {metric_label(key)} got worse by {size[1:]}.", "bad"
+    if figure.value < floor:
+        return f"Next to nothing learned ({size}): is the rate too low?", "bad"
+    if figure.low is not None and figure.low <= 0:
+        return f"Nothing measurably learned: {size} [{interval(figure)}] on new facts.", "bad"
+    share, full = uptake_share(arm), best_reference(results)
+    if share is None or not is_finite(share.value):
+        return f"Learned: {size} gained on {metric_label(key)}.", "good"
+    if full is not None and (full.uptake[key].value or 0) < floor:
+        return f"Learned: {size} gained, where full training learned next to nothing.", "good"
+    text = f"Learned {whole_percent(share.value)} of what full training learned."
+    return text, "good" if share.value >= _MUCH else "little"
 
 
-def _score_column(results: EvalResult, key: str) -> Column:
-    label = metric_label(key)
-    return _column(results, "Scores", label, lambda arm: arm.scores.get(key))
-
-
-def _exact_label(key: str) -> str:
-    return "exact match" if key.startswith("new") else metric_label(key)
-
-
-def _column(results: EvalResult, group: str, label: str, get: Callable) -> Column | None:
-    """A column for the metric, unless no arm has it."""
-    figure = next((f for f in map(get, results.arms.values()) if f is not None), None)
-    if figure is None:
+def _lost(results: EvalResult, arm: ArmResult, key: str) -> tuple[str, str] | None:
+    """What was lost of one measure, and whether less than full training lost."""
+    figure = arm.forgetting.get(key)
+    if figure is None or not is_finite(figure.value):
         return None
-    return Column(group, label, figure.unit, figure.higher_is_better, get)
+    if _is_nothing(figure):
+        text = f"Lost nothing of {metric_label(key)}"
+    else:
+        text = f"Lost {_amount(results, key, figure)} of {metric_label(key)}"
+    full = best_reference(results)
+    other = full.forgetting.get(key) if full else None
+    if other is not None and is_finite(other.value):
+        amount = "nothing" if _is_nothing(other) else _amount(results, key, other)
+        text += f", where full training lost {amount}"
+    return f"{text}.", _loss_tone(arm, figure, other, key)
 
 
-def _plain(name: str, unit: str, better: bool | None) -> Callable[[ArmResult], MetricValue | None]:
-    def get(arm: ArmResult) -> MetricValue | None:
-        value = getattr(arm, name)
-        return None if value is None else MetricValue(value, None, None, 1, unit, bool(better))
+def _loss_tone(arm: ArmResult, own: MetricValue, full: MetricValue | None, key: str) -> str:
+    ratio = arm.versus_full.get(RATIO + key)
+    if ratio is not None and is_finite(ratio.value):
+        if ratio.high is not None and ratio.high < 1:
+            return "good"
+        return "bad" if ratio.low is not None and ratio.low > 1 else "unclear"
+    if full is None or not is_finite(full.value):
+        return "unclear" if (own.low or 0) > 0 and not _is_nothing(own) else "good"
+    ends = (own.low, own.high, full.low, full.high)
+    if any(end is None for end in ends):
+        return "unclear"
+    if own.high < full.low:
+        return "good"
+    return "bad" if own.low > full.high else "unclear"
 
-    return get
+
+def _tone(gain: str, losses: Iterable[str], has_reference: bool) -> tuple[str, str]:
+    """The tone of the headline and its word; little lost is no merit where little was learned."""
+    losses = set(losses)
+    if gain == "bad":
+        return "bad", "Nothing learned"
+    if not losses:
+        return "unclear", "Not settled"
+    is_good = losses == {"good"}
+    if gain == "not asked":
+        return ("good", "Nothing lost") if is_good else ("bad", "Lost")
+    if gain == "little":
+        return "unclear", "Little learned"
+    if not has_reference:
+        return ("good", "Learned, nothing lost") if is_good else ("unclear", "Learned, and lost")
+    if is_good:
+        return "good", "Less forgetting"
+    if "good" in losses:
+        return "unclear", "Mixed"
+    return ("bad", "More forgetting") if "bad" in losses else ("unclear", "Not settled")
 
 
-def column_unit(column: Column) -> str:
-    """What a column's head says of its unit."""
-    difference = column.group in ("Uptake", "Forgetting")
-    if column.label == "uptake share" and column.unit == "ratio":
-        return "%"
-    return unit_name(column.unit, difference=difference)
-
-
-def _cell(column: Column, figure: MetricValue | None) -> Cell:
-    if figure is None or figure.value is None:
-        return Cell(MISSING, hint=figure.note if figure else "")
-    # A share reads best as a percentage, whichever unit the evaluation gave it.
-    if column.label == "uptake share":
-        figure = replace(figure, unit="fraction")
-    if column.unit == "seconds":
-        return Cell(number(figure.value))
-    if column.unit == "MiB":
-        return Cell(f"{figure.value:,.0f}")
-    hint = f"n = {figure.n:,}" if column.group != "Cost" else ""
-    return Cell(
-        by_unit(figure.value, figure.unit),
-        interval(figure),
-        hint=" · ".join(part for part in (hint, figure.note) if part),
+def _gain_figure(results: EvalResult, arm: ArmResult) -> BigFigure:
+    key = uptake_metric(results) or ""
+    figure, share = arm.uptake[key], uptake_share(arm)
+    if share is not None and is_finite(share.value):
+        ends = f"95 % interval {interval(share)}{THIN}%" if interval(share) else ""
+        return BigFigure(whole_percent(share.value), "of what full training learned", ends)
+    ends = f"95 % interval {interval(figure)}" if interval(figure) else figure.note
+    value = number(
+        100 * figure.value if figure.value and figure.unit == "fraction" else figure.value
     )
+    return BigFigure(value, f"{_unit(figure)} gained: {metric_label(key)}", ends)
 
 
-def _best(column: Column, arms: Mapping[str, ArmResult]) -> float | None:
-    values = [figure.value for arm in arms.values() if (figure := column.get(arm))]
-    values = [value for value in values if value is not None]
-    if len(values) < 2 or column.higher_is_better is None or len(set(values)) == 1:
-        return None
-    return max(values) if column.higher_is_better else min(values)
+def _amount(results: EvalResult, key: str, figure: MetricValue, *, with_unit: bool = True) -> str:
+    """What was lost: of facts that the base model had all right, their share."""
+    if figure.unit == "fraction":
+        before = results.baseline_scores.get(key)
+        is_share = before is not None and before.value is not None and before.value > 0.999
+        return whole_percent(figure.value) + ("" if is_share else " points")
+    return size_text(figure.value, figure.unit) if with_unit else number(figure.value)
+
+
+def _is_nothing(figure: MetricValue) -> bool:
+    return figure.value < _LOSS_FLOOR.get(figure.unit, _NATS_LOSS)
+
+
+def _unit(figure: MetricValue) -> str:
+    return size_text(0.0, figure.unit).partition(" ")[2]

@@ -1,8 +1,4 @@
-"""What the keys of metrics say: which items, read how.
-
-Comes in: keys of results such as ``knowedit_portability_token_accuracy``. Goes out: their two
-parts, and words for them. It looks at no figure.
-"""
+"""Words for the keys of metrics, such as ``knowedit_portability_token_accuracy``."""
 
 from typing import NamedTuple
 

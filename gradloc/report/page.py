@@ -1,60 +1,176 @@
-"""The report page of a run folder, or of a results file.
+"""One page for every kind of result: a file by itself that opens without a network.
 
-Comes in: ``recipe.yaml``, ``profile.json``, ``plan.json`` and ``results.json``, or the last alone.
-Goes out: one file that opens without network. It computes no figure; of a run folder it says
-which stage is missing and how to make it.
+A page is a list of sections, a section a list of blocks. Everything they hold is escaped.
 """
 
+import functools
 import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
 from pathlib import Path
+from typing import Any, ClassVar
 
+import jinja2
 import vl_convert
+from markupsafe import Markup, escape
 
-from gradloc.report import (
-    changes,
-    curves,
-    formatting,
-    headline,
-    key_figures,
-    layer_maps,
-    panels,
-    series,
-    series_curves,
-    style,
-    tables,
-    tradeoff,
-    verdict,
-)
-from gradloc.report.frame import page_parts, page_template
-from gradloc.report.pictures import Picture
-from gradloc.report.run_folder import COMMANDS, Run, read_run
+from gradloc.report import styles
+from gradloc.report.charts import Picture
+from gradloc.report.headline import BigFigure
+from gradloc.report.styles import ArmStyle
 from gradloc.utils.io import write_text
 
 
-def write_report(run_dir: str | Path) -> Path:
-    """Write the page of a run or of a results file.
+@dataclass(frozen=True)
+class Text:
+    """A paragraph; its tone is ``note``, ``empty``, ``warning``, or nothing for plain text."""
+
+    text: str
+    tone: str = ""
+    kind: ClassVar[str] = "text"
+
+
+@dataclass(frozen=True)
+class Notes:
+    """Short remarks as a list."""
+
+    items: Sequence[str]
+    kind: ClassVar[str] = "notes"
+
+
+@dataclass(frozen=True)
+class Figures:
+    """A few large numbers."""
+
+    items: Sequence[BigFigure]
+    kind: ClassVar[str] = "figures"
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Pictures side by side; ``size`` is ``wide``, ``medium`` or ``narrow``."""
+
+    items: Sequence[Picture]
+    size: str = "wide"
+    kind: ClassVar[str] = "pictures"
+
+
+@dataclass(frozen=True)
+class Terms:
+    """Terms and their words."""
+
+    pairs: Sequence[tuple[str, str]]
+    kind: ClassVar[str] = "terms"
+
+
+@dataclass(frozen=True)
+class Code:
+    """Text as it was written in a file or typed."""
+
+    text: str
+    kind: ClassVar[str] = "code"
+
+
+@dataclass(frozen=True)
+class Details:
+    """Blocks behind a click."""
+
+    summary: str
+    blocks: Sequence[Any]
+    is_open: bool = False
+    kind: ClassVar[str] = "details"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one model writes: its name and look, its text, and ``right``, ``old`` or ``wrong``."""
+
+    arm: str
+    text: str
+    verdict: str
+    style: ArmStyle | None = None
+
+    @property
+    def sign(self) -> str:
+        """The verdict as a sign."""
+        return {"right": "✓", "old": "↺", "wrong": "✗"}[self.verdict]
+
+
+@dataclass(frozen=True)
+class Example:
+    """One prompt and every model's answer."""
+
+    prompt: str
+    note: str
+    answers: Sequence[Answer]
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Prompts with answers, side by side."""
+
+    items: Sequence[Example]
+    kind: ClassVar[str] = "examples"
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page with a heading."""
+
+    key: str
+    title: str
+    blocks: Sequence[Any]
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page.
 
     Args:
-        run_dir: Folder with ``results.json``, whose ``recipe.yaml``, ``profile.json`` and
-            ``plan.json`` are shown where they exist; or a file that ``gradloc evaluate`` wrote,
-            of any checkpoints.
+        title: Its heading.
+        command: The command that it is of, such as ``report``.
+        lead: Blocks below the heading.
+        sections: The rest; those without blocks are left out.
+        source: What it was made from, in words.
+    """
 
-    Returns:
-        Path of the page: ``report.html`` in the folder, or ``NAME.html`` beside ``NAME.json``.
+    title: str
+    command: str
+    lead: Sequence[Any] = ()
+    sections: Sequence[Section] = field(default_factory=tuple)
+    source: str = ""
+
+
+def write_page(page: Page, path: str | Path) -> Path:
+    """Write a page.
 
     Raises:
-        RunError: There is no such folder or file, or it has no results.
-        GradlocError: A file cannot be read or is no results file, or the page cannot be written.
+        GradlocError: The file cannot be written.
     """
-    run = read_run(run_dir)
-    return write_text(run.page, render(run))
+    return write_text(path, render(page))
 
 
-def save_pictures(path: str | Path, out_dir: str | Path, width: int = 520) -> list[Path]:
-    """Write every picture of a run as a light SVG file, for a README or a paper.
+def render(page: Page) -> str:
+    """The page as HTML."""
+    return _template().render(
+        page=page,
+        sections=[section for section in page.sections if section.blocks],
+        specs={picture.key: picture.spec for picture in pictures_of(page)},
+        css=Markup(_source("page.css")),
+        light=Markup(styles.css_variables(False)),
+        dark=Markup(styles.css_variables(True)),
+        font=Markup(styles.FONT),
+        script=Markup(_source("page.js")),
+        library=Markup(_library()),
+    )
+
+
+def save_pictures(page: Page, out_dir: str | Path, width: int = 520) -> list[Path]:
+    """Write every picture of a page as a light SVG file, for a README or a paper.
 
     Args:
-        path: Folder with ``results.json``, or a results file.
+        page: The page.
         out_dir: Folder of the files.
         width: Width of the plots in pixels.
 
@@ -62,79 +178,57 @@ def save_pictures(path: str | Path, out_dir: str | Path, width: int = 520) -> li
         Paths of the files.
     """
     paths = []
-    groups = _pictures(read_run(path))
-    for picture in [picture for group in groups.values() for picture in group]:
-        text = style.resolve(json.dumps({**picture.spec, "width": width, "background": "white"}))
-        svg = vl_convert.vegalite_to_svg(json.loads(text))
+    for picture in pictures_of(page):
+        text = json.dumps({**picture.spec, "width": width, "background": "white"})
+        svg = vl_convert.vegalite_to_svg(json.loads(styles.resolve(text)))
         paths.append(write_text(Path(out_dir) / f"{picture.key}.svg", svg))
     return paths
 
 
-def render(run: Run) -> str:
-    """Make the page."""
-    results = run.results
-    main = verdict.main_arm(results, list(run.recipe.get("arms") or ()))
-    uptake = verdict.uptake_metric(results)
-    styles = style.arm_styles(results, main)
-    leading = series.leading_arms(results)
-    runs = series.checkpoint_series(results)
-    in_series = [name for names in runs.values() for name in names]
-    columns, rows = headline.headline(results, styles, main, uptake, leading)
-    drawn = _pictures(run)
-    everything = [picture for group in drawn.values() for picture in group]
-    return page_template("gradloc.report", "page.html.j2").render(
-        run=run,
-        results=results,
-        main=main,
-        main_arm=results.arms[main],
-        verdict=verdict.judge(results, main),
-        key_figures=key_figures.key_figures(run, main),
-        styles=styles,
-        columns=columns,
-        column_groups=_column_groups(columns),
-        rows=rows,
-        checkpoint_rows=headline.headline(results, styles, main, uptake, in_series)[1],
-        panels=panels.panel_views(results, styles, main),
-        drawn_arms=[styles[name] for name in panels.drawn_arms(results, main)],
-        n_leading=len(leading),
-        series_looks={name: styles[names[-1]] for name, names in runs.items()},
-        footnotes=headline.footnotes(results, columns),
-        uptake_label=formatting.metric_label(uptake or ""),
-        pictures=drawn,
-        plan_words=key_figures.plan_words(run),
-        outside=key_figures.outside_units(run),
-        missing=[
-            (name, COMMANDS[name])
-            for name, value in (("profile.json", run.profile), ("plan.json", run.plan))
-            if value is None and run.is_folder
-        ],
-        examples=tables.examples(results, styles),
-        specs={picture.key: picture.spec for picture in everything},
-        tables=tables,
-        column_unit=headline.column_unit,
-        number=formatting.number,
-        percent=formatting.percent,
-        **page_parts(),
-    )  # fmt: skip
+def pictures_of(page: Page) -> list[Picture]:
+    """Every picture of a page, in its order."""
+    blocks = [*page.lead, *(block for section in page.sections for block in section.blocks)]
+    return list(_pictures(blocks))
 
 
-def _pictures(run: Run) -> dict[str, list[Picture]]:
-    results = run.results
-    main = verdict.main_arm(results, list(run.recipe.get("arms") or ()))
-    styles = style.arm_styles(results, main)
-    uptake = verdict.uptake_metric(results)
-    points = []
-    if uptake is not None:
-        metrics = tuple(reversed(changes.main_losses(results)))
-        points = tradeoff.tradeoff_pictures(results, styles, uptake, metrics)
-    return {
-        "tradeoff": points,
-        "heat": layer_maps.heat_maps(run.profile, run.plan),
-        "curves": curves.curve_pictures(results, styles),
-        "series": series_curves.series_pictures(results, styles, uptake),
-    }
+def environment_rows(environment: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Versions and machine as terms."""
+    rows = []
+    for key, value in environment.items():
+        if isinstance(value, dict):
+            rows += [(str(name), str(own)) for name, own in value.items()]
+        else:
+            rows.append((str(key).replace("_", " "), str(value)))
+    return rows
 
 
-def _column_groups(columns: tuple[headline.Column, ...]) -> list[tuple[str, int]]:
-    names = list(dict.fromkeys(column.group for column in columns))
-    return [(name, sum(column.group == name for column in columns)) for name in names]
+def _pictures(blocks: Iterable[Any]) -> Iterator[Picture]:
+    for block in blocks:
+        if isinstance(block, Pictures):
+            yield from block.items
+        elif isinstance(block, Details):
+            yield from _pictures(block.blocks)
+
+
+@functools.cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("gradloc.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    # A long name may break after its underscores.
+    environment.filters["breakable"] = lambda text: escape(text).replace("_", Markup("_<wbr>"))
+    return environment.get_template("page.html.j2")
+
+
+def _source(name: str) -> str:
+    return files("gradloc.report").joinpath("templates", name).read_text(encoding="utf-8")
+
+
+@functools.cache
+def _library() -> str:
+    """The drawing library as one script without network addresses that it would load."""
+    return vl_convert.javascript_bundle().replace("</script", "<\\/script")

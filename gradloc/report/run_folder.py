@@ -1,8 +1,4 @@
-"""What the report reads: a run folder, or a results file alone.
-
-Comes in: a path. Goes out: ``Run``. A stage that is missing from a folder is named with the
-command that makes it; a results file may be of checkpoints that never had any.
-"""
+"""What the report reads: a run folder, or a results file alone."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +9,7 @@ from gradloc.errors import GradlocError, RunError
 from gradloc.evaluation.results import EvalResult
 from gradloc.localization.plan import LayerPlan
 from gradloc.localization.profile import GradientProfile
-from gradloc.report.series import leading_arms
+from gradloc.report.arms import leading_arms
 
 COMMANDS = {
     "results.json": "gradloc evaluate CHECKPOINT --suite SUITE --baseline MODEL --out results.json",

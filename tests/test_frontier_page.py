@@ -1,3 +1,5 @@
+"""The page and the terminal table of a sweep say what its figures say."""
+
 import io
 import json
 import re
@@ -12,20 +14,23 @@ from test_report_browser import count, rgb, show, style_of
 
 from gradloc.errors import GradlocError
 from gradloc.evaluation.score_record import ItemScores
-from gradloc.experiments.sweep.frontiers import find_frontier
-from gradloc.experiments.sweep.looks import N_STRONG, arm_looks, is_background, strong_arms
-from gradloc.experiments.sweep.page import render, write_frontier
-from gradloc.experiments.sweep.page_tables import (
-    matrix_rows,
-    point_rows,
-    quantity_heads,
-    quantity_row,
-    run_rows,
+from gradloc.experiments.sweep.frontier_page import (
+    curve_picture,
+    frontier_page,
+    frontier_styles,
+    ratio_picture,
+    write_frontier,
+)
+from gradloc.experiments.sweep.frontier_tables import (
+    frontier_tables,
+    point_table,
+    quantity_table,
+    run_table,
     verdict,
 )
-from gradloc.experiments.sweep.pictures import frontier_picture
-from gradloc.experiments.sweep.ratio_picture import ratio_picture
-from gradloc.experiments.sweep.table import frontier_table
+from gradloc.experiments.sweep.frontiers import find_frontier
+from gradloc.report.page import render
+from gradloc.report.styles import N_COLORS
 
 N = 100
 LOSSES = ("known_facts", "general_text")
@@ -62,7 +67,7 @@ def frontier(record):
 
 @pytest.fixture(scope="module")
 def page(record, frontier):
-    return render(record, frontier)
+    return render(frontier_page(record, frontier))
 
 
 @pytest.fixture(scope="module")
@@ -105,26 +110,25 @@ def test_the_verdict_says_where_nothing_can_be_compared(record):
     alone = find_frontier(replace(record, runs=runs), n_bootstrap=N)
     text = verdict(alone.corpora["invented"], "full")
     assert text == "Nothing can be compared yet: full has no finished run on this corpus."
-    assert text in render(replace(record, runs=runs), alone)
+    assert text in render(frontier_page(replace(record, runs=runs), alone))
     small = tuple(run for run in record.runs if run.arm in ("full", "small"))
-    reached = find_frontier(replace(record, runs=small), n_bootstrap=N)
+    reached = find_frontier(replace(record, cells=small), n_bootstrap=N)
     assert "none of 1 arms takes up so much" in verdict(reached.corpora["invented"], "full")
 
 
-# Looks
+# Styles
 
 
-def test_line_controls_and_strong_arms_have_their_looks(frontier):
-    looks = arm_looks(frontier)
-    assert next(iter(looks)) == "full" and looks["full"].is_reference
-    assert looks["full"].color == "var(--reference)"
-    assert [name for name, look in looks.items() if is_background(look)] == ["chance"]
-    strong = [looks[name] for name in strong_arms(frontier)]
-    assert len({look.color for look in strong}) == len({look.shape for look in strong}) == 3
+def test_line_controls_and_strong_arms_have_their_styles(frontier):
+    styles = frontier_styles(frontier)
+    assert next(iter(styles)) == "full" and styles["full"].is_reference
+    assert [name for name, style in styles.items() if style.is_quiet] == ["chance"]
+    strong = [style for style in styles.values() if not style.is_quiet]
+    assert len({(style.color, style.shape) for style in strong}) == 4
 
 
 def test_only_the_arms_with_the_lowest_ratios_get_a_color(monkeypatch):
-    names = [f"arm{i}" for i in range(N_STRONG + 2)]
+    names = [f"arm{i}" for i in range(N_COLORS + 2)]
     for place, name in enumerate(names):
         monkeypatch.setitem(UPTAKES, name, UPTAKES["full"])
         # The first two arms forget most, whatever their place in the record.
@@ -132,70 +136,63 @@ def test_only_the_arms_with_the_lowest_ratios_get_a_color(monkeypatch):
     found = find_frontier(
         make_record(arms=("full", *names), noise=0.0, seeds=(0,), losses=LOSSES), n_bootstrap=N
     )
-    assert strong_arms(found) == names[2:]
-    looks = arm_looks(found)
-    assert [name for name in names if is_background(looks[name])] == names[:2]
+    styles = frontier_styles(found)
+    assert [name for name in names if styles[name].is_quiet] == names[:2]
 
 
 def test_a_control_with_a_method_is_no_control(monkeypatch):
     monkeypatch.setitem(POLICIES, "half", "random_k")
     plain = make_record(arms=("full", "half"), noise=0.0, seeds=(0,), losses=LOSSES)
-    assert is_background(arm_looks(find_frontier(plain, n_bootstrap=N))["half"])
+    assert frontier_styles(find_frontier(plain, n_bootstrap=N))["half"].is_quiet
     runs = tuple(replace(run, methods={"replay": {"ratio": 0.5}}) for run in plain.runs)
     found = find_frontier(replace(plain, runs=runs), n_bootstrap=N)
-    assert not is_background(arm_looks(found)["half"])
+    assert not frontier_styles(found)["half"].is_quiet
 
 
 # Pictures
 
 
 def test_curves_start_at_the_base_and_leave_out_rates_beyond_the_peak(frontier):
-    picture = frontier_picture(
-        "key", frontier.corpora["invented"], arm_looks(frontier), AXIS, "general_text"
-    )
+    corpus = frontier.corpora["invented"]
+    picture = curve_picture("key", corpus, frontier_styles(frontier), AXIS, "general_text")
     corners = [row for row in data_of(picture.spec, arm="full") if "place" in row]
-    points = frontier.corpora["invented"].arms["full"].points
+    points = corpus.arms["full"].points
     assert [row["place"] for row in corners] == [0, 1, 2, 3]
     expected = [0.0, *(point.metrics[AXIS].value for point in points[:3])]
     assert [row["y"] for row in corners] == pytest.approx(expected)
     assert [row["x"] for row in corners][1:] == pytest.approx(
         [point.metrics["general_text"].value for point in points[:3]]
     )
-    beyond = data_of(picture.spec, arm="full", rate="3e-4")
+    beyond = data_of(picture.spec, arm="full", detail="3e-4")
     assert beyond and not any(row["on_curve"] for row in beyond)
-    # Each arm is named once, at its largest uptake.
-    named = {row["arm"]: row["rate"] for row in data_of(picture.spec) if row.get("label")}
-    assert named == dict.fromkeys(frontier.corpora["invented"].arms, "1e-4")
-    assert len(picture.rows) == 16 and {row[-1] for row in picture.rows} == {"yes", "no"}
+    assert len(picture.table.rows) == 16
+    assert {row.cells[-1].text for row in picture.table.rows} == {"yes", ""}
 
 
 def test_shares_are_drawn_in_percent_with_their_intervals(frontier):
-    picture = frontier_picture(
-        "key", frontier.corpora["invented"], arm_looks(frontier), AXIS, "known_facts"
-    )
-    found = frontier.corpora["invented"].arms["half"].points[0].metrics["known_facts"]
-    row = next(r for r in data_of(picture.spec, arm="half", rate="1e-5") if "x_low" in r)
+    corpus = frontier.corpora["invented"]
+    picture = curve_picture("key", corpus, frontier_styles(frontier), AXIS, "known_facts")
+    found = corpus.arms["half"].points[0].metrics["known_facts"]
+    row = next(r for r in data_of(picture.spec, arm="half", detail="1e-5") if "x_low" in r)
     assert (row["x"], row["x_low"], row["x_high"]) == pytest.approx(
         (100 * found.value, 100 * found.low, 100 * found.high)
     )
-    assert "% points lost" in picture.columns[4]
+    assert "% points lost" in picture.table.columns[3].label
 
 
-def test_ratios_are_drawn_where_they_exist_and_the_others_say_why(frontier):
+def test_ratios_are_drawn_where_they_exist(frontier):
     corpus = frontier.corpora["invented"]
-    picture = ratio_picture("key", corpus, arm_looks(frontier), "full", "general_text")
-    found = {(row["arm"], row["place"]): row for row in data_of(picture.spec) if "place" in row}
-    assert ("full", 0) not in found
-    levels = corpus.arms["half"].forgetting["general_text"].at_uptake
-    for place, at in enumerate(levels):
-        row = found["half", place]
+    picture = ratio_picture("key", corpus, frontier_styles(frontier), "full", "general_text")
+    rows = {(row["arm"], row["part"][:2]): row for row in data_of(picture.spec) if "part" in row}
+    assert ("full", "50") not in rows and ("small", "75") not in rows
+    for at in corpus.arms["half"].forgetting["general_text"].at_uptake:
+        row = rows["half", f"{at.share:.0%}"[:2]]
         assert (row["value"], row["low"], row["high"]) == (
             at.ratio.value, at.ratio.low, at.ratio.high
         )  # fmt: skip
-    assert ("small", 1) not in found and len(picture.rows) == 12
-    reaches_less = corpus.arms["small"].uptake_share.value < 0.5
-    texts = [row["text"] for row in data_of(picture.spec, arm="small") if "place" not in row]
-    assert [text.split()[0] for text in texts] == (["reaches"] if reaches_less else [])
+    assert len(picture.table.rows) == 12
+    small = [row for row in picture.table.rows if row.cells[0].text == "small"]
+    assert "takes up" in small[1].cells[-1].text
 
 
 def test_an_arm_that_forgets_nothing_is_drawn_at_the_left_edge():
@@ -205,11 +202,9 @@ def test_an_arm_that_forgets_nothing_is_drawn_at_the_left_edge():
         for run in record.runs
     )
     found = find_frontier(replace(record, runs=runs), n_bootstrap=N)
-    picture = ratio_picture(
-        "key", found.corpora["invented"], arm_looks(found), "full", "general_text"
-    )
+    corpus = found.corpora["invented"]
+    picture = ratio_picture("key", corpus, frontier_styles(found), "full", "general_text")
     rows = data_of(picture.spec, arm="half")
-    assert {row["sign"] for row in rows} == {"triangle-left"}
     assert all(0 < row["value"] < 0.02 and row["text"].startswith("\N{MINUS SIGN}") for row in rows)
 
 
@@ -226,36 +221,29 @@ def test_every_picture_compiles(page):
 # Tables
 
 
+def row_of(table, arm):
+    return next(row.cells for row in table.rows if row.cells[0].text == arm)
+
+
 def test_the_table_of_quantities_says_what_the_figures_say(frontier):
     corpus = frontier.corpora["invented"]
-    heads = quantity_heads(corpus, "full", "general_text")
-    row = quantity_row(corpus.arms["half"], "general_text", is_line=False)
+    table = quantity_table(corpus, "full", "general_text", frontier_styles(frontier))
+    row = row_of(table, "half")
     comparison = corpus.arms["half"].forgetting["general_text"]
-    assert len(heads) == len(row) == 13
-    assert row[1].text == f"{comparison.at_uptake[1].ratio.value:.3f}" and row[1].tone == "better"
-    assert quantity_row(corpus.arms["worse"], "general_text", is_line=False)[1].tone == "worse"
-    small = quantity_row(corpus.arms["small"], "general_text", is_line=False)
-    assert (small[1].text, small[1].small, small[1].tone) == ("—", "not reached", "missing")
-    assert "takes up" in small[1].hint
+    assert len(table.columns) == len(row) == 14
+    assert row[2].text == f"{comparison.at_uptake[1].ratio.value:.3f}" and row[2].tone == "better"
+    assert row_of(table, "worse")[2].tone == "worse"
+    small = row_of(table, "small")[2]
+    assert (small.text, small.small, small.tone) == ("—", "not reached", "soft")
+    assert "takes up" in small.hint
     # More uptake is better, less forgetting is: the tones follow the direction.
-    assert [head.arrow for head in heads[:9]] == ["↓"] * 4 + ["↑"] * 4 + ["↑"]
-    assert row[5].tone == "better"
-    line = quantity_row(corpus.arms["full"], "general_text", is_line=True)
-    assert [run.text for run in line[:11]] == ["1"] * 11
-    assert row[11].text == str(len(comparison.at_uptake[1].beats))
+    assert [column.arrow for column in table.columns[1:10]] == ["↓"] * 4 + ["↑"] * 4 + ["↑"]
+    assert row[6].tone == "better"
+    assert {cell.text for cell in row_of(table, "full")[1:12]} == {"1.00"}
+    assert row[12].text == str(len(comparison.at_uptake[1].beats))
 
 
-def test_the_matrix_mirrors(frontier):
-    rows = matrix_rows(frontier.corpora["invented"], "general_text")
-    names = [name for name, _ in rows]
-    assert "small" not in names and {"full", "half", "worse"} <= set(names)
-    signs = {(a, names[i]): run.text for a, runs in rows for i, run in enumerate(runs)}
-    assert signs["half", "full"] == "▲" and signs["worse", "full"] == "▼"
-    mirrored = {"▲": "▼", "▼": "▲", "≈": "≈", "": ""}
-    assert all(signs[b, a] == mirrored[sign] for (a, b), sign in signs.items())
-
-
-def test_cells_show_weighted_means_and_what_is_missing(record):
+def test_runs_show_weighted_means_and_what_is_missing(record):
     run = replace(
         record.runs[0], peak_rss_mib=None, train_seconds=None, n_trained=None,
         metrics={
@@ -264,15 +252,15 @@ def test_cells_show_weighted_means_and_what_is_missing(record):
             "known_facts": ItemScores("forgetting", "fraction", (1.0, 0.0, 0.0, 0.0)),
         },
     )  # fmt: skip
-    row = run_rows(replace(record, runs=(run,)))[0]
-    assert row == ("invented", "full", "1e-5", "0", "—", "2.00", "25.0", "—",
-                   "100\N{NARROW NO-BREAK SPACE}%", "—", "—")  # fmt: skip
+    row = run_table(replace(record, runs=(run,))).rows[0]
+    assert [cell.text for cell in row.cells] == [
+        "invented", "full", "1e-5", "0", "—", "2.00", "25.0", "—",
+        "100\N{NARROW NO-BREAK SPACE}%", "—", "—",
+    ]  # fmt: skip
 
 
 def test_every_point_is_in_a_table(frontier):
-    rows = point_rows(frontier.corpora["invented"])
-    assert len(rows) == 16 * (1 + len(LOSSES))
-    assert all(len(row) == 10 for row in rows)
+    assert len(point_table(frontier.corpora["invented"]).rows) == 16 * (1 + len(LOSSES))
 
 
 # The page
@@ -293,7 +281,7 @@ def test_names_cannot_break_the_page(record):
     runs = tuple(replace(run, arm="half" + EVIL) for run in record.runs if run.arm == "half")
     runs += tuple(run for run in record.runs if run.arm == "full")
     evil = replace(record, runs=runs, name=EVIL)
-    text = render(evil, find_frontier(evil, n_bootstrap=N))
+    text = render(frontier_page(evil, find_frontier(evil, n_bootstrap=N)))
     assert "<script>window.hacked" not in text
     assert "&lt;script&gt;window.hacked" in text
 
@@ -310,9 +298,9 @@ def test_a_page_is_written_from_a_file(tmp_path):
 # The terminal
 
 
-def shown(record):
+def shown(frontier):
     console = Console(width=200, record=True, file=io.StringIO())
-    for item in frontier_table(record):
+    for item in frontier_tables(frontier):
         console.print(item)
     return console.export_text()
 
@@ -321,7 +309,7 @@ def test_the_terminal_shows_ratios_and_the_verdict(frontier):
     text = shown(frontier)
     half = next(line for line in text.splitlines() if line.strip().startswith("half"))
     ratio = frontier.corpora["invented"].arms["half"].forgetting["general_text"].at_uptake[1].ratio
-    assert f"{ratio.value:.3f} [" in half and "0.405" in half and "25%" in half
+    assert f"{ratio.value:.3f}" in half and "0.405" in half and "25.0" in half
     small = next(line for line in text.splitlines() if line.strip().startswith("small"))
     assert small.count("—") == len(LOSSES)
     assert text.count("best uptake of full") == 2

@@ -1,62 +1,60 @@
-"""Plans beside each other, for the terminal.
-
-Comes in: a ``Planning``. Goes out: rich renderables that fit into 100 columns. It computes no
-cost and prints nothing.
-"""
+"""Plans beside each other, for the terminal."""
 
 from collections.abc import Sequence
 
-from rich import box
-from rich.table import Table
+from rich import table as rich_tables
 from rich.text import Text
 
 from gradloc.localization.planning.candidates import Candidate, Planning
 from gradloc.models.unit_info import UnitInfo
+from gradloc.report.formatting import ranges
+from gradloc.report.table import Column, make_row, make_table, rich_table
+
+_NONE = "–"
 
 
-def planning_tables(planning: Planning, title: str) -> list[Table | Text]:
-    """The plans as a table, and what stands below it.
+def planning_tables(planning: Planning, title: str) -> list[rich_tables.Table | Text]:
+    """The plans as a table that fits into 100 columns, and what stands below it.
 
     Args:
         planning: What to show.
         title: Name of the profile or model.
     """
-    return [_table(planning, title), *_notes(planning)]
+    shape = planning.step
+    loss = "loss at labelled positions" if shape.label_loss else "the model's own loss"
+    parts = [f"batches of {shape.batch_size} × {shape.sequence_length} tokens", shape.dtype, loss]
+    parts += ["steps projected"] if shape.projected else []
+    parts += [f"KL on {shape.kl_tokens:.0f} tokens"] if shape.kl_tokens else []
+    heading = f"{title}: predicted cost, full training = 1\n{', '.join(parts)}"
+    return [rich_table(_plan_table(planning), heading), *_notes(planning)]
 
 
-def _table(planning: Planning, title: str) -> Table:
-    step = planning.step
-    loss = "loss at labelled positions" if step.label_loss else "the model's own loss"
-    projection = ", steps projected" * step.projected
-    if step.kl_tokens:
-        projection += f", KL on {step.kl_tokens:.0f} tokens"
-    table = Table(
-        box=box.SIMPLE_HEAD,
-        title=f"{title}: predicted cost, full training = 1\n[dim]batches of {step.batch_size} × "
-        f"{step.sequence_length} tokens, {step.dtype}, {loss}{projection}[/dim]",
-        title_justify="left",
-        caption_justify="left",
-    )
+def _plan_table(planning: Planning):
     has_mass = any(row.share is not None for row in planning.candidates)
-    table.add_column("plan", no_wrap=True)
-    table.add_column("trains")
-    heads = ("units", "lowest\nblock", "step\ntime", "prefix\ncached", "memory")
-    for head in (*heads, *(["share\nof mass"] if has_mass else [])):
-        table.add_column(head, justify="right")
+    columns = [
+        Column("plan"),
+        Column("trains", is_text=True),
+        Column("units"),
+        Column("block", "lowest"),
+        Column("time", "step"),
+        Column("time", "cached"),
+        Column("memory"),
+    ]
+    rows = []
     for is_chosen, names, row in _without_repeats(planning):
         lowest = row.predicted["lowest_block"]
-        table.add_row(
+        cells = [
             f"{'→' if is_chosen else ' '} " + "\n= ".join(names),
             describe_units(row.plan.units, row.plan.trained),
             str(len(row.plan.trained)),
-            "–" if lowest is None else str(lowest),
+            _NONE if lowest is None else str(lowest),
             _ratio(row.predicted["time_ratio"]),
             _ratio(row.cached_time_ratio),
             _ratio(row.predicted["memory_ratio"]),
-            *([_share(row.share)] if has_mass else []),
-            style="bold" if is_chosen else None,
-        )
-    return table
+        ]
+        share = _NONE if row.share is None else f"{row.share:.0%}"
+        rows.append(make_row([*cells, *([share] if has_mass else [])], is_main=is_chosen))
+    return make_table([*columns, *([Column("mass", "share of")] if has_mass else [])], rows)
 
 
 def _without_repeats(planning: Planning) -> list[tuple[bool, list[str], Candidate]]:
@@ -125,32 +123,17 @@ def describe_units(units: Sequence[UnitInfo], names: Sequence[str]) -> str:
             everywhere.setdefault(unit.block, set()).add(unit.name)
     taken = {unit.name for unit in chosen}
     whole = [block for block, members in everywhere.items() if members <= taken]
-    kinds: dict[str, list[int]] = {}
+    kinds: dict[str, set[int]] = {}
     for unit in chosen:
         if unit.in_stack and unit.block not in whole:
-            kinds.setdefault(unit.kind, []).append(unit.block)
+            kinds.setdefault(unit.kind, set()).add(unit.block)
     words = {"mlp": "MLP"}
-    parts = [f"{words.get(kind, kind)} {_ranges(blocks)}" for kind, blocks in kinds.items()]
+    parts = [f"{words.get(kind, kind)} {ranges(list(blocks))}" for kind, blocks in kinds.items()]
     if whole:
-        parts.append(f"block{'s' * (len(whole) > 1)} {_ranges(whole)}")
+        parts.append(f"block{'s' * (len(whole) > 1)} {ranges(whole)}")
     parts += [unit.name for unit in chosen if not unit.in_stack]
     return "; ".join(parts) or "nothing"
 
 
-def _ranges(blocks: Sequence[int]) -> str:
-    """Numbers with runs drawn together: ``3–6, 16``."""
-    runs: list[list[int]] = []
-    for block in sorted(set(blocks)):
-        if runs and runs[-1][-1] == block - 1:
-            runs[-1].append(block)
-        else:
-            runs.append([block])
-    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}–{run[-1]}" for run in runs)
-
-
 def _ratio(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2f}"
-
-
-def _share(value: float | None) -> str:
-    return "–" if value is None else f"{value:.0%}"
+    return _NONE if value is None else f"{value:.2f}"
