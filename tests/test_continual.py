@@ -693,8 +693,7 @@ def test_the_page_shows_every_arm_and_needs_no_network(finished, tmp_path):
         "matrix-0", "matrix-1", "curve-current", "curve-seen", "curve-known_facts",
         "curve-general_text",
     }  # fmt: skip
-    cells = specs["matrix-0"]["data"]["values"]
-    own_cells = {(row["stage"], row["period"]) for row in cells if row["own"]}
-    assert own_cells == {(month, month) for month in MONTHS}
+    rows = [row for row in specs["matrix-0"]["data"]["values"] if row["marked"]]
+    assert {(row["y"], row["x"]) for row in rows} == {(month, month) for month in MONTHS}
     for note in record.notes:
         assert note in page

@@ -112,7 +112,7 @@ def test_the_verdict_says_where_nothing_can_be_compared(record):
     assert text == "Nothing can be compared yet: full has no finished run on this corpus."
     assert text in render(frontier_page(replace(record, runs=runs), alone))
     small = tuple(run for run in record.runs if run.arm in ("full", "small"))
-    reached = find_frontier(replace(record, cells=small), n_bootstrap=N)
+    reached = find_frontier(replace(record, runs=small), n_bootstrap=N)
     assert "none of 1 arms takes up so much" in verdict(reached.corpora["invented"], "full")
 
 
