@@ -108,13 +108,6 @@ def _figures(analysis: AcquisitionAnalysis) -> list[Any]:
         "after the local acquisition maximum of the last one. Small: 95 % intervals over entities; "
         "they say nothing of what another seed of the training would give."
     )
-    if analysis.against_control:
-        note += " What entities that were not injected gained has been subtracted from every probe."
-    if analysis.released:
-        note += (
-            f" The released code’s choices are taken: outliers beyond {analysis.outlier_factor} "
-            "interquartile ranges, left out of effectivity as well."
-        )
     return [tables.group_table(analysis), Text(note, "note")]
 
 
