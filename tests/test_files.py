@@ -169,6 +169,11 @@ def test_shapes_and_names_belong_together():
     assert "columns.nll: has 1 entries for 2 probes" in refused(RECORDS[3], columns={"nll": [1.0]})
 
 
+def test_a_profile_with_measurements_that_are_made_no_longer_loads():
+    data = {**PROFILE.to_dict(), "spectrum_snr": None, "sign_agreement": [0.5, 0.5, 0.5]}
+    np.testing.assert_array_equal(GradientProfile.from_dict(data).rgn, PROFILE.rgn)
+
+
 def test_a_profile_by_hand_needs_no_derived_values():
     data = {name: value for name, value in PROFILE.to_dict().items() if name != "derived"}
     np.testing.assert_array_equal(GradientProfile.from_dict(data).rgn, PROFILE.rgn)

@@ -41,6 +41,12 @@ class GradientProfile(Record):
     KIND: ClassVar[str] = "profile"
     WHAT: ClassVar[str] = "gradient profile"
     DERIVED: ClassVar[tuple[str, ...]] = ("n_probe", "n_reference", "derived")
+    FORMER: ClassVar[tuple[str, ...]] = (
+        "probe_weight_alignment",
+        "reference_weight_alignment",
+        "sign_agreement",
+        "spectrum_snr",
+    )
 
     units: tuple[UnitInfo, ...]
     probe_norms: Matrix

@@ -74,13 +74,14 @@ class Record:
 
     A subclass sets ``KIND`` (what its file calls itself), ``WHAT`` (what an error calls it) and,
     once its keys change meaning, ``VERSION``. ``DERIVED`` names keys that are written for other
-    readers and ignored here.
+    readers and ignored here, ``FORMER`` those that only files of earlier versions have.
     """
 
     KIND: ClassVar[str]
     WHAT: ClassVar[str]
     VERSION: ClassVar[int] = 1
     DERIVED: ClassVar[tuple[str, ...]] = ()
+    FORMER: ClassVar[tuple[str, ...]] = ()
 
     def derived(self) -> dict[str, Any]:
         """Values of the keys in ``DERIVED``."""
@@ -109,7 +110,8 @@ class Record:
         """
         data = cls._checked_head(data, source)
         where = f"{source} ({cls.WHAT})"
-        record = parse(cls, {k: v for k, v in data.items() if k not in cls.DERIVED}, where)
+        ignored = {*cls.DERIVED, *cls.FORMER}
+        record = parse(cls, {k: v for k, v in data.items() if k not in ignored}, where)
         if problems := record.problems():
             raise ProblemsError(where, problems[:_N_SHOWN])
         return record
