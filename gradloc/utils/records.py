@@ -74,7 +74,7 @@ class Record:
 
     A subclass sets ``KIND`` (what its file calls itself), ``WHAT`` (what an error calls it) and,
     once its keys change meaning, ``VERSION``. ``DERIVED`` names keys that are written for other
-    readers and ignored here, ``FORMER`` those that only files of earlier versions have.
+    readers and ignored here, ``FORMER`` lists that only files of earlier versions have.
     """
 
     KIND: ClassVar[str]
@@ -110,7 +110,8 @@ class Record:
         """
         data = cls._checked_head(data, source)
         where = f"{source} ({cls.WHAT})"
-        ignored = {*cls.DERIVED, *cls.FORMER}
+        former = {key for key in cls.FORMER if isinstance(data.get(key), list | None)}
+        ignored = {*cls.DERIVED, *former}
         record = parse(cls, {k: v for k, v in data.items() if k not in ignored}, where)
         if problems := record.problems():
             raise ProblemsError(where, problems[:_N_SHOWN])
