@@ -72,7 +72,7 @@ def test_the_start_rides_with_checkpoints(tmp_path):
     save_file(others, tmp_path / "checkpoint-2" / START_FILE)
     assert largest_gap(straight, train(str(checkpoint))) == 0
     (checkpoint / START_FILE).unlink()
-    with pytest.raises(MethodError, match="Start anew"):
+    with pytest.raises(MethodError, match="Start again"):
         train(str(checkpoint))
 
 

@@ -1,8 +1,5 @@
 """How fast a machine computes and moves bytes.
 
-Comes in: nothing, or the sizes of a model to time the machine with. Goes out: ``Machine``. It
-runs no model.
-
 A ratio of two step times depends on the balance of the four rates only, not on how fast the
 machine is.
 """

@@ -1,8 +1,5 @@
 """What a training step does in each unit, in seconds and bytes.
 
-Comes in: units, the sizes of the model, a step. Goes out: ``StepWork``, one number a unit for
-each kind of work, so that the cost of any plan is a sum. It knows no plan.
-
 Multiply-adds per token: a linear layer of p parameters costs 2p forward, 2p for the gradient of
 its input and 2p for that of its weights; attention over T tokens with queries of width q costs
 4 T q forward and 2.5 times as much backward (the scores are computed again); the head 2 V d each

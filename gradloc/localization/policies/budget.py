@@ -9,10 +9,9 @@ miss by a whole unit.
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import Bounds, LinearConstraint, milp
 
 from gradloc.errors import SelectionError
-from gradloc.localization.cost import StepShape, step_memory, step_seconds, step_work
+from gradloc.localization.cost import StepShape, step_work
 from gradloc.localization.cost.prediction import full_training, memory_rows, time_rows
 from gradloc.localization.policies.policy_table import SCORES
 from gradloc.localization.profile import GradientProfile
@@ -124,13 +123,21 @@ def cheapest_best(
         )
     if not scores.sum():
         raise SelectionError("the policy trains no unit with a score, so no budget can be kept.")
-    _refuse_too_small(profile, scores, limits, step)
+    from scipy.optimize import Bounds, LinearConstraint, milp  # slow to import, seldom needed
+
     units, mass, n = profile.units, scores / scores.sum(), len(scores)
     seconds, n_bytes = full_training(units, profile.shape, step)
     work = step_work(units, profile.shape, step)
     times, memory = time_rows(units, work, step), memory_rows(work)
+    alone = np.eye(n, dtype=bool)[scores > 0]
+    costs = {
+        "budget": [times.of(work, unit).sum() / seconds for unit in alone],
+        "memory_budget": [memory.of(work, unit).max() / n_bytes for unit in alone],
+    }
+    names = [unit.name for unit, score in zip(units, scores, strict=True) if score > 0]
+    _refuse_too_small(names, costs, limits)
     time = np.r_[times.trained.sum(axis=0), times.reached.sum(axis=0)] / seconds
-    constraints = [_reach(units)]
+    constraints = [LinearConstraint(_reach(units), lb=0.0)]
     if limits.budget is not None:
         fixed = times.fixed.sum() / seconds
         constraints.append(LinearConstraint(time, ub=limits.budget - fixed))
@@ -158,8 +165,8 @@ def cheapest_best(
     return solved.x[:n] > 0.5
 
 
-def _reach(units: tuple[UnitInfo, ...]) -> LinearConstraint:
-    """The backward pass reaches what is trained, and all that lies above what it reaches."""
+def _reach(units: tuple[UnitInfo, ...]) -> np.ndarray:
+    """Rows >= 0: the backward pass reaches what is trained, and all that lies above it."""
     stack = [i for i, unit in enumerate(units) if unit.in_stack]
     n, rows = len(units), []
     for place, i in enumerate(stack):
@@ -167,27 +174,17 @@ def _reach(units: tuple[UnitInfo, ...]) -> LinearConstraint:
             row = np.zeros(2 * n)
             row[n + i], row[lower] = 1.0, -1.0
             rows.append(row)
-    return LinearConstraint(np.array(rows), lb=0.0)
+    return np.array(rows)
 
 
-def _refuse_too_small(
-    profile: GradientProfile, scores: np.ndarray, limits: Budget, step: StepShape
-) -> None:
+def _refuse_too_small(names: list[str], costs: dict[str, list[float]], limits: Budget) -> None:
     """Say what the cheapest unit costs where none fits."""
-    units = profile.units
-    work = step_work(units, profile.shape, step)
-    full = full_training(units, profile.shape, step)
-    for name, what, whole in zip(BUDGETS, ("time", "memory"), full, strict=False):
-        limit, costs = getattr(limits, name), {}
-        for index in np.flatnonzero(scores) if limit is not None else ():
-            alone = np.arange(len(units)) == index
-            seconds = step_seconds(units, work, alone, step).total
-            costs[index] = (seconds if what == "time" else step_memory(work, alone)) / whole
-        if costs and min(costs.values()) > limit:
-            cheapest = min(costs, key=costs.get)
+    for name, what in (("budget", "time"), ("memory_budget", "memory")):
+        limit, cheapest = getattr(limits, name), int(np.argmin(costs[name]))
+        if limit is not None and costs[name][cheapest] > limit:
             raise SelectionError(
                 f"no unit fits within {name} {limit:g} ({what} of full training); the cheapest "
-                f"of those that the policy trains, {units[cheapest].name}, costs "
+                f"of those that the policy trains, {names[cheapest]}, costs "
                 # Rounded up, so that asking for the figure that is shown succeeds.
-                f"{np.ceil(costs[cheapest] * 100) / 100:.2f}."
+                f"{np.ceil(costs[name][cheapest] * 100) / 100:.2f}."
             )

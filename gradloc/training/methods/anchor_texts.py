@@ -11,7 +11,7 @@ from gradloc.training.methods.base import TrainContext
 
 # ``reference``: the context's reference texts. ``facts``: passages on people, places, companies and
 # works that ship with gradloc. ``generated``: texts that the base model writes by itself.
-# ``continued``: its continuations of a few words of the new documents, so in their manner but of
+# ``continued``: its continuations of a few words of the new documents, so in their style but of
 # what it already knows. The last three need no old data.
 Source = Literal["reference", "facts", "generated", "continued"]
 

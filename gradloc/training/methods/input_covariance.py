@@ -1,8 +1,5 @@
 """What text sends into linear layers, and the projections that follow from it.
 
-Comes in: a model and token rows. Goes out: for each linear layer the second moment of its inputs,
-and the matrix that its updates are multiplied by. It trains nothing.
-
 Why: a linear layer y = W x that is changed by D answers the input x otherwise by D x. Over some
 text that is E ||D x||^2 = tr(D C D') with C = E[x x'], the second moment of its inputs. C is far
 from round: few directions carry most of it. The step that gains as much for the least of this

@@ -86,7 +86,7 @@ class InterpolationCallback(ResumableCallback):
         except (OSError, SafetensorError, KeyError) as error:
             raise MethodError(
                 f"{path} cannot be read, or lacks a weight that trains: it holds the weights that "
-                "training started from. Start anew, or resume without interpolate_to_start "
+                "training started from. Start again, or resume without interpolate_to_start "
                 "(GradLocCallback.from_probes(..., interpolation=1))."
             ) from error
 

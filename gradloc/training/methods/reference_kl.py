@@ -162,7 +162,7 @@ class ReferenceKLCallback(ResumableCallback, ExtraLoss):
             self.targets = BaseTargets.from_tensors(load_file(path))
         except (OSError, SafetensorError, KeyError) as error:
             raise MethodError(
-                f"{path} cannot be read: it holds what the base model predicted. Start anew, or "
+                f"{path} cannot be read: it holds what the base model predicted. Start again, or "
                 "resume without ReferenceKLCallback (GradLocCallback.from_probes(..., kl=0))."
             ) from error
 
