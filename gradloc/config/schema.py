@@ -44,13 +44,12 @@ def kind_of(value: Any) -> str:
     return kinds.get(type(value), "list")
 
 
-def mismatch(kinds: Collection[str], value: Any, raw: str | None = None) -> str:
+def mismatch(kinds: Collection[str], value: Any) -> str:
     """Say why a value is not of the expected kind, and what to write instead.
 
     Args:
         kinds: Expected kinds (see ``kind_of``).
         value: The value as YAML reads it.
-        raw: The value as written, where it is known.
 
     Example:
         >>> mismatch(["float"], "1e-3")
@@ -58,7 +57,7 @@ def mismatch(kinds: Collection[str], value: Any, raw: str | None = None) -> str:
         >>> mismatch(["str"], 12)
         '12 is a number in YAML; write "12" in quotes'
     """
-    raw = str(value) if raw is None else raw
+    raw = str(value).lower() if isinstance(value, bool) else str(value)
     if value is None:
         return f"is empty; give {_words(kinds)} or remove the line"
     if isinstance(value, str) and (number := _as_number(value, kinds)):
@@ -66,7 +65,7 @@ def mismatch(kinds: Collection[str], value: Any, raw: str | None = None) -> str:
     if isinstance(value, str) and "bool" in kinds and value.lower() in _TRUTH:
         return f"'{raw}' is text; write {_TRUTH[value.lower()]} without quotes"
     if isinstance(value, bool) and "str" in kinds:
-        return f"'{raw}' is read as {str(value).lower()} in YAML; write \"{raw}\" in quotes"
+        return f'{raw} is no text in YAML; write "{raw}" in quotes'
     if isinstance(value, int | float) and not isinstance(value, bool) and "str" in kinds:
         return f'{raw} is a number in YAML; write "{raw}" in quotes'
     if isinstance(value, float) and "int" in kinds and value.is_integer():
@@ -95,7 +94,7 @@ def _as_number(text: str, kinds: Collection[str]) -> str:
 
 def report_mismatch(source: Source, key: str, kinds: Collection[str], value: Any) -> None:
     """Add the problem that the value of a key is of none of the expected kinds."""
-    source.report(key, mismatch(kinds, value, source.raw.get(key)))
+    source.report(key, mismatch(kinds, value))
 
 
 def rule(detail: Mapping[str, Any]) -> str:

@@ -9,19 +9,39 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.comments import TaggedScalar
+from ruamel.yaml.constructor import ConstructorError, DuplicateKeyError, RoundTripConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
-from ruamel.yaml.nodes import MappingNode, Node, ScalarNode
+from ruamel.yaml.nodes import Node
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from gradloc.errors import GradlocError, ProblemsError
 from gradloc.utils.io import read_text
 
-_TAG = "tag:yaml.org,2002:"
 # assumption: no recipe comes near; an alias bomb of 300 bytes means 10^9 values.
 MAX_VALUES = 100_000
 MAX_DEPTH = 50
+MAX_DIGITS = 40
 # What YAML 1.1 readers, or people, take for a number, a date or true and false.
 _AMBIGUOUS = re.compile(r"[-+]?[\d.][\d.:_eE+-]*|y|n|yes|no|on|off", re.IGNORECASE)
+
+
+class _Constructor(RoundTripConstructor):
+    """Dates stay text, as in YAML 1.2's core schema; endless digits are no number."""
+
+    def construct_object(self, node: Node, deep: bool = False) -> Any:
+        """Refuse what refers to itself, where ruamel would give ``None``."""
+        if node in self.recursive_objects and node not in self.constructed_objects:
+            problem = "a value that refers to itself; write it out"
+            raise ConstructorError(None, None, problem, node.start_mark)
+        return super().construct_object(node, deep)
+
+
+_Constructor.add_constructor("tag:yaml.org,2002:timestamp", lambda self, node: node.value)
+_Constructor.add_constructor(
+    "tag:yaml.org,2002:int",
+    lambda self, node: self.construct_yaml_int(node) if len(node.value) <= MAX_DIGITS else math.inf,
+)
 
 
 class _TooMuch(Exception):
@@ -34,14 +54,13 @@ class Source:
 
     Args:
         data: Mappings, lists and scalars; ``None`` where the text is no YAML at all.
-        raw: Dotted key (``probes.sources.0.path``) -> the scalar as written.
-        lines: Dotted key -> line it stands on, to report problems in the file's order.
+        lines: Dotted key (``probes.sources.0.path``) -> line it stands on, to report problems in
+            the file's order.
         problems: Dotted key -> what is wrong; what to write. The first one found for a key
             stays: it is nearest to the cause.
     """
 
     data: Any = None
-    raw: dict[str, str] = field(default_factory=dict)
     lines: dict[str, int] = field(default_factory=dict)
     problems: dict[str, str] = field(default_factory=dict)
     n_values: int = 0
@@ -96,16 +115,20 @@ def read_yaml(text: str) -> Source:
     """
     source = Source()
     try:
-        node = YAML(typ="safe", pure=True).compose(text)
-        source.data = None if node is None else _value(source, node, "", ())
+        yaml = YAML(pure=True)
+        yaml.Constructor = _Constructor
+        source.data = _plain(source, yaml.load(text), "")
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "the file"
         problem = error.problem or error.context or "no YAML"
-        cure = "check the indentation and put text that contains ': ' or '#' in quotes"
-        if "'\\t'" in problem:
-            problem, cure = "a tab", "YAML is indented with spaces only"
-        source.report(where, f"{problem}; {cure}")
+        if isinstance(error, DuplicateKeyError):
+            problem = problem.splitlines()[0].partition(" with value")[0] + "; keep one"
+        elif "'\\t'" in problem:
+            problem = "a tab; YAML is indented with spaces only"
+        elif not isinstance(error, ConstructorError):
+            problem += "; check the indentation and put text that contains ': ' or '#' in quotes"
+        source.report(where, problem)
     except (YAMLError, ValueError) as error:
         source.report("", f"cannot be read as YAML text: {error}")
     except (RecursionError, _TooMuch) as error:
@@ -125,82 +148,45 @@ def parse_yaml(text: str) -> Any:
     return source.data
 
 
-def _value(source: Source, node: Node, key: str, parents: tuple[Node, ...]) -> Any:
-    """The plain value of a node; aliases are written out, so they count each time."""
-    source.lines.setdefault(key, node.start_mark.line)
+def _plain(source: Source, value: Any, key: str, depth: int = 0) -> Any:
+    """What ruamel read, as plain values; aliases are written out, so they count each time."""
     source.n_values += 1
     if source.n_values > MAX_VALUES:
         raise _TooMuch(f"means more than {MAX_VALUES:,} values; write out what its aliases mean")
-    if len(parents) > MAX_DEPTH:
+    if depth > MAX_DEPTH:
         raise _TooMuch(f"is nested more than {MAX_DEPTH} levels deep")
-    if node in parents:
-        source.report(key, "refers to itself; write the value out")
-        return None
-    if isinstance(node, ScalarNode):
-        return _scalar(source, node, key)
-    if node.tag not in (_TAG + "map", _TAG + "seq"):
-        source.report(key, f"the tag '{node.tag}' is not supported; remove it")
-        return None
-    if isinstance(node, MappingNode):
-        return _mapping(source, node, key, (*parents, node))
-    return [
-        _value(source, child, f"{key}.{index}".lstrip("."), (*parents, node))
-        for index, child in enumerate(node.value)
-    ]
-
-
-def _mapping(source: Source, node: MappingNode, key: str, parents: tuple[Node, ...]) -> dict:
-    values: dict[str, Any] = {}
-    merged: dict[str, Any] = {}
-    first_line: dict[str, int] = {}
-    for name_node, child in node.value:
-        if not isinstance(name_node, ScalarNode):
-            source.report(key, "has a list or mapping as a key; a key must be text")
-            continue
-        name, line = name_node.value, name_node.start_mark.line + 1
-        inner = f"{key}.{name}".lstrip(".")
-        if name in first_line:
-            source.report(inner, f"given twice (lines {first_line[name]} and {line}); keep one")
-        first_line.setdefault(name, line)
-        value = _value(source, child, inner, parents)
-        if name_node.tag == _TAG + "merge" and isinstance(value, dict):
-            merged |= value
-        else:
-            values[name] = value
-    return {**merged, **values}
-
-
-def _scalar(source: Source, node: ScalarNode, key: str) -> Any:
-    raw, kind = node.value, node.tag.removeprefix(_TAG)
-    source.raw[key] = raw
-    try:
-        if kind in ("str", "timestamp"):
-            raw.encode("utf-8")
-            return raw
-        if kind in ("int", "float"):
-            return _number(raw, kind)
-        if kind in ("bool", "null"):
-            return {"true": True, "false": False}.get(raw.lower())
-        source.report(key, f"the tag '{node.tag}' is not supported; remove it")
-    except UnicodeEncodeError:
-        half = next(c for c in raw if 0xD800 <= ord(c) < 0xE000)
-        source.report(key, f"\\u{ord(half):x} is half of a surrogate pair and no character")
-    except ValueError as error:
-        source.report(key, str(error))
+    if isinstance(value, TaggedScalar) or getattr(getattr(value, "tag", None), "value", None):
+        source.report(key, f"the tag '{value.tag.value}' is not supported; remove it")
+    elif isinstance(value, (dict, list)):
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        children = []
+        for name, child in items:
+            inner = f"{key}.{name}".lstrip(".")
+            # What was merged in by `<<` stands elsewhere.
+            source.lines.setdefault(inner, value.lc.data.get(name, [value.lc.line])[0])
+            children.append((str(name), _plain(source, child, inner, depth + 1)))
+        return dict(children) if isinstance(value, dict) else [child for _, child in children]
+    else:
+        try:
+            return _scalar(value)
+        except ValueError as error:
+            source.report(key, str(error))
     return None
 
 
-def _number(raw: str, kind: str) -> int | float:
-    if kind == "int":
-        digits = raw.replace("_", "")
-        if len(digits) > 40:
-            raise ValueError(f"a number of {len(digits):,} digits; write a shorter one")
-        return int(digits, 0) if re.match(r"[-+]?0[xob]", digits) else int(digits)
-    text = raw.replace("_", "").lower()
-    value = float(text.replace(".inf", "inf").replace(".nan", "nan"))
-    if not math.isfinite(value):
-        raise ValueError(f"{raw} is not a finite number")
-    return value
+def _scalar(value: Any) -> Any:
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f"must be a finite number of at most {MAX_DIGITS} digits")
+        return float(value)
+    text = str(value)
+    if half := re.search("[\ud800-\udfff]", text):
+        raise ValueError(f"\\u{ord(half[0]):x} is half of a surrogate pair and no character")
+    return text
 
 
 def apply_overrides(source: Source, overrides: Iterable[str]) -> None:
@@ -216,14 +202,13 @@ def apply_overrides(source: Source, overrides: Iterable[str]) -> None:
             source.report(f"override '{override}'", f"has no {lacking}; write key.path=value")
             continue
         # What stood there before no longer matters.
-        for table in (source.raw, source.lines, source.problems):
+        for table in (source.lines, source.problems):
             for key in [key for key in table if key == path or key.startswith(path + ".")]:
                 del table[key]
         value = read_yaml(text)
         for key, problem in value.problems.items():
             inner = key if key in value.lines else ""
             source.report(f"{path}.{inner}".rstrip("."), problem)
-        source.raw |= {f"{path}.{key}".rstrip("."): raw for key, raw in value.raw.items()}
         _set(source, path, value.data)
 
 
