@@ -148,9 +148,13 @@ TRAPS = {
         "corpus.cutoff: '20230201' is not a date of the calendar; write it as \"2023-01-31\""
     ),
     "dtype: float16": "dtype: expected 'float32' or 'bfloat16', found 'float16'",
-    "arms: {}": "arms: is empty; give at least one arm or remove the line",
+    "arms: {}": "arms: needs at least 1, found 0",
+    f"seed: {2**32}": "seed: must be less than 4294967296, found 4294967296",
+    "measure: {n_probes: 10_000_000_000}": (
+        "measure.n_probes: must be less than or equal to 1000000000, found 10000000000"
+    ),
     "arms: {a/b: {}}": (
-        "arms.a/b: an arm's name may hold only letters, digits, '-' and '_'; rename it"
+        "arms.a/b: an arm's name may hold only letters, digits, '-' and '_', 100 at most; rename it"
     ),
     "arms: {full: {polcy: all}}": "arms.full.polcy: unknown key. Did you mean 'policy'?",
     "arms: {full: all}": "arms.full: expected a mapping (lines of key: value), found 'all'",

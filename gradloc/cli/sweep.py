@@ -1,11 +1,16 @@
 """The command ``gradloc sweep``. Heavy imports happen inside."""
 
+import logging
 import shlex
 import sys
 from pathlib import Path
 
+from tqdm import tqdm
+
 from gradloc.cli.options import Count, Json, Overrides, comma_list, named, show, words
 from gradloc.errors import GradlocError
+
+logger = logging.getLogger(__name__)
 
 PAGE_FILE = "frontier.html"
 
@@ -71,12 +76,27 @@ def sweep(
     check_files(run for run, is_done in zip(runs, done, strict=True) if not is_done)
     device_names = comma_list(devices)
     jobs = max(jobs, len(device_names))
-    command = shlex.join(["gradloc", *sys.argv[1:]])
-    with _Progress(len(runs), sum(done)) as progress:
+    bar = tqdm(total=len(runs), initial=sum(done), desc="sweep", unit="run", disable=None)
+
+    def report(run, outcome) -> None:
+        """A run begins (None), is done (True) or has failed (its reason)."""
+        if outcome is None:
+            bar.set_description(run.label)
+            return
+        bar.update()
+        word = "done" if outcome is True else f"failed: {outcome}"
+        logger.info("%s  %s", run.label, word)
+
+    with bar:
         path, failed = run_sweep(
-            loaded, runs, jobs=jobs, devices=device_names, command=command, earlier=kept,
-            report=progress.report,
-        )  # fmt: skip
+            loaded,
+            runs,
+            jobs=jobs,
+            devices=device_names,
+            command=shlex.join(["gradloc", *sys.argv[1:]]),
+            earlier=kept,
+            report=report,
+        )
     if failed and not SweepRecord.load(path).runs:
         label, reason = next(iter(failed.items()))
         raise GradlocError(f"all {len(failed)} runs failed; the first: {label}: {reason}")
@@ -87,52 +107,6 @@ def sweep(
             f"{len(failed)} of {len(runs)} runs failed; the same command tries them again, and "
             f"{RECORD_FILE} has the others.\n{reasons}"
         )
-
-
-class _Progress:
-    """A bar over the runs with the remaining time, on a terminal; lines elsewhere."""
-
-    def __init__(self, n: int, n_done: int):
-        from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
-
-        self.console = Console(stderr=True)
-        self.n, self.n_ended = n, n_done
-        self.bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=self.console,
-            disable=not self.console.is_terminal,
-        )
-        self.task = self.bar.add_task("sweep", total=n, completed=n_done)
-
-    def __enter__(self):
-        self.bar.start()
-        return self
-
-    def __exit__(self, *_):
-        self.bar.stop()
-
-    def report(self, run, outcome) -> None:
-        """A run begins (None), is done (True) or has failed (its reason)."""
-        if outcome is None:
-            self.bar.update(self.task, description=run.label)
-        else:
-            self.n_ended += 1
-            self.bar.advance(self.task)
-        if outcome is not None and (self.bar.disable or outcome is not True):
-            word = "done" if outcome is True else f"failed: {outcome}"
-            self.console.print(f"{self.n_ended}/{self.n}  {run.label}  {word}", highlight=False)
 
 
 def _draw(path: Path, as_json: bool) -> None:

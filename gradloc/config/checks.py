@@ -75,22 +75,25 @@ def check_file_name(text: str) -> str:
     Raises:
         ValueError: It holds other than letters, digits, dot, dash and underscore.
     """
-    if re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", text):
+    if re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{,99}", text):
         return text
-    raise ValueError(f"'{text}' becomes a folder name; use only letters, digits, '.', '-' and '_'")
+    raise ValueError(
+        f"'{text[:120]}' becomes a folder name; use only letters, digits, '.', '-' and '_', "
+        "100 at most"
+    )
 
 
-def check_arms(source: Source) -> None:
-    """Note a recipe without arms, and arm names that cannot name a folder or an override."""
-    arms = source.data.get("arms")
-    if arms == {}:
-        source.report("arms", "is empty; give at least one arm or remove the line")
-    for name, _ in _arms(source):
-        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_-]*", name):
-            source.report(
-                f"arms.{name}",
-                "an arm's name may hold only letters, digits, '-' and '_'; rename it",
-            )
+def check_arm_name(text: str) -> str:
+    """Return a name that can name a folder and stand in an override's key as it is.
+
+    Raises:
+        ValueError: It holds other than letters, digits, dash and underscore.
+    """
+    if re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_-]{,99}", text):
+        return text
+    raise ValueError(
+        "an arm's name may hold only letters, digits, '-' and '_', 100 at most; rename it"
+    )
 
 
 def check_names(

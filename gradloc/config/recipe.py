@@ -14,7 +14,7 @@ from pydantic.dataclasses import dataclass
 from pydantic.functional_validators import AfterValidator
 
 from gradloc.config.checks import (
-    check_arms,
+    check_arm_name,
     check_date,
     check_date_or_empty,
     check_file_name,
@@ -33,13 +33,17 @@ from gradloc.utils.names import did_you_mean
 
 _STRICT = ConfigDict(extra="forbid", strict=True)
 
-Count = Annotated[int, Field(ge=1)]
-CountOrZero = Annotated[int, Field(ge=0)]
+# Beyond any corpus or machine: a larger number is a slip, and would only fail later.
+MOST = 10**9
+
+Count = Annotated[int, Field(ge=1, le=MOST)]
+CountOrZero = Annotated[int, Field(ge=0, le=MOST)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 # A next-token loss needs one token before the one it scores.
-Length = Annotated[int, Field(ge=2)]
+Length = Annotated[int, Field(ge=2, le=MOST)]
 IsoDate = Annotated[str, AfterValidator(check_date)]
 FileName = Annotated[str, AfterValidator(check_file_name)]
+ArmName = Annotated[str, AfterValidator(check_arm_name)]
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -274,7 +278,7 @@ class PrefixCacheConfig:
 
     enabled: bool = False
     dtype: Literal["float32", "bfloat16"] = "float32"
-    max_gib: Annotated[float, Field(gt=0)] = 20.0
+    max_gib: Annotated[float, Field(gt=0, le=MOST)] = 20.0
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -302,7 +306,8 @@ class Recipe:
 
     name: FileName
     model: str = "smollm2-135m-instruct"
-    seed: CountOrZero = 0
+    # What numpy takes for a seed.
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     output_dir: str = "runs"
     dtype: Literal["float32", "bfloat16"] = "float32"
     bfloat16: tuple[Literal["prefix", "suffix", "head"], ...] = ()
@@ -312,7 +317,7 @@ class Recipe:
     training: dict[str, Any] = field(default_factory=dict)
     prefix_cache: PrefixCacheConfig = field(default_factory=PrefixCacheConfig)
     injection: InjectionConfig = field(default_factory=InjectionConfig)
-    arms: dict[str, ArmConfig] = field(
+    arms: Annotated[dict[ArmName, ArmConfig], Field(min_length=1)] = field(
         default_factory=lambda: {"protected": ArmConfig(preset="protected")}
     )
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
@@ -361,7 +366,6 @@ def read_recipe(
         raise RecipeError(path, [f"is a sweep; run it with: gradloc sweep {path}"])
     apply_overrides(source, overrides)
     recipe = build(Recipe, source, training_key)
-    check_arms(source)
     for check in checks:
         check(source, recipe)
     check_training(source)

@@ -120,7 +120,8 @@ def build(cls: type, source: Source, place_of: Callable[[str], str] = lambda key
         return TypeAdapter(cls).validate_json(json.dumps(source.data))
     except ValidationError as error:
         for detail in error.errors(include_url=False):
-            key = ".".join(str(part) for part in detail["loc"])
+            # A key that is wrong itself: pydantic adds "[key]" to its place.
+            key = ".".join(str(part) for part in detail["loc"] if part != "[key]")
             kind, value, context = detail["type"], detail["input"], detail.get("ctx", {})
             if kind == "unexpected_keyword_argument":
                 known = _field_names(cls, detail["loc"][:-1])
