@@ -254,5 +254,16 @@ def figure(
     return MetricValue(value, low, high, found.n, unit, higher_is_better, note)
 
 
+def undefined(n: int, unit: str, higher_is_better: bool, why: str) -> MetricValue:
+    """A figure without value."""
+    return MetricValue(None, None, None, n, unit, higher_is_better, why)
+
+
+def ratio_replicates(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
+    """Replicates of a ratio; one in which the bottom is not above 0 counts as infinite."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(bottom > 0, top / bottom, np.copysign(np.inf, top))
+
+
 def _also(note: str, more: str) -> str:
     return f"{note}; {more}" if note else more

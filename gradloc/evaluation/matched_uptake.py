@@ -5,12 +5,19 @@ several learning rates, with the base model at (0, 0), gives a line to compare w
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from gradloc.evaluation.bootstrap import BootstrapEstimate, figure, interval
+from gradloc.evaluation.bootstrap import (
+    BootstrapEstimate,
+    figure,
+    interval,
+    ratio_replicates,
+    undefined,
+)
 from gradloc.evaluation.results import MetricValue
 
 
@@ -89,7 +96,7 @@ def uptake_share(arm: BootstrapEstimate, references: Sequence[BootstrapEstimate]
     finite = [reference for reference in references if np.isfinite(reference.value)]
     best = max(finite, key=lambda reference: reference.value, default=None)
     if best is None or best.value <= 0:
-        return _undefined(arm.n, True, "full training takes up nothing at any of its rates")
+        return undefined(arm.n, "ratio", True, "full training takes up nothing at any of its rates")
     return _ratio_figure(arm, best, higher_is_better=True)
 
 
@@ -113,27 +120,26 @@ def forgetting_ratio(arm: Point, line: Sequence[Point]) -> MetricValue:
 
     Example:
         >>> def point(uptake, forgetting):
-        ...     return Point(*(BootstrapEstimate(x, np.full(9, x), 10, 10) for x in (uptake,
-        forgetting)))
+        ...     pair = (uptake, forgetting)
+        ...     return Point(*(BootstrapEstimate(x, np.full(9, x), 10, 10) for x in pair))
         >>> forgetting_ratio(point(3.0, 0.125), [point(2.0, 0.25), point(4.0, 0.75)]).value
         0.25
     """
     n, at, own = arm.forgetting.n, arm.uptake.value, arm.forgetting.value
+    none = partial(undefined, n, "ratio", False)
     line = [
         point for point in line if np.isfinite([point.uptake.value, point.forgetting.value]).all()
     ]
     if not line or not np.isfinite([at, own]).all():
-        return _undefined(n, False, "scores are not finite; the weights may have diverged")
+        return none("scores are not finite; the weights may have diverged")
     if at <= 0:
-        return _undefined(n, False, "takes up nothing, so there is no equal uptake to compare at")
+        return none("takes up nothing, so there is no equal uptake to compare at")
     best = max(line, key=lambda point: point.uptake.value)
     if at > best.uptake.value:
-        return _undefined(
-            n,
-            False,
+        return none(
             f"takes up more ({at:.3g}) than full training at any of its rates "
             f"({best.uptake.value:.3g}), and forgets {own:.3g} where that forgets "
-            f"{best.forgetting.value:.3g}",
+            f"{best.forgetting.value:.3g}"
         )
     value = float(
         interpolate_forgetting(
@@ -141,10 +147,8 @@ def forgetting_ratio(arm: Point, line: Sequence[Point]) -> MetricValue:
         )
     )
     if value <= 0:
-        return _undefined(
-            n,
-            False,
-            f"full training forgets nothing at this uptake ({value:.3g}); this arm {own:.3g}",
+        return none(
+            f"full training forgets nothing at this uptake ({value:.3g}); this arm {own:.3g}"
         )
     uptakes = np.stack([point.uptake.replicates for point in line])
     forgettings = np.stack([point.forgetting.replicates for point in line])
@@ -172,21 +176,12 @@ def forgetting_ratio(arm: Point, line: Sequence[Point]) -> MetricValue:
 def _ratio_figure(
     top: BootstrapEstimate, bottom: BootstrapEstimate, higher_is_better: bool, note=""
 ) -> MetricValue:
-    positive = bottom.replicates > 0
-    with np.errstate(divide="ignore", invalid="ignore"):
-        replicates = np.where(
-            positive, top.replicates / bottom.replicates, np.copysign(np.inf, top.replicates)
-        )
     ratio = top._replace(
         value=top.value / bottom.value,
-        replicates=replicates,
+        replicates=ratio_replicates(top.replicates, bottom.replicates),
         n_clusters=min(top.n_clusters, bottom.n_clusters),
     )
     return figure(ratio, "ratio", higher_is_better, note)
-
-
-def _undefined(n: int, higher_is_better: bool, note: str) -> MetricValue:
-    return MetricValue(None, None, None, n, "ratio", higher_is_better, note)
 
 
 def _ends(low: float | None, high: float | None) -> str:

@@ -1,29 +1,5 @@
-"""Metrics: from scores of single items to figures with intervals."""
+"""Metrics: what is read off scored probes. ``metric_table`` is the table; add yours there."""
 
-from gradloc.evaluation.bootstrap import (
-    LEVEL,
-    N_BOOTSTRAP,
-    BootstrapEstimate,
-    bootstrap_replicates,
-    derive_seed,
-    estimate,
-    figure,
-    interval,
-    item_mean,
-)
 from gradloc.evaluation.metrics.metric_table import PROBE_METRICS, Columns, ProbeMetric
 
-__all__ = [
-    "LEVEL",
-    "N_BOOTSTRAP",
-    "PROBE_METRICS",
-    "Columns",
-    "BootstrapEstimate",
-    "ProbeMetric",
-    "bootstrap_replicates",
-    "estimate",
-    "figure",
-    "interval",
-    "item_mean",
-    "derive_seed",
-]
+__all__ = ["PROBE_METRICS", "Columns", "ProbeMetric"]

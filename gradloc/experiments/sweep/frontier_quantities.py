@@ -10,7 +10,13 @@ from statistics import median
 
 import numpy as np
 
-from gradloc.evaluation.bootstrap import BootstrapEstimate, figure, interval
+from gradloc.evaluation.bootstrap import (
+    BootstrapEstimate,
+    figure,
+    interval,
+    ratio_replicates,
+    undefined,
+)
 from gradloc.evaluation.matched_uptake import interpolate_forgetting
 from gradloc.evaluation.results import MetricValue
 from gradloc.experiments.sweep.frontier_curves import Curve, mean_forgetting, uptake_within
@@ -197,25 +203,14 @@ def figure_of(
 def ratio_figure(
     top: np.ndarray, bottom: np.ndarray, curve: Curve, why_none: str, note: str = "", higher=False
 ) -> MetricValue:
-    """A ratio by the rules of ``gradloc.evaluation.matched_uptake``: none where the bottom is not
-    above 0.
-
-    A resample in which the bottom is not above 0 counts as infinite.
-    """
+    """A ratio, without value where the bottom is not above 0."""
     if bottom[0] <= 0:
         why = f"{why_none} ({bottom[0]:.3g}); this arm {top[0]:.3g}"
         return undefined(curve.n, "ratio", higher, why)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = np.where(bottom > 0, top / bottom, np.copysign(np.inf, top))
     if (low := interval(bottom[1:])[0]) is None or low <= 0:
         uncertain = f"{bottom[0]:.3g}, which it is divided by, is not distinct from zero"
         note = f"{note}; {uncertain}" if note else uncertain
-    return figure_of(ratio, curve, "ratio", higher, note)
-
-
-def undefined(n: int, unit: str, higher_is_better: bool, why: str) -> MetricValue:
-    """A figure without value."""
-    return MetricValue(None, None, None, n, unit, higher_is_better, why)
+    return figure_of(ratio_replicates(top, bottom), curve, "ratio", higher, note)
 
 
 def _no_line(line: Curve | None, name: str) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gradloc.errors import GradlocError
-from gradloc.evaluation.bootstrap import N_BOOTSTRAP, BootstrapEstimate, figure
+from gradloc.evaluation.bootstrap import N_BOOTSTRAP, BootstrapEstimate, figure, undefined
 from gradloc.evaluation.matched_uptake import Point, forgetting_ratio, uptake_share
 from gradloc.evaluation.results import MetricValue
 from gradloc.experiments.sweep.corpus_runs import CorpusRuns
@@ -23,7 +23,6 @@ from gradloc.experiments.sweep.frontier_quantities import (
     compare,
     cost_ratio,
     mean_forgetting_ratio,
-    undefined,
 )
 from gradloc.experiments.sweep.frontier_values import (
     ArmFrontier,
