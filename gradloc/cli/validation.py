@@ -1,6 +1,8 @@
 """Check the files that people write by hand, each by its kind; nothing is run."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from gradloc.cli.options import several
 from gradloc.config.recipe import find_recipe
@@ -87,25 +89,37 @@ def _suite(path: Path) -> str:
     return f"suite {suite.name}, {_counted(len(suite.probes), 'probe')}{named}"
 
 
+# Kind of a JSON file -> its loader, and what it says of the value.
+_KINDS: dict[str, tuple[Callable[[Path], Any], Callable[[Any], str]]] = {
+    "profile": (
+        GradientProfile.load,
+        lambda p: f"profile of {len(p.units)} units, {len(p.probe_norms)} probe sequences",
+    ),
+    "results": (EvalResult.load, lambda result: f"results of {', '.join(result.arms)}"),
+    "sweep": (
+        SweepRecord.load,
+        lambda r: f"record of a sweep, arms {', '.join(dict.fromkeys(run.arm for run in r.runs))}",
+    ),
+    "acquisition": (
+        AcquisitionRecord.load,
+        lambda r: f"record of {len(r.probe_ids)} probes at {len(r.steps)} steps",
+    ),
+    "plan": (
+        LayerPlan.load,
+        lambda plan: f"plan that trains {len(plan.trained)} of {len(plan.scale)} units",
+    ),
+}
+
+
 def _json(path: Path) -> str:
     data = read_json(path, "plan, profile, results or record")
-    kind = data.get("kind") if isinstance(data, dict) else None
-    if kind == "profile":
-        profile = GradientProfile.load(path)
-        return f"profile of {len(profile.units)} units, {len(profile.probe_norms)} probe sequences"
-    if kind == "results":
-        return f"results of {', '.join(EvalResult.load(path).arms)}"
-    if kind == "sweep":
-        arms = dict.fromkeys(run.arm for run in SweepRecord.load(path).runs)
-        return f"record of a sweep, arms {', '.join(arms)}"
-    if kind == "acquisition":
-        record = AcquisitionRecord.load(path)
-        return f"record of {len(record.probe_ids)} probes at {len(record.steps)} steps"
+    fields = data if isinstance(data, dict) else {}
     # A plan written by hand has no kind.
-    if kind != "plan" and not (kind is None and isinstance(data, dict) and "scale" in data):
+    kind = fields.get("kind", "plan" if "scale" in fields else None)
+    if not isinstance(kind, str) or kind not in _KINDS:
         raise GradlocError(f"{path}: no plan, profile, results or record of a sweep.")
-    plan = LayerPlan.load(path)
-    return f"plan that trains {len(plan.trained)} of {len(plan.scale)} units"
+    load, describe = _KINDS[kind]
+    return describe(load(path))
 
 
 def _counted(n: int, one: str, many: str = "") -> str:

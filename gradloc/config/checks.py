@@ -1,8 +1,4 @@
-"""What a recipe's values must satisfy beyond their types.
-
-Comes in: the plain data of a recipe file. Goes out: problems, added to it. It makes no recipe
-(``gradloc.config.recipe`` does) and runs no stage.
-"""
+"""What a recipe's values must satisfy beyond their types."""
 
 import dataclasses
 import inspect

@@ -1,8 +1,4 @@
-"""A recipe: one YAML file that says what is trained, on what, and how it is judged.
-
-Comes in: a YAML file and overrides. Goes out: a frozen ``Recipe`` in which every value has been
-checked. It opens no corpus and loads no model.
-"""
+"""A recipe: one YAML file that says what is trained, on what, and how it is judged."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import field, replace

@@ -1,8 +1,4 @@
-"""From plain data to a checked dataclass, each problem with its cure.
-
-Comes in: a ``Source`` and the pydantic dataclass it should become. Goes out: that dataclass, or
-problems added to the source. It reads no file and knows nothing of recipes.
-"""
+"""From plain data to a checked dataclass, each problem with its cure."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""Recipes, suites and metrics that come with gradloc, in a clone and in an installed wheel."""
+"""Recipes and suites that come with gradloc, in a clone and in an installed wheel alike."""
 
 from pathlib import Path
 
