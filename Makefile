@@ -5,18 +5,23 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+FLOOR := .venv-floor
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test docs lint clean
+.PHONY: help demo test test-floor docs lint clean
 
 help: ## List the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.installed-demo ## Train SmolLM2-135M-Instruct four ways and compare (about 10 minutes)
 	$(BIN)/gradloc run recipes/quickstart.yaml
 
 test: $(VENV)/.installed-dev ## Run all tests and the examples of the docstrings
 	$(BIN)/python -m pytest --doctest-modules tests gradloc
+
+test-floor: $(FLOOR)/.installed ## Run the callback's tests on the lowest versions that pyproject.toml promises
+	$(FLOOR)/bin/python -m pytest -m "not slow" tests/test_callback.py tests/test_trainer_hooks.py \
+	  tests/test_freezing.py tests/test_default.py
 
 docs: $(VENV)/.installed-dev ## Build the documentation into docs/_build/html
 	$(BIN)/sphinx-build --fail-on-warning --keep-going -q docs docs/_build/html
@@ -27,7 +32,7 @@ lint: $(VENV)/.installed-dev ## Check style and formatting
 	$(BIN)/ruff format --check
 
 clean: ## Remove the environment and everything built; runs/ stays
-	rm -rf $(VENV) build dist docs/_build *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(FLOOR) build dist docs/_build *.egg-info .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The files below .venv say what has been done, so that a second `make` does nothing.
@@ -55,3 +60,14 @@ $(VENV)/.installed-dev: $(VENV)/.created pyproject.toml constraints.txt
 	$(INSTALL_WEIGHTS)
 	@# The dev extra holds the demo's.
 	@touch $(VENV)/.installed-demo $@
+
+# torch is the newest: its lowest version has no wheel for the newest Pythons.
+LOWEST = import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
+  print(*(d.replace(">=", "==") for d in project["dependencies"] if d[:7] != "torch>="), sep="\n")
+
+$(FLOOR)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(FLOOR)
+	$(PYTHON) -c '$(LOWEST)' > $(FLOOR)/lowest.txt
+	$(FLOOR)/bin/python -m pip --disable-pip-version-check install -r $(FLOOR)/lowest.txt \
+	  $$(grep '^torch==' constraints.txt) pytest -e .
+	@touch $@

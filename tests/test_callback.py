@@ -241,20 +241,27 @@ def test_on_a_peft_model_only_adapters_inside_the_plan_train(tmp_path):
     }
 
 
-def test_checkpointing_does_not_carry_the_backward_pass_below_the_plan(tmp_path):
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_checkpointing_does_not_carry_the_backward_pass_below_the_plan(tmp_path, caplog, reentrant):
+    """The reentrant form does; it trains all the same, and a warning names the cure."""
     model = build_model("llama_tied").train()
     trainer = trainer_for(
         tmp_path,
         GradLocCallback(plan_for(model, chosen=CHOSEN[1:])),
         model,
         gradient_checkpointing=True,
+        gradient_checkpointing_kwargs={"use_reentrant": reentrant},
         save_strategy="no",
     )
     reached = []
+    before = parameters_in(model)
     model.model.layers[0].mlp.register_full_backward_hook(lambda *args: reached.append(0))
     model.model.layers[2].mlp.register_full_backward_hook(lambda *args: reached.append(2))
     trainer.train()
-    assert set(reached) == {2}
+    assert changed_units(model, before) == {CHOSEN[1]}
+    assert ("'use_reentrant': False" in caplog.text) is reentrant
+    if not reentrant:
+        assert set(reached) == {2}
 
 
 def test_where_one_process_has_several_gpus_hooks_on_the_model_are_left_out(tmp_path):
@@ -678,7 +685,7 @@ def test_each_preparation_has_a_bar_unless_they_are_declined(tmp_path, capsys, d
     trainer = projecting_trainer(tmp_path, None, max_steps=1, disable_tqdm=disable_tqdm)
     trainer.train()
     shown = capsys.readouterr().err
-    for bar in ("probe gradients", "input covariance", "base predictions"):
+    for bar in ("reference gradients", "input covariance", "base predictions"):
         assert (bar in shown) is not disable_tqdm, bar
 
 

@@ -42,14 +42,13 @@ def test_parsers_take_it_beside_training_arguments(tmp_path):
 
 
 def test_trls_parser_takes_it_beside_its_own_arguments(tmp_path):
-    from trl import SFTConfig, TrlParser
-
+    trl = pytest.importorskip("trl")
     file = tmp_path / "run.yaml"
     file.write_text(
         "policy: top_rgn_k\npolicy_options: {k: 2}\nprojection: 0.5\nkl: null\n"
         f"output_dir: {tmp_path}\nuse_cpu: true\nbf16: false\n"
     )
-    parser = TrlParser((GradLocConfig, SFTConfig))
+    parser = trl.TrlParser((GradLocConfig, trl.SFTConfig))
     ours, theirs = parser.parse_args_and_config(
         ["--config", str(file), "--projection", "0.7", "--max_length", "99"]
     )

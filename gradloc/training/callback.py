@@ -15,11 +15,13 @@ state when a gradient first arrives.
 import dataclasses
 import logging
 import sys
+import weakref
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from torch import nn
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_callback import ExportableState
 
@@ -44,6 +46,7 @@ from gradloc.training.protection import protecting_callbacks, set_momentum
 from gradloc.training.trainer_hooks import (
     around_create_optimizer,
     note_resume,
+    resumed_state,
     saved_checkpoint,
     shows_progress,
     trainer_of,
@@ -55,6 +58,9 @@ if TYPE_CHECKING:
     from gradloc.models.prefix_cache import PrefixCache
 
 logger = logging.getLogger(__name__)
+
+# The callback that froze a model, by the identity of its Trainer's arguments.
+_froze: "weakref.WeakValueDictionary[int, GradLocCallback]" = weakref.WeakValueDictionary()
 
 
 class GradLocCallback(TrainerCallback, ExportableState):
@@ -176,6 +182,10 @@ class GradLocCallback(TrainerCallback, ExportableState):
 
     def on_train_begin(self, args, state, control, model=None, **kwargs):
         """Check that the freeze took place, and spare the frozen depth of the backward pass."""
+        earlier = _froze.get(id(args))
+        if earlier is not None and earlier is not self:
+            # Transformers before 5 puts a new instance in place when the optimizer is made.
+            vars(self).update(vars(earlier))
         if self._frozen is None:
             raise GradlocError(
                 "GradLocCallback was added to a Trainer that already existed, so nothing was "
@@ -188,12 +198,7 @@ class GradLocCallback(TrainerCallback, ExportableState):
             self.prefix_cache.keep_training_rows = 1 < state.num_train_epochs < sys.maxsize
         # The Trainer fails at its first save if a resumed state lacks a stateful callback.
         state.stateful_callbacks.setdefault(type(self).__name__, self.state())
-        if args.activation_checkpointing and not _reentrant(args):
-            # Checkpointing makes the embeddings' output require gradients, which would carry the
-            # backward pass through every frozen block. Only the reentrant form needs that.
-            inputs = model.get_input_embeddings().weight
-            if not inputs.requires_grad and hasattr(model, "disable_input_require_grads"):
-                model.disable_input_require_grads()
+        _end_backward_above_frozen(model)
 
     def on_epoch_begin(self, args, state, control, **kwargs):
         """Let the processes see what the others have stored."""
@@ -230,6 +235,7 @@ class GradLocCallback(TrainerCallback, ExportableState):
         self._frozen = freeze_layers(trainer.model, self.plan)
         if self._frozen.learning_rate_scales:
             self._hooks = scale_learning_rates(trainer.optimizer, self._frozen.learning_rate_scales)
+        _froze[id(trainer.args)] = self
         self._protect(trainer)
         self._save_work(trainer)
         n_parameters = sum(p.numel() for p in trainer.model.parameters())
@@ -311,7 +317,7 @@ class GradLocCallback(TrainerCallback, ExportableState):
             elif isinstance(callback, ReferenceKLCallback):
                 self.reference_kl = callback
                 # Before the model computes in bfloat16 or is sharded; FSDP alone loads it later.
-                if trainer.state.global_step == 0 and not trainer.is_fsdp_enabled:
+                if resumed_state(trainer) is None and not trainer.is_fsdp_enabled:
                     callback.record(trainer.model, context.progress)
             else:
                 self.interpolate_to_start = callback
@@ -393,9 +399,8 @@ def _freeze_with_optimizer(trainer: Trainer, given: GradLocCallback) -> None:
 
 def _plan_in_checkpoint(trainer: Trainer) -> LayerPlan | None:
     """The plan of the checkpoint that is being resumed, if it has one."""
-    if trainer.state.global_step == 0:
-        return None
-    saved = trainer.state.stateful_callbacks.get(GradLocCallback.__name__)
+    state = resumed_state(trainer) or {}
+    saved = state.get("stateful_callbacks", {}).get(GradLocCallback.__name__)
     saved = saved[-1] if isinstance(saved, list) else saved
     plan = (saved or {}).get("args", {}).get("plan")
     return LayerPlan.from_dict(plan, "the checkpoint's trainer_state.json") if plan else None
@@ -436,5 +441,26 @@ def _tokenizer(trainer: Trainer):
     return load_tokenizer(trainer.model.config._name_or_path)
 
 
-def _reentrant(args) -> bool:
-    return bool((args.activation_checkpointing_kwargs or {}).get("use_reentrant", False))
+def _end_backward_above_frozen(model: nn.Module) -> None:
+    """Let the backward pass end at the lowest trained block where activations are checkpointed.
+
+    Checkpointing makes the embeddings' output require gradients, which carries the backward pass
+    through every frozen block. Only its reentrant form needs that. The model is asked and not the
+    training arguments: these change their names and defaults between versions of Transformers.
+    """
+    functions = [getattr(m, "_gradient_checkpointing_func", None) for m in model.modules()]
+    options = [getattr(f, "keywords", {}) for f in functions if f is not None]
+    if not options or model.get_input_embeddings().weight.requires_grad:
+        return
+    hooked = any(
+        getattr(model, name, None) for name in ("_require_grads_hooks", "_require_grads_hook")
+    )
+    if any(each.get("use_reentrant", True) for each in options):
+        if not hooked:  # Transformers before 5 leaves it to the user
+            model.enable_input_require_grads()
+        logger.warning(
+            "Checkpointing is reentrant, so the backward pass runs through all frozen blocks. Set "
+            "gradient_checkpointing_kwargs={'use_reentrant': False}."
+        )
+    elif hooked:
+        model.disable_input_require_grads()

@@ -127,22 +127,36 @@ def resumed_checkpoint(args: TrainingArguments, state: TrainerState) -> Path:
     Raises:
         GradlocError: It is not known, or is not the checkpoint that the state was loaded from.
     """
-    given = _resumed.get(id(args))
-    # As the Trainer does it; what the arguments themselves say of it, it does not read.
-    folder = get_last_checkpoint(args.output_dir) if given is True else given
-    if not folder:
+    folder = _resumed_folder(args)
+    if folder is None:
         raise GradlocError(
             f"The training resumes at step {state.global_step}, and its checkpoint is not known: a "
             "callback of gradloc was added to a Trainer that already existed. Pass it in "
             "callbacks=[...]."
         )
-    saved = read_json(Path(folder) / _STATE_FILE, "state of the Trainer")
+    saved = read_json(folder / _STATE_FILE, "state of the Trainer")
     if saved.get("global_step") != state.global_step:
         raise GradlocError(
             f"The training resumes at step {state.global_step}, but {folder} holds step "
             f"{saved.get('global_step')}. Give the checkpoint's own folder."
         )
-    return Path(folder)
+    return folder
+
+
+def resumed_state(trainer: Trainer) -> dict[str, Any] | None:
+    """State of the Trainer in the checkpoint that this trainer resumes from; ``None``: none.
+
+    It is read here since Transformers before 5 makes the optimizer before it reads the state.
+    """
+    folder = _resumed_folder(trainer.args)
+    return None if folder is None else read_json(folder / _STATE_FILE, "state of the Trainer")
+
+
+def _resumed_folder(args: TrainingArguments) -> Path | None:
+    given = _resumed.get(id(args))
+    # As the Trainer does it; what the arguments themselves say of it, it does not read.
+    folder = get_last_checkpoint(args.output_dir) if given is True else given
+    return Path(folder) if folder else None
 
 
 def saved_checkpoint(args: TrainingArguments, state: TrainerState) -> Path:
