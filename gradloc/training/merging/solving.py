@@ -115,11 +115,7 @@ def solve_merge(
             f"({losses['base']:.3f} nats before, {losses['tuned']:.3f} after), so there is no "
             "uptake to keep. Are these the probes of the facts that it was tuned on?"
         )
-    n_steps = N_NODES * len(probes_solved) + len(solved_on)
-    disable = None if progress is None else not progress
-    with tqdm(total=n_steps, desc="slopes", unit="seq", disable=disable) as bar:
-        gains = _gains(path, probes_solved, N_NODES, bar.update)
-        cost, shrinkage = _cost(path, solved_on, seed, bar.update)
+    gains, cost, shrinkage = _measured(path, probes_solved, solved_on, seed, progress)
     if not gains.sum() > 0:
         raise ModelError(
             f"the gains along the path add up to {gains.sum():.3f} nats, where the loss of the "
@@ -166,6 +162,21 @@ def solve_merge(
         },
         warnings=tuple(warnings),
     )
+
+
+def _measured(
+    path: MergePath,
+    probes: list[Sequence],
+    texts: list[Sequence],
+    seed: int,
+    progress: bool | None,
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Gains of the units, cost of their changes, and its shrinkage."""
+    n_steps = N_NODES * len(probes) + len(texts)
+    disable = None if progress is None else not progress
+    with tqdm(total=n_steps, desc="slopes", unit="seq", disable=disable) as bar:
+        gains = _gains(path, probes, N_NODES, bar.update)
+        return gains, *_cost(path, texts, seed, bar.update)
 
 
 def _gains(
