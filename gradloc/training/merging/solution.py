@@ -1,16 +1,14 @@
 """What solving for a merge gives: ``merge.json``."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import ClassVar
 
 from gradloc.localization.plan import LayerPlan
-from gradloc.utils.io import to_jsonable, write_json
-
-FORMAT = 1
+from gradloc.utils.records import Record
 
 
 @dataclass(frozen=True)
-class MergeSolution:
+class MergeSolution(Record):
     """How much of each unit's change to keep, and what that was seen to do.
 
     The measures are dictionaries by point: ``base``, ``tuned``, ``merged`` (the solution) and
@@ -40,6 +38,9 @@ class MergeSolution:
         warnings: What a reader should know before using the plan.
     """
 
+    KIND: ClassVar[str] = "merge"
+    WHAT: ClassVar[str] = "merge solution"
+
     plan: LayerPlan
     min_uptake: float
     target: float
@@ -54,13 +55,3 @@ class MergeSolution:
     shrinkage: float
     counts: dict[str, int] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
-
-    def to_dict(self) -> dict:
-        """The solution as plain JSON values."""
-        return to_jsonable(
-            {"format": FORMAT, "kind": "merge", **vars(self), "plan": self.plan.to_dict()}
-        )
-
-    def save(self, path: str | Path) -> Path:
-        """Write ``merge.json``."""
-        return write_json(path, self.to_dict())
