@@ -22,8 +22,8 @@ from gradloc.experiments.continual.continual_record import (
     ContinualRecord,
     StageRecord,
 )
+from gradloc.experiments.continual.continual_run import run_continual
 from gradloc.experiments.continual.periods import calendar_periods, stretch
-from gradloc.experiments.continual.pipeline import run_continual
 from gradloc.experiments.continual.shared_inputs import Division
 from gradloc.experiments.run import make_profile, open_run
 from gradloc.experiments.train import train

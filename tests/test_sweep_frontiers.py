@@ -461,7 +461,7 @@ def test_figures_are_json_and_the_same_again(tmp_path):
     assert set(half["at_forgetting"][0]) == {f for f in AtForgetting.__dataclass_fields__}
 
 
-def test_times_of_two_sittings_are_not_compared():
+def test_times_of_two_sessions_are_not_compared():
     """The second machine is ten times slower; it has the line again at seed 1 alone."""
     runs = [
         simple_cell(seed=0, train_seconds=100.0),

@@ -47,7 +47,7 @@ def continual(
     if recipe.endswith(".json"):
         _draw(Path(recipe), as_json)
         return
-    from gradloc.experiments.continual.pipeline import run_continual
+    from gradloc.experiments.continual.continual_run import run_continual
     from gradloc.experiments.continual.shared_inputs import Division
     from gradloc.experiments.recipes import load_recipe
 
