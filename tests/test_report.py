@@ -69,6 +69,7 @@ def test_other_forms_of_numbers():
     assert percent(0.1966) == "19.7\N{NARROW NO-BREAK SPACE}%"
     assert learning_rate(2.5e-4) == "2.5e-4"
     assert (duration(70.2), duration(113), duration(7500)) == ("70.2 s", "1 min 53 s", "2 h 5 min")
+    assert (duration(math.inf), learning_rate(math.nan), duration(None)) == ("∞", "—", "—")
     assert ranges([26, 3, 4, 5, 24, 25, 9]) == "3–5, 9, 24–26"
 
 

@@ -46,16 +46,16 @@ def percent(value: float | None) -> str:
 
 def learning_rate(value: float | None) -> str:
     """Write a learning rate the way recipes do: ``2.5e-4``."""
-    if value is None:
-        return MISSING
+    if not is_finite(value):
+        return number(value)
     mantissa, exponent = f"{value:.3e}".split("e")
     return f"{float(mantissa):g}e{int(exponent)}"
 
 
 def duration(seconds: float | None) -> str:
     """Write a time span."""
-    if seconds is None or math.isnan(seconds):
-        return MISSING
+    if not is_finite(seconds):
+        return number(seconds)
     if seconds < 100:
         return f"{number(seconds)} s"
     minutes = round(seconds / 60)
