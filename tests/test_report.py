@@ -24,13 +24,14 @@ from gradloc.evaluation.results import ArmResult, MetricValue
 from gradloc.localization.plan import LayerPlan
 from gradloc.models.unit_info import UnitInfo
 from gradloc.report import write_report
+from gradloc.report.answers import judge_answer
 from gradloc.report.charts import Line, line_picture, plain_points
 from gradloc.report.formatting import duration, learning_rate, number, percent, ranges, span
 from gradloc.report.heat_map import color_levels, shade_levels
 from gradloc.report.layer_map import layer_maps
 from gradloc.report.page import pictures_of, save_pictures
 from gradloc.report.run_folder import read_run
-from gradloc.report.run_page import judge_answer, report_page
+from gradloc.report.run_page import report_page
 from gradloc.report.scatter import Model, tradeoff_picture
 from gradloc.report.styles import N_COLORS, assign_styles
 

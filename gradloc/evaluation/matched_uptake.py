@@ -106,7 +106,7 @@ def forgetting_ratio(arm: Point, line: Sequence[Point]) -> MetricValue:
     Compared at equal uptake because whatever trains less also forgets less. There is a value
     only where both models exist: not for an arm that takes up nothing, not where full training
     forgets nothing at that uptake, and not for an arm that takes up more than full training ever
-    did. The last is a good result, so its note gives both forgettings; dividing by the reference
+    did. The last is a good result, to be read off both forgettings; dividing by the reference
     at another, smaller uptake would be a guess at the line beyond its end.
 
     For the interval, line and arm are resampled together. In a resample where the arm passes the
@@ -137,9 +137,7 @@ def forgetting_ratio(arm: Point, line: Sequence[Point]) -> MetricValue:
     best = max(line, key=lambda point: point.uptake.value)
     if at > best.uptake.value:
         return none(
-            f"takes up more ({at:.3g}) than full training at any of its rates "
-            f"({best.uptake.value:.3g}), and forgets {own:.3g} where that forgets "
-            f"{best.forgetting.value:.3g}"
+            "takes up more than full training at any of its rates: compare their forgetting itself"
         )
     value = float(
         interpolate_forgetting(
@@ -147,9 +145,7 @@ def forgetting_ratio(arm: Point, line: Sequence[Point]) -> MetricValue:
         )
     )
     if value <= 0:
-        return none(
-            f"full training forgets nothing at this uptake ({value:.3g}); this arm {own:.3g}"
-        )
+        return none("full training forgets nothing at this uptake, so there is no ratio")
     uptakes = np.stack([point.uptake.replicates for point in line])
     forgettings = np.stack([point.forgetting.replicates for point in line])
     ends = np.maximum(uptakes.max(axis=0), 0)
@@ -163,8 +159,8 @@ def forgetting_ratio(arm: Point, line: Sequence[Point]) -> MetricValue:
     low, high = interval(reference.replicates)
     if low is None or low <= 0:
         notes.append(
-            f"full training's own forgetting at this uptake, {value:.3g} ({_ends(low, high)}), "
-            "is not distinct from zero, so the ratio is uncertain"
+            "full training's own forgetting at this uptake is not distinct from zero, so the ratio "
+            "is uncertain"
         )
     if (beyond := float(np.mean(arm.uptake.replicates > ends))) > 0.05:
         notes.append(
@@ -182,8 +178,3 @@ def _ratio_figure(
         n_clusters=min(top.n_clusters, bottom.n_clusters),
     )
     return figure(ratio, "ratio", higher_is_better, note)
-
-
-def _ends(low: float | None, high: float | None) -> str:
-    low, high = ("unbounded" if end is None else f"{end:.3g}" for end in (low, high))
-    return f"95 % {low} to {high}"

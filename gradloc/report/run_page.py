@@ -1,11 +1,11 @@
 """The report of a run folder, or of a results file."""
 
-import re
 from pathlib import Path
 from typing import Any
 
 from gradloc.evaluation.results import EvalResult
 from gradloc.report import result_tables
+from gradloc.report.answers import example_blocks
 from gradloc.report.arms import (
     UPTAKE,
     arm_styles,
@@ -21,11 +21,8 @@ from gradloc.report.layer_map import layer_maps, plan_words, reliability_text
 from gradloc.report.measures import first_measures, main_losses, measures
 from gradloc.report.metric_names import metric_label
 from gradloc.report.page import (
-    Answer,
     Code,
     Details,
-    Example,
-    Examples,
     Figures,
     Notes,
     Page,
@@ -91,7 +88,7 @@ def report_page(run: Run) -> Page:
             Section("layers", "Where it trained", _layers(run, main)),
             Section("series", "Over the checkpoints", _series(results, styles)),
             Section("curves", "During training", _curves(results, styles)),
-            Section("examples", "Before and after", _examples(results, styles)),
+            Section("examples", "Before and after", example_blocks(results, styles)),
             Section("details", "Details", _details(run)),
         ],
         source="the files of this run folder" if run.is_folder else "a results file",
@@ -250,51 +247,6 @@ def _curves(results: EvalResult, styles: Styles) -> list[Any]:
         )  # fmt: skip
     found = [picture for picture in pictures if picture is not None]
     return [Pictures(found, "medium")] if found else []
-
-
-def _examples(results: EvalResult, styles: Styles) -> list[Any]:
-    if not results.examples:
-        return []
-    hidden = set(results.arms) - set(leading_arms(results))
-    shown = []
-    for example in results.examples:
-        target, old = (str(example.get(key) or "").strip() for key in ("target", "old_target"))
-        written = example.get("answers") or {}
-        names = [name for name in dict.fromkeys(["baseline", *written]) if name in written]
-        answers = [
-            Answer(
-                "before" if name == "baseline" else name,
-                str(written[name] or "").strip(),
-                judge_answer(str(written[name] or ""), target, old),
-                styles.get(name),
-            )
-            for name in names
-            if name not in hidden
-        ]
-        about = [str(example.get("group") or ""), f"answer {target}"]
-        about.append(f"formerly {old}" if old else "")
-        note = " · ".join(filter(None, about))
-        shown.append(Example(str(example.get("prompt") or ""), note, answers))
-    lead = "What each model writes after the prompt. ✓ right, ↺ the former answer, ✗ neither."
-    return [Text(lead), Examples(shown)]
-
-
-def judge_answer(answer: str, target: str, old: str) -> str:
-    """Whether an answer opens with the right text, with the former one, or with neither."""
-    if _begins_with(answer, target):
-        return "right"
-    return "old" if _begins_with(answer, old) else "wrong"
-
-
-def _begins_with(answer: str, target: str) -> bool:
-    """Whether the answer opens with the target as whole words, in any case and spacing."""
-    answer, target = (
-        re.sub(r"\s+", " ", text).strip(" \"'.,").casefold() for text in (answer, target)
-    )
-    if not target or not answer.startswith(target):
-        return False
-    rest = answer[len(target) :]
-    return not rest or not rest[0].isalnum()
 
 
 def _details(run: Run) -> list[Any]:
