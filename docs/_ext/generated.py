@@ -412,9 +412,11 @@ def stored_continual() -> str:
     ]
     head = (f"`{main}` against", "uptake, nats more", "known facts, % points lost less")
     parts.append(_table(head, differences))
+    parts.append("<details><summary>Score matrix of every arm</summary>")
     for name, arm in figures.arms.items():
         matrix = matrix_table(figures, arm, with_intervals=False)
-        parts += [f"### `{name}`", _report_table(matrix)]
+        parts += [f"**`{name}`**", _report_table(matrix)]
+    parts.append("</details>")
     return "\n\n".join(parts)
 
 
