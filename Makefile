@@ -7,8 +7,11 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 FLOOR := .venv-floor
 
+# One thread a worker: workers that each use all cores slow torch down tenfold.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-floor docs lint clean
+.PHONY: help demo test test-floor check lint types docs clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
@@ -17,19 +20,25 @@ demo: $(VENV)/.installed-demo ## Train SmolLM2-135M-Instruct four ways and compa
 	$(BIN)/gradloc run recipes/quickstart.yaml
 
 test: $(VENV)/.installed-dev ## Run all tests and the examples of the docstrings
-	$(BIN)/python -m pytest --doctest-modules tests gradloc
+	$(PYTEST) -m "slow or not slow" --doctest-modules tests gradloc
 
 test-floor: $(FLOOR)/.installed ## Run the callback's tests on the lowest versions that pyproject.toml promises
 	$(FLOOR)/bin/python -m pytest -m "not slow" tests/test_callback.py tests/test_trainer_hooks.py \
 	  tests/test_freezing.py tests/test_default.py
 
-docs: $(VENV)/.installed-dev ## Build the documentation into docs/_build/html
-	$(BIN)/sphinx-build --fail-on-warning --keep-going -q docs docs/_build/html
-	@echo "docs/_build/html/index.html"
+check: lint types docs ## Before a commit: style, types, docs and the fast tests (about three minutes)
+	$(PYTEST) tests
 
 lint: $(VENV)/.installed-dev ## Check style and formatting
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+
+types: $(VENV)/.installed-dev ## Check types
+	$(BIN)/pyright
+
+docs: $(VENV)/.installed-dev ## Build the documentation into docs/_build/html; a broken link fails
+	$(BIN)/sphinx-build --fail-on-warning --keep-going -q docs docs/_build/html
+	@echo "docs/_build/html/index.html"
 
 clean: ## Remove the environment and everything built; runs/ stays
 	rm -rf $(VENV) $(FLOOR) build dist docs/_build *.egg-info .pytest_cache .ruff_cache
