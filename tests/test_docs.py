@@ -14,8 +14,10 @@ import pytest
 import gradloc
 from gradloc import errors
 from gradloc.config import recipe
+from gradloc.data.probes import Probe
 
 ROOT = Path(__file__).parents[1]
+SOURCES = sorted((ROOT / "docs").rglob("*.md"))
 
 
 @pytest.fixture(scope="module")
@@ -57,11 +59,10 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def pages(site):
-    return {path: Page(path) for path in site.glob("*.html")}
-
-
-def page(pages, name):
-    return next(page for path, page in pages.items() if path.name == f"{name}.html")
+    """Name, such as ``how-to/install``, -> page."""
+    found = {path.relative_to(site) for path in site.rglob("*.html")}
+    found = {path for path in found if path.parts[0] != "_static"}
+    return {path.with_suffix("").as_posix(): Page(site / path) for path in found}
 
 
 def broken(path, targets, ids_of):
@@ -79,21 +80,22 @@ def broken(path, targets, ids_of):
 
 
 def test_every_link_of_the_site_leads_somewhere(pages, site):
-    names = {path.stem for path in pages}
-    assert names >= {path.stem for path in (ROOT / "docs").glob("*.md")}
+    sources = [path.relative_to(ROOT / "docs") for path in SOURCES]
+    assert pages.keys() >= {path.with_suffix("").as_posix() for path in sources}
     checked = 0
-    for path, page in pages.items():
+    for name, page in pages.items():
+        path = site / f"{name}.html"
         targets = page.links + page.loads
         checked += len(targets)
         # The search page's own script makes the anchors of these.
         targets = [target for target in targets if target not in ("#", "")]
-        assert list(broken(path, targets, lambda file: Page(file).ids)) == [], path.name
+        assert list(broken(path, targets, lambda file: Page(file).ids)) == [], name
     assert checked > 100
 
 
 def test_the_site_loads_nothing_from_elsewhere(pages):
-    for path, page in pages.items():
-        assert [target for target in page.loads if "//" in target] == [], path.name
+    for name, page in pages.items():
+        assert [target for target in page.loads if "//" in target] == [], name
 
 
 def heading_ids(path):
@@ -102,13 +104,29 @@ def heading_ids(path):
     return {re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-") for text in headings}
 
 
-@pytest.mark.parametrize("name", ["README.md"])
-def test_every_link_of_the_readme_leads_somewhere(name):
-    path = ROOT / name
+def links_of(path):
+    """Targets of the links and pictures of a Markdown file."""
     text = re.sub(r"```.*?```", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
-    targets = re.findall(r"\]\(([^)\s]+)", text) + re.findall(r'(?:src|href)="([^"]+)"', text)
-    assert targets, "the README links to the documentation"
-    assert list(broken(path, targets, heading_ids)) == []
+    return re.findall(r"\]\(([^)\s]+)", text) + re.findall(r'(?:src|href)="([^"]+)"', text)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [ROOT / "README.md", *SOURCES, *sorted((ROOT / "evaluation").rglob("*.md"))],
+    ids=lambda path: path.relative_to(ROOT).as_posix(),
+)
+def test_every_link_of_a_markdown_file_leads_somewhere(path):
+    """As a code host shows it, where no documentation is built."""
+    assert list(broken(path, links_of(path), heading_ids)) == []
+
+
+def test_the_readme_links_to_the_documentation_and_no_page_is_out_of_reach():
+    assert any(link.startswith("docs/") for link in links_of(ROOT / "README.md"))
+    linked = {
+        (path.parent / link.split("#")[0]).resolve() for path in SOURCES for link in links_of(path)
+    }
+    # index.md is where readers begin.
+    assert [path for path in SOURCES if path not in linked and path.name != "index.md"] == []
 
 
 def test_the_link_check_sees_a_broken_link(tmp_path):
@@ -119,8 +137,15 @@ def test_the_link_check_sees_a_broken_link(tmp_path):
     assert list(broken(path, good + bad, heading_ids)) == bad
 
 
+def test_every_field_of_the_default_and_of_a_probe_is_documented(pages):
+    fields = [item.name for item in dataclasses.fields(gradloc.GradLocConfig)]
+    assert [name for name in fields if name not in pages["reference/callback"].text] == []
+    fields = [item.name for item in dataclasses.fields(Probe)]
+    assert [name for name in fields if name not in pages["reference/run-folder"].text] == []
+
+
 def test_every_recipe_key_is_documented(pages):
-    text = page(pages, "recipes").text
+    text = pages["reference/recipes"].text
     classes = [item for item in vars(recipe).values() if dataclasses.is_dataclass(item)]
     classes = [item for item in classes if item.__module__ == recipe.__name__]
     assert recipe.Recipe in classes and len(classes) >= 8
@@ -129,24 +154,30 @@ def test_every_recipe_key_is_documented(pages):
             assert re.search(rf"^{item.name}$", text, flags=re.MULTILINE), item.name
 
 
-def test_every_public_name_policy_reader_error_and_command_is_documented(pages):
+def test_every_entry_of_a_table_is_documented(pages):
     from gradloc.cli.main import COMMANDS
+    from gradloc.data.benchmarks import BENCHMARKS
     from gradloc.data.corpora.readers import READERS
+    from gradloc.evaluation.metrics import PROBE_METRICS
     from gradloc.localization.policies import POLICIES
+    from gradloc.training.methods.method_table import METHODS
 
-    api = page(pages, "api")
+    api = pages["reference/api"]
     assert {f"gradloc.{name}" for name in gradloc.__all__ if name[0] != "_"} <= api.ids
     for name, known in {
-        "policies": POLICIES,
-        "recipes": READERS,
-        "command-line": [f"gradloc {command}" for command in COMMANDS],
-        "what-can-go-wrong": [
+        "reference/policies": POLICIES,
+        "reference/methods": METHODS,
+        "reference/metrics": PROBE_METRICS,
+        "reference/benchmarks": BENCHMARKS,
+        "reference/recipes": READERS,
+        "reference/command-line": [f"gradloc {command}" for command in COMMANDS],
+        "reference/errors": [
             item
             for item in vars(errors)
             if item.endswith("Error") and item not in ("GradlocError", "ProblemsError")
         ],
     }.items():
-        text = page(pages, name).text
+        text = pages[name].text
         assert [item for item in known if item not in text] == [], name
 
 

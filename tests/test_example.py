@@ -10,7 +10,7 @@ import torch
 from test_callback import changed_units, write_probes
 from transformers import AutoModelForCausalLM
 
-PAGE = Path(__file__).parents[1] / "docs" / "callback.md"
+PAGE = Path(__file__).parents[1] / "docs" / "reference" / "callback.md"
 
 
 @pytest.mark.slow

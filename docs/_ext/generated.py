@@ -161,6 +161,35 @@ def methods() -> str:
     return _table(("method", "option", "default", "meaning"), rows)
 
 
+def config_fields() -> str:
+    """The fields of the configuration."""
+    from gradloc.config.default import GradLocConfig
+
+    texts = argument_texts(GradLocConfig)
+    rows = [
+        (f"`{item.name}`", f"`{item.default!r}`", _markdown(texts[item.name]))
+        for item in dataclasses.fields(GradLocConfig)
+    ]
+    return _table(("field", "default", "meaning"), rows)
+
+
+def probe_fields() -> str:
+    """The fields of a line of a probe file."""
+    from gradloc.data.probes import Probe
+    from gradloc.data.probes.parsing import CHOICES, LISTS, REQUIRED
+
+    texts = argument_texts(Probe)
+    rows = []
+    for item in dataclasses.fields(Probe):
+        kind = "text or list of texts" if item.name in LISTS else "text"
+        kind = " or ".join(f"`{value}`" for value in CHOICES.get(item.name, ())) or kind
+        default = "required" if item.name in REQUIRED else f"`{item.default}`"
+        default = "empty" if item.default in ("", ()) else default
+        default = "file and line" if item.name == "id" else default
+        rows.append((f"`{item.name}`", kind, default, _markdown(texts[item.name])))
+    return _table(("field", "value", "default", "meaning"), rows)
+
+
 def sweep_keys() -> str:
     """The keys of a sweep file."""
     from gradloc.experiments.sweep.sweep_config import Sweep
@@ -529,6 +558,8 @@ GENERATORS: dict[str, Callable[[], str]] = {
         recipe_keys,
         policies,
         methods,
+        config_fields,
+        probe_fields,
         sweep_keys,
         readers,
         probe_metrics,
