@@ -228,7 +228,7 @@ def test_a_suite_that_grows_has_only_new_items_scored(tiny_checkpoint, tmp_path,
         REQUESTS,
         "answers",
         lambda model, tokenizer, probes, progress: (
-            asked.extend(probes) or original(model, tokenizer, probes, progress)
+            asked.extend(probes) or original(model, tokenizer, probes, progress=progress)
         ),
     )
     grown = replace(SUITE, probes=(*SUITE.probes, probe(9, "new", entity="e9")))

@@ -22,6 +22,7 @@ from gradloc.evaluation.lm_eval import TaskScores, harness_request, harness_task
 from gradloc.evaluation.scoring import score_probes
 from gradloc.models import load_model, load_tokenizer
 from gradloc.utils.io import write_json
+from gradloc.utils.records import parse
 
 pytest.importorskip("lm_eval")
 
@@ -416,9 +417,9 @@ def test_scores_survive_their_file(tiny_checkpoint, own_tasks, tmp_path):
     options = {"include_path": own_tasks, "limit": 3, "progress": False}
     for name, scores in run_tasks(model, tokenizer, ["own"], **options).items():
         path = write_json(tmp_path / f"{name}.json", scores)
-        assert TaskScores.from_dict(json.loads(path.read_text())) == scores
-    with pytest.raises(GradlocError, match="not the scores of a task"):
-        TaskScores.from_dict({"metrics": {}})
+        assert parse(TaskScores, json.loads(path.read_text()), path) == scores
+    with pytest.raises(GradlocError, match="task: is missing"):
+        parse(TaskScores, {"metrics": {}}, "scores.json")
 
 
 def test_model_and_random_states_are_left_as_found(tiny_checkpoint, own_tasks, monkeypatch):

@@ -276,11 +276,12 @@ def test_tasks_not_yet_learned_may_lack_scores():
     full, partial = stage_transfer.stage_measures(R), stage_transfer.stage_measures(table)
     assert partial == full
     with pytest.raises(GradlocError, match="a score is missing in the row before"):
-        stage_transfer.forward_transfer(table, [0.1, 0.1, 0.1])
-    table[1, 1] = np.nan
-    for measure in (stage_transfer.forgetting, stage_transfer.backward_transfer):
+        stage_transfer.stage_measures(table, [0.1, 0.1, 0.1])
+    for place in ((1, 1), (2, 0)):
+        lacking = table.copy()
+        lacking[place] = np.nan
         with pytest.raises(GradlocError, match="a score is missing"):
-            measure(table)
+            stage_transfer.stage_measures(lacking)
 
 
 def test_one_stage_transfers_nothing():
@@ -294,10 +295,10 @@ def test_score_matrix_must_be_one():
         0.2
     )  # one row of three
     with pytest.raises(GradlocError, match="1 stages and 3 tasks"):
-        stage_transfer.forgetting([[0.1, 0.2, 0.3]])
+        stage_transfer.stage_measures([[0.1, 0.2, 0.3]])
     with pytest.raises(GradlocError, match="differ in length"):
         stage_transfer.average_accuracy([[0.1, 0.2], [0.3]])
     with pytest.raises(GradlocError, match="one row a stage"):
         stage_transfer.average_accuracy([0.1, 0.2])
     with pytest.raises(GradlocError, match="base scores"):
-        stage_transfer.forward_transfer(R, [0.1])
+        stage_transfer.stage_measures(R, [0.1])

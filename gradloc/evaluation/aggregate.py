@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from gradloc.data.probes import Probe
 from gradloc.evaluation.bootstrap import BootstrapEstimate, derive_seed, estimate, figure
@@ -127,10 +126,10 @@ def _summarised(
     settings: dict,
 ) -> Metric | None:
     # NaN in every system: the metric does not apply to the probe. NaN in one: it diverged.
-    applies = ~np.isnan(values).all(axis=0)
-    if not applies.any():
+    applies = np.flatnonzero(~np.isnan(values).all(axis=0))
+    if not applies.size:
         return None
-    chosen = [probes[i] for i, keep in zip(group.indices, applies, strict=True) if keep]
+    chosen = [probes[group.indices[place]] for place in applies]
     estimates = estimate(
         values[:, applies],
         [probe_entity(probe) for probe in chosen],
@@ -139,10 +138,7 @@ def _summarised(
         seed=derive_seed(settings["seed"], group.name),
     )
     if metric.perplexity:
-        estimates = tuple(
-            found._replace(value=float(np.exp(found.value)), replicates=np.exp(found.replicates))
-            for found in estimates
-        )
+        estimates = tuple(found.exp() for found in estimates)
     is_loss = metric.retention or all(probe.group == "invariant" for probe in chosen)
     return Metric(
         "forgetting" if is_loss else "uptake",
@@ -171,14 +167,9 @@ def _group_values(
     metric: ProbeMetric, group: ProbeGroup, columns: Mapping[str, Mapping]
 ) -> np.ndarray:
     before = columns.get(BASELINE)
-    return np.array([_values(metric, group.indices, own, before) for own in columns.values()])
-
-
-def _values(
-    metric: ProbeMetric, indices: Sequence[int], own: Mapping, before: Mapping | None
-) -> ArrayLike:
-    asked = [_rows(own, indices)] + ([_rows(before, indices)] if metric.compares else [])
-    return metric.values(*asked)
+    compared = [_rows(before, group.indices)] if metric.compares and before is not None else []
+    rows = [_rows(own, group.indices) for own in columns.values()]
+    return np.array([metric.values(own, *compared) for own in rows])
 
 
 def _with_answers(scores: CheckpointScores, probes: Sequence[Probe]) -> dict[str, list]:

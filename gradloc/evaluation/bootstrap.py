@@ -29,6 +29,7 @@ def item_mean(values: ArrayLike, weights: ArrayLike | None = None) -> np.ndarray
         >>> float(item_mean([2.0, 4.0], weights=[30, 10]))
         2.5
     """
+    weights = None if weights is None else np.asarray(weights, float)
     return np.average(np.asarray(values, float), axis=-1, weights=weights)
 
 
@@ -168,6 +169,10 @@ class BootstrapEstimate(NamedTuple):
             value=self.value - other.value, replicates=self.replicates - other.replicates
         )
 
+    def exp(self) -> "BootstrapEstimate":
+        """Exponential of the number and of each replicate."""
+        return self._replace(value=float(np.exp(self.value)), replicates=np.exp(self.replicates))
+
 
 def estimate(
     values: ArrayLike,
@@ -215,9 +220,10 @@ def estimate_over_seeds(
     # forget in.
     rng = np.random.default_rng(derive_seed(seed, "seeds"))
     drawn = rng.integers(n_seeds, size=(n_seeds, n_bootstrap))
-    means = sum(own.totals.sum(axis=1) / own.sizes.sum() for own in seeds.values())
-    replicates = np.zeros((len(means), n_bootstrap))
+    n_systems = len(next(iter(seeds.values())).totals)
+    means, replicates = np.zeros(n_systems), np.zeros((n_systems, n_bootstrap))
     for place, (number, own) in enumerate(seeds.items()):
+        means += own.totals.sum(axis=1) / own.sizes.sum()
         for slot in range(n_seeds):
             # A seed that is drawn twice has its clusters drawn twice, independently.
             rng = np.random.default_rng(derive_seed(seed, f"{name}/{number}/{slot}"))

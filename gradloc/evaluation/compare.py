@@ -10,12 +10,12 @@ import numpy as np
 from gradloc.data.probes import DEPTHS, Probe
 from gradloc.errors import GradlocError
 from gradloc.evaluation.aggregate import BASELINE, Metric, general_text_metrics, probe_metrics
-from gradloc.evaluation.bootstrap import interval
+from gradloc.evaluation.bootstrap import BootstrapEstimate, interval, undefined
 from gradloc.evaluation.harness_metrics import harness_metrics
 from gradloc.evaluation.matched_uptake import Point, forgetting_ratio, uptake_share
 from gradloc.evaluation.metrics.fuar import fuar
 from gradloc.evaluation.probe_groups import probe_groups
-from gradloc.evaluation.results import ArmResult, EvalResult, MetricValue
+from gradloc.evaluation.results import ArmResult, EvalResult, Example, MetricValue
 from gradloc.evaluation.score_record import CheckpointScores
 from gradloc.evaluation.suites import Suite, is_known_fact
 from gradloc.models.checkpoints import series_and_step
@@ -169,25 +169,31 @@ def forgetting_per_gain(metrics: Mapping[str, Metric], arm: str) -> MetricValue 
 
     References: Jang et al. 2022 (CKL), arXiv:2110.03215, equation 1.
     """
-    for metric in ("exact_match", "exact"):
+    for metric, how in (
+        ("exact_match", "what the model writes"),
+        ("exact", "greedy decoding, token for token"),
+    ):
         known = metrics.get("known_facts" if metric == "exact" else f"known_facts_{metric}")
-        learned = [_pooled(metrics, group, metric) for group in ("updated", "new")]
-        if known is not None and None not in learned:
-            break
-    else:
-        return None
-    triple = (known, *learned)
-    pairs = [(own.estimates[BASELINE], own.estimates[arm]) for own in triple]
-    value = fuar(*((before.value, after.value) for before, after in pairs))
+        updated, new = (_pooled(metrics, group, metric) for group in ("updated", "new"))
+        if known and updated and new:
+            pairs = [(x.estimates[BASELINE], x.estimates[arm]) for x in (known, updated, new)]
+            return _fuar_figure(pairs, f"counted by {how}")
+    return None
+
+
+def _fuar_figure(
+    pairs: Sequence[tuple[BootstrapEstimate, BootstrapEstimate]], note: str
+) -> MetricValue:
+    """FUAR from each group's share of right answers before and after."""
+    known, updated, new = ((before.value, after.value) for before, after in pairs)
+    value = fuar(known, updated, new)
+    n = sum(before.n for before, _ in pairs)
+    if value is None:
+        return undefined(n, "ratio", False, f"{note}; nothing was gained")
     columns = [side.replicates for pair in pairs for side in pair]
     replicates = [
         fuar(*zip(row[::2], row[1::2], strict=True)) for row in zip(*columns, strict=True)
     ]
-    n = sum(before.n for before, _ in pairs)
-    how = "what the model writes" if metric == "exact_match" else "greedy decoding, token for token"
-    note = f"counted by {how}"
-    if value is None:
-        return MetricValue(None, None, None, n, "ratio", False, f"{note}; nothing was gained")
     low, high = interval([np.inf if x is None else x for x in replicates])
     return MetricValue(value, low, high, n, "ratio", False, note)
 
@@ -271,20 +277,19 @@ def _items(probes: Sequence[Probe], systems: Mapping[str, CheckpointScores]) -> 
 
 def _examples(
     probes: Sequence[Probe], systems: Mapping[str, CheckpointScores]
-) -> tuple[dict[str, Any], ...]:
-    asked = next(iter(systems.values())).answers
+) -> tuple[Example, ...]:
     by_id = {probe.id: probe for probe in probes}
     return tuple(
-        {
-            "prompt": by_id[identifier].prompt,
-            "target": by_id[identifier].targets[0],
-            "old_target": next(iter(by_id[identifier].old_targets), ""),
-            "group": by_id[identifier].group,
-            "answers": {
-                name: scores.answers[identifier]
+        Example(
+            prompt=probe.prompt,
+            target=probe.targets[0],
+            old_target=next(iter(probe.old_targets), ""),
+            group=probe.group,
+            answers={
+                name: scores.answers[probe.id]
                 for name, scores in systems.items()
-                if identifier in scores.answers
+                if probe.id in scores.answers
             },
-        }
-        for identifier in asked
+        )
+        for probe in map(by_id.__getitem__, next(iter(systems.values())).answers)
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
+from typing_extensions import TypeIs
 
 from gradloc import __version__
 from gradloc.data.probes import Probe
@@ -154,7 +155,7 @@ def _score_items(
     for request, asked in suite.probes_of_requests().items():
 
         def read(probes, request=request):
-            found = REQUESTS[request](load(), tokenizer, probes, progress)
+            found = REQUESTS[request](load(), tokenizer, probes, progress=progress)
             return [dict(zip(found, row, strict=True)) for row in zip(*found.values(), strict=True)]
 
         for probe, row in zip(asked, log.fill(request, asked, read), strict=True):
@@ -232,20 +233,20 @@ def choose_examples(
 
 def _named(checkpoint: Any) -> dict[str, Checkpoint]:
     """Arm name -> checkpoint, from any of the forms that ``evaluate`` takes."""
+
+    def expanded(source: Checkpoint) -> list[Any]:
+        return [source] if _is_live(source) else saved_checkpoints(source)
+
     if isinstance(checkpoint, Mapping):
         named: dict[str, Checkpoint] = {}
         for name, source in checkpoint.items():
-            found = [source] if _is_live(source) else saved_checkpoints(source)
+            found = expanded(source)
             last = [name] if len(found) == 1 else [f"{name}/{Path(path).name}" for path in found]
             named |= dict(zip(last, found, strict=True))
         return named
     if isinstance(checkpoint, str | Path) or _is_live(checkpoint):
         checkpoint = [checkpoint]
-    checkpoint = [
-        found
-        for source in checkpoint
-        for found in ([source] if _is_live(source) else saved_checkpoints(source))
-    ]
+    checkpoint = [found for source in checkpoint for found in expanded(source)]
     paths = [("model",) if _is_live(c) else Path(c).parts or (str(c),) for c in checkpoint]
     for depth in range(1, max((len(path) for path in paths), default=0) + 1):
         names = ["/".join(path[-depth:]) for path in paths]
@@ -256,7 +257,7 @@ def _named(checkpoint: Any) -> dict[str, Checkpoint]:
     return dict(zip(names, checkpoint, strict=True))
 
 
-def _is_live(checkpoint: Any) -> bool:
+def _is_live(checkpoint: Any) -> TypeIs[tuple[nn.Module, Any]]:
     return (
         isinstance(checkpoint, tuple) and len(checkpoint) == 2 and hasattr(checkpoint[0], "forward")
     )
@@ -290,13 +291,13 @@ def _score(
     task_options: dict[str, Any],
     progress: bool | None,
 ) -> CheckpointScores:
-    live = _is_live(source)
-
     @functools.cache
     def load() -> nn.Module:
-        return source[0] if live else load_model(source, dtype=dtype)
+        return source[0] if _is_live(source) else load_model(source, dtype=dtype)
 
-    log = ScoreLog(None if live or scores_dir is None else _log_file(source, dtype, scores_dir))
+    log = ScoreLog()
+    if scores_dir is not None and not _is_live(source):
+        log = ScoreLog(_log_file(source, dtype, scores_dir))
     scores = _score_items(load, tokenizer, suite, _label(source), log, progress)
     if tasks:
         from gradloc.evaluation.lm_eval import run_tasks

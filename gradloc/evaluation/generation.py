@@ -19,6 +19,11 @@ from gradloc.models.wrappers import evaluation_mode, unwrap
 # ("St.", "U.S.", "Dr."), which is told by the length of the word before it.
 _ANSWER_END = re.compile(r"\n|(?<=\w{3})[.!?](?=\s|$)")
 
+# Prompts continued together.
+BATCH_SIZE, BEAM_BATCH_SIZE = 16, 4
+# Width of a beam search and number of its continuations.
+N_BEAMS = 10
+
 
 def write_answers(
     model: nn.Module,
@@ -26,7 +31,7 @@ def write_answers(
     prompts: Sequence[str],
     *,
     max_new_tokens: int = 8,
-    batch_size: int = 16,
+    batch_size: int = BATCH_SIZE,
 ) -> list[str]:
     """Let the model continue prompts greedily, up to the end of the sentence.
 
@@ -52,7 +57,7 @@ def write_texts(
     prompts: Sequence[str],
     *,
     max_new_tokens: int = 100,
-    batch_size: int = 16,
+    batch_size: int = BATCH_SIZE,
 ) -> list[str]:
     """As ``write_answers``, but whole: up to the end token or ``max_new_tokens``."""
     settings = _settings(tokenizer, max_new_tokens)
@@ -68,9 +73,6 @@ def write_beams(
     tokenizer: Any,
     prompts: Sequence[str],
     n_tokens: Sequence[int],
-    *,
-    n_beams: int = 10,
-    batch_size: int = 4,
 ) -> list[list[str]]:
     """The likeliest continuations of each prompt, found by beam search.
 
@@ -82,11 +84,9 @@ def write_beams(
         tokenizer: Its tokenizer.
         prompts: Beginnings of sentences.
         n_tokens: Tokens to write for each.
-        n_beams: Width of the search and number of continuations.
-        batch_size: Prompts continued together.
 
     Returns:
-        For each prompt ``n_beams`` texts, the likeliest first, without outer blanks.
+        For each prompt ``N_BEAMS`` texts, the likeliest first, without outer blanks.
     """
     found: list[list[str]] = [[] for _ in prompts]
     for length in sorted(set(n_tokens)):
@@ -95,14 +95,14 @@ def write_beams(
             tokenizer,
             length,
             min_new_tokens=length,
-            num_beams=n_beams,
-            num_return_sequences=n_beams,
+            num_beams=N_BEAMS,
+            num_return_sequences=N_BEAMS,
         )
         asked = [prompts[index] for index in members]
-        for batch, output in _generated(model, tokenizer, asked, settings, batch_size):
+        for batch, output in _generated(model, tokenizer, asked, settings, BEAM_BATCH_SIZE):
             texts = tokenizer.batch_decode(output.sequences, skip_special_tokens=True)
             for row, place in enumerate(batch):
-                own = texts[row * n_beams : (row + 1) * n_beams]
+                own = texts[row * N_BEAMS : (row + 1) * N_BEAMS]
                 found[members[place]] = [text.strip() for text in own]
     return found
 
@@ -112,9 +112,7 @@ def greedy_step_log_probs(
     tokenizer: Any,
     prompts: Sequence[str],
     answers: Sequence[Sequence[Sequence[int]]],
-    *,
-    max_new_tokens: int = 10,
-    batch_size: int = 16,
+    max_new_tokens: int,
 ) -> list[list[list[float]]]:
     """Log-probabilities that answers' tokens have in the steps of the model's own answer.
 
@@ -126,7 +124,6 @@ def greedy_step_log_probs(
         prompts: Beginnings of sentences.
         answers: For each prompt the token ids of several answers.
         max_new_tokens: Steps; longer answers are cut there.
-        batch_size: Prompts continued together.
 
     Returns:
         For each prompt and answer the log-probability of its token t in step t, in nats.
@@ -134,7 +131,7 @@ def greedy_step_log_probs(
     found: list[list[list[float]]] = [[] for _ in prompts]
     settings = _settings(tokenizer, max_new_tokens)
     for batch, output in _generated(
-        model, tokenizer, prompts, settings, batch_size, return_scores=True
+        model, tokenizer, prompts, settings, BATCH_SIZE, return_scores=True
     ):
         steps = [scores.float().log_softmax(-1).cpu() for scores in output.scores]
         for row, index in enumerate(batch):
@@ -176,6 +173,7 @@ def _generated(
     The output's ``sequences`` hold the new tokens alone.
     """
     model = unwrap(model)
+    generate: Any = model.generate
     encoded = [tokenizer(prompt.rstrip())["input_ids"] for prompt in prompts]
     limit = context_length(model)
     room = max(1, limit - settings.max_new_tokens) if limit else None
@@ -189,7 +187,7 @@ def _generated(
             rows = [encoded[index] for index in batch]
             input_ids = pad_rows(rows, settings.pad_token_id, side="left")
             attention_mask = pad_rows([[1] * len(row) for row in rows], side="left")
-            output = model.generate(
+            output = generate(
                 input_ids=input_ids.to(device),
                 attention_mask=attention_mask.to(device),
                 generation_config=settings,

@@ -28,6 +28,11 @@ class Point(NamedTuple):
     forgetting: BootstrapEstimate
 
 
+def columns(found: BootstrapEstimate) -> np.ndarray:
+    """The estimate, then its replicates, (1 + n_bootstrap,)."""
+    return np.concatenate([[found.value], found.replicates])
+
+
 def interpolate_forgetting(uptakes: ArrayLike, forgettings: ArrayLike, at: ArrayLike) -> np.ndarray:
     """Forgetting of the reference line at a given uptake.
 
@@ -139,30 +144,23 @@ def forgetting_ratio(arm: Point, line: Sequence[Point]) -> MetricValue:
         return none(
             "takes up more than full training at any of its rates: compare their forgetting itself"
         )
-    value = float(
-        interpolate_forgetting(
-            [point.uptake.value for point in line], [point.forgetting.value for point in line], at
-        )
-    )
+    uptakes = np.stack([columns(point.uptake) for point in line])
+    forgettings = np.stack([columns(point.forgetting) for point in line])
+    ends = np.maximum(uptakes.max(axis=0), 0)
+    held = np.clip(columns(arm.uptake), 0, ends)
+    value, *replicates = interpolate_forgetting(uptakes, forgettings, held).tolist()
     if value <= 0:
         return none("full training forgets nothing at this uptake, so there is no ratio")
-    uptakes = np.stack([point.uptake.replicates for point in line])
-    forgettings = np.stack([point.forgetting.replicates for point in line])
-    ends = np.maximum(uptakes.max(axis=0), 0)
-    reference = BootstrapEstimate(
-        value,
-        interpolate_forgetting(uptakes, forgettings, np.clip(arm.uptake.replicates, 0, ends)),
-        n,
-        min(point.forgetting.n_clusters for point in line),
-    )
+    n_clusters = min(point.forgetting.n_clusters for point in line)
+    reference = BootstrapEstimate(value, np.array(replicates), n, n_clusters)
     notes = []
-    low, high = interval(reference.replicates)
+    low, _ = interval(reference.replicates)
     if low is None or low <= 0:
         notes.append(
             "full training's own forgetting at this uptake is not distinct from zero, so the ratio "
             "is uncertain"
         )
-    if (beyond := float(np.mean(arm.uptake.replicates > ends))) > 0.05:
+    if (beyond := float(np.mean(arm.uptake.replicates > ends[1:]))) > 0.05:
         notes.append(
             f"in {beyond:.0%} of the resamples it takes up more than full training ever does"
         )

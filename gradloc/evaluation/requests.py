@@ -24,20 +24,6 @@ Columns = dict[str, list]
 Request = Callable[..., Columns]
 
 
-def answers(
-    model: nn.Module, tokenizer: Any, probes: Sequence[Probe], progress: bool | None
-) -> Columns:
-    """Every answer's likelihood, the answer given (teacher-forced)."""
-    return score_probes(model, tokenizer, probes, progress=progress)
-
-
-def whole(
-    model: nn.Module, tokenizer: Any, probes: Sequence[Probe], progress: bool | None
-) -> Columns:
-    """The likelihood of prompt and answer together."""
-    return score_whole_probes(model, tokenizer, probes, progress=progress)
-
-
 def written(
     model: nn.Module, tokenizer: Any, probes: Sequence[Probe], progress: bool | None
 ) -> Columns:
@@ -89,6 +75,10 @@ def greedy_steps(
 
 
 REQUESTS: dict[str, Request] = {
-    function.__name__: function
-    for function in (answers, whole, written, beams, prose, greedy_steps)
+    "answers": score_probes,
+    "whole": score_whole_probes,
+    "written": written,
+    "beams": beams,
+    "prose": prose,
+    "greedy_steps": greedy_steps,
 }

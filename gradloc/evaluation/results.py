@@ -126,6 +126,11 @@ class EvalResult(Record):
     reference_arms: tuple[str, ...] = ()
     versions: dict[str, str] = field(default_factory=dict)
 
+    def columns(self, name: str) -> dict[str, Any]:
+        """Per-item columns of an arm, of the baseline or of the ``probes``; none: empty."""
+        found = self.items.get(name, {})
+        return found if isinstance(found, dict) else {}
+
     def problems(self) -> list[str]:
         """Reference arms that there are none of, and columns of other lengths."""
         problems = [
@@ -136,8 +141,8 @@ class EvalResult(Record):
         for name, arm in self.arms.items():
             if len({len(column) for column in arm.curve.values()}) > 1:
                 problems.append(f"arms.{name}.curve: its columns have different lengths")
-        n, columns = len(self.items.get("probe_ids", ())), self.items.get("probes", {})
-        for name, column in columns.items() if isinstance(columns, dict) else ():
+        n = len(self.items.get("probe_ids", ()))
+        for name, column in self.columns("probes").items():
             texts = isinstance(column, list | tuple) and all(isinstance(x, str) for x in column)
             if not texts or len(column) != n:
                 problems.append(f"items.probes.{name}: expected a list of {n} texts")

@@ -77,18 +77,22 @@ def run_tasks(
             if task.get_config("num_fewshot") is None:
                 task.set_config("num_fewshot", 0)
             task.set_fewshot_seed(_SEED)
-        from lm_eval import evaluate
+        from lm_eval.evaluator import evaluate
         from lm_eval.models.huggingface import HFLM
 
+        # The harness gives a tokenizer that has no padding token one: a copy may keep it.
+        own_tokenizer = copy.deepcopy(tokenizer)
+        # Ignored, because lm_eval's decorator hides the arguments of its class.
+        language_model = HFLM(model, tokenizer=own_tokenizer, batch_size=batch_size)  # type: ignore[call-arg]
         # Not simple_evaluate: it calls git and pip to describe the machine, for seconds.
         results = evaluate(
-            # The harness gives a tokenizer that has no padding token one: a copy may keep it.
-            HFLM(model, tokenizer=copy.deepcopy(tokenizer), batch_size=batch_size),
+            language_model,
             {"tasks": loaded, "groups": {}},
-            limit=limit,
+            limit=limit,  # type: ignore[arg-type]  # a share works too; its annotation says int
             bootstrap_iters=_N_BOOTSTRAP,
             log_samples=True,
         )
+        assert results is not None  # only other processes of a distributed run get none
         return {name: read_scores(name, task, results) for name, task in loaded.items()}
 
 

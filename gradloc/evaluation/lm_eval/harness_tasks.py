@@ -51,7 +51,8 @@ def load_tasks(
     folders = [include_path] if isinstance(include_path, str | Path) else list(include_path or ())
     if missing := [str(folder) for folder in folders if not Path(folder).is_dir()]:
         raise GradlocError(f"include_path: there is no folder {missing[0]!r}; name existing ones.")
-    paths, metadata = [str(folder) for folder in folders], dict(metadata)
+    paths: list[str | Path] = [str(folder) for folder in folders]
+    metadata = dict(metadata)
     if paths:
         # These first: an index of the harness's own 14 000 names takes ten seconds.
         manager = TaskManager(include_path=paths, include_defaults=False, metadata=metadata)

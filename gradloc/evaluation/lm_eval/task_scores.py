@@ -6,8 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from gradloc.errors import GradlocError
-
 _FRACTIONS = frozenset("acc acc_norm acc_bytes acc_mutual_info exact_match em f1".split())
 _UNITS = {
     "perplexity": "perplexity",
@@ -61,25 +59,6 @@ class TaskScores:
     n: int
     doc_ids: tuple[int, ...]
     metrics: dict[str, TaskMetric]
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> "TaskScores":
-        """The scores again that ``gradloc.utils.io.write_json`` wrote.
-
-        Raises:
-            GradlocError: The data are something else.
-        """
-        try:
-            metrics = {
-                name: TaskMetric(**{**metric, "values": _tuple(metric["values"])})
-                for name, metric in data["metrics"].items()
-            }
-            return cls(**{**data, "doc_ids": tuple(data["doc_ids"]), "metrics": metrics})
-        except (KeyError, TypeError, AttributeError) as error:
-            raise GradlocError(
-                f"these are not the scores of a task of lm-evaluation-harness ({error!r}). "
-                "Remove the file to run the task anew."
-            ) from error
 
 
 def read_scores(name: str, task: Any, results: Mapping[str, Any]) -> TaskScores:
@@ -146,7 +125,3 @@ def _finite(value: Any) -> float | None:
     except (TypeError, ValueError):
         return None
     return number if np.isfinite(number) else None
-
-
-def _tuple(values: Sequence[Any] | None) -> tuple[Any, ...] | None:
-    return None if values is None else tuple(values)

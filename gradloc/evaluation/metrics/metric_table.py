@@ -1,14 +1,13 @@
 """What is read off a scored probe."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from gradloc.evaluation.metrics import choice, editing, matching
 
-Columns = Mapping[str, ArrayLike]
+Columns = Mapping[str, Sequence[Any]]
 
 
 class ProbeMetric(NamedTuple):
@@ -232,6 +231,5 @@ def _each(values: Any) -> np.ndarray:
     return np.array(list(values), float)
 
 
-def _floats(column: ArrayLike) -> np.ndarray:
-    # None (not scored, not applicable) becomes NaN.
-    return np.array([np.nan if item is None else item for item in column], float)
+def _floats(column: Sequence[Any]) -> np.ndarray:
+    return np.array(column, float)  # None (not scored, not applicable) becomes NaN

@@ -29,129 +29,65 @@ def average_accuracy(scores: ArrayLike) -> float:
     return _mean(_table(scores)[-1], "the last stage's row")
 
 
-def average_incremental_accuracy(scores: ArrayLike) -> float:
-    """Mean over stages of the mean score on the tasks seen up to then.
+def stage_measures(scores: ArrayLike, base: ArrayLike | None = None) -> dict[str, float | None]:
+    """All measures of a sequence in which every stage teaches one task.
 
     Args:
-        scores: R, (n_tasks, n_tasks): task i is learned in stage i. Tasks not yet seen may be NaN.
-
-    Returns:
-        In the unit of the scores; higher is better.
-
-    Raises:
-        GradlocError: R is not square, or a score that is needed is missing.
-
-    Example:
-        >>> average_incremental_accuracy([[0.9, 0.2], [0.7, 0.8]])
-        0.825
-    """
-    table = _square(scores)
-    rows = [_mean(row[: stage + 1], f"stage {stage}") for stage, row in enumerate(table)]
-    return float(np.mean(rows))
-
-
-def backward_transfer(scores: ArrayLike) -> float | None:
-    """Mean over all but the last task of (score at the end - score when just learned).
-
-    Args:
-        scores: R, (n_tasks, n_tasks): task i is learned in stage i.
-
-    Returns:
-        In the unit of the scores; higher is better; negative: tasks were forgotten. ``None``
-        where there is one task only.
-
-    Raises:
-        GradlocError: R is not square, or a score that is needed is missing.
-
-    Example:
-        >>> round(backward_transfer([[0.9, 0.2], [0.7, 0.8]]), 4)
-        -0.2
-    """
-    table = _square(scores)
-    if len(table) < 2:
-        return None
-    return _mean((table[-1] - np.diag(table))[:-1], "the last row and the diagonal")
-
-
-def forward_transfer(scores: ArrayLike, base: ArrayLike) -> float | None:
-    """Mean over all but the first task of (score just before it is learned - base score).
-
-    Args:
-        scores: R, (n_tasks, n_tasks): task i is learned in stage i.
+        scores: R, (n_tasks, n_tasks): row i holds the scores after stage i, in which task i is
+            learned. Scores of tasks not yet seen may be NaN where no measure needs them.
         base: Scores of the model before any stage, (n_tasks,). (GEM starts from random weights;
             with a pretrained model this is the pretrained one.)
 
     Returns:
-        In the unit of the scores; higher is better. ``None`` where there is one task only.
+        In the unit of the scores; higher is better but for ``forgetting``. The last three are
+        ``None`` where there is one task only.
+
+        - ``average_accuracy``: mean over all tasks after the last stage.
+        - ``average_incremental_accuracy``: mean over stages of the mean over tasks seen so far.
+        - ``backward_transfer``: mean over all but the last task of (score at the end - score when
+          just learned); negative: tasks were forgotten.
+        - ``forward_transfer``: mean over all but the first task of (score just before it is
+          learned - base score); ``None`` without ``base``.
+        - ``forgetting``: mean over all but the last task of (best earlier score - score at the
+          end); negative where a task kept improving.
 
     Raises:
         GradlocError: R is not square, ``base`` has not one score a task, or a score that is
             needed is missing.
 
     Example:
-        >>> round(forward_transfer([[0.9, 0.2], [0.7, 0.8]], base=[0.1, 0.15]), 4)
-        0.05
+        >>> found = stage_measures([[0.9, 0.2], [0.7, 0.8]], base=[0.1, 0.15])
+        >>> {name: round(value, 4) for name, value in found.items()} == {
+        ...     "average_accuracy": 0.75,
+        ...     "average_incremental_accuracy": 0.825,
+        ...     "backward_transfer": -0.2,
+        ...     "forward_transfer": 0.05,
+        ...     "forgetting": 0.2,
+        ... }
+        True
     """
     table = _square(scores)
-    base = np.asarray(base, float)
-    if base.shape != (len(table),):
-        raise GradlocError(
-            f"base scores of shape {base.shape} for {len(table)} tasks; give one for each task."
-        )
-    if len(table) < 2:
-        return None
-    return _mean(np.diag(table, k=1) - base[1:], "the row before each task, and base")
-
-
-def forgetting(scores: ArrayLike) -> float | None:
-    """Mean over all but the last task of (best earlier score - score at the end).
-
-    Args:
-        scores: R, (n_tasks, n_tasks): task i is learned in stage i. The best is taken over the
-            stages before the last one that have a score (are not NaN).
-
-    Returns:
-        In the unit of the scores; lower is better; negative where a task kept improving.
-        ``None`` where there is one task only.
-
-    Raises:
-        GradlocError: R is not square, or a score that is needed is missing.
-
-    Example:
-        >>> round(forgetting([[0.9, 0.2], [0.7, 0.8]]), 4)
-        0.2
-    """
-    table = _square(scores)
-    if len(table) < 2:
-        return None
-    earlier = table[:-1, :-1]
-    # A task's own stage always has a score, or the mean below would say that it is missing.
-    best = np.where(np.isnan(np.diag(earlier)), np.nan, np.fmax.reduce(earlier, axis=0))
-    return _mean(best - table[-1, :-1], "the last row and the diagonal")
-
-
-def stage_measures(scores: ArrayLike, base: ArrayLike | None = None) -> dict[str, float | None]:
-    """All measures of this module by name.
-
-    Args:
-        scores: R, (n_tasks, n_tasks): task i is learned in stage i.
-        base: Scores of the model before any stage, (n_tasks,).
-
-    Returns:
-        ``average_accuracy``, ``average_incremental_accuracy``, ``backward_transfer``,
-        ``forward_transfer`` (``None`` without ``base``) and ``forgetting``.
-
-    Raises:
-        GradlocError: R is not square, or a score that is needed is missing.
-    """
-    table = _square(scores)
-    return {
+    rows = [_mean(row[: stage + 1], f"stage {stage}") for stage, row in enumerate(table)]
+    found: dict[str, float | None] = {
         "average_accuracy": average_accuracy(table),
-        "average_incremental_accuracy": average_incremental_accuracy(table),
-        "backward_transfer": backward_transfer(table),
-        "forward_transfer": None if base is None else forward_transfer(table, base),
-        "forgetting": forgetting(table),
+        "average_incremental_accuracy": float(np.mean(rows)),
     }
+    learned, end, several = np.diag(table), "the last row and the diagonal", len(table) > 1
+    found["backward_transfer"] = _mean((table[-1] - learned)[:-1], end) if several else None
+    found["forward_transfer"] = None
+    if base is not None:
+        base = np.asarray(base, float)
+        if base.shape != (len(table),):
+            raise GradlocError(
+                f"base scores of shape {base.shape} for {len(table)} tasks; give one for each task."
+            )
+        if several:
+            ahead = np.diag(table, k=1) - base[1:]
+            found["forward_transfer"] = _mean(ahead, "the row before each task, and base")
+    # A task's own stage always has a score, or the mean above would have said that it is missing.
+    best = np.fmax.reduce(table[:-1, :-1], axis=0) if several else None
+    found["forgetting"] = None if best is None else _mean(best - table[-1, :-1], end)
+    return found
 
 
 def _table(scores: ArrayLike) -> np.ndarray:

@@ -2,14 +2,14 @@
 
 Sequences of like length share a batch, sequences of one owner share the computation of what they
 begin with (``gradloc.evaluation.scoring.shared``), logits are computed at scored positions only,
-and no
-score depends on what else is in the batch: padding stands on the right, where causal attention
-cannot see it.
+and no score depends on what else is in the batch: padding stands on the right, where causal
+attention cannot see it.
 """
 
 import contextlib
 import logging
 from collections.abc import Hashable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -69,7 +69,7 @@ def score_spans(
     model = unwrap(model)
     spans = _within_context(spans, context_length(model))
     _check_vocabulary(model, spans)
-    scores: list[SpanScore | None] = [None] * len(spans)
+    scores: dict[int, SpanScore] = {}
     groups = find_shared(spans, owners) if owners is not None else []
     in_groups = {index for group in groups for index in group.members}
     alone = [index for index in range(len(spans)) if index not in in_groups]
@@ -99,7 +99,7 @@ def score_spans(
             for place, score in zip(batch, _score_batch(model, rows), strict=True):
                 scores[alone[place]] = score
             bar.update(sum(len(row.input_ids) for row in rows))
-    return scores
+    return [scores[index] for index in range(len(spans))]
 
 
 def _score_batch(model: nn.Module, rows: list[Span]) -> Iterator[SpanScore]:
@@ -163,7 +163,7 @@ def _within_context(spans: Sequence[Span], limit: int | None) -> list[Span]:
     return cut
 
 
-def _check_vocabulary(model: nn.Module, spans: Sequence[Span]) -> None:
+def _check_vocabulary(model: Any, spans: Sequence[Span]) -> None:
     embeddings = model.get_input_embeddings()
     n_rows = getattr(embeddings, "num_embeddings", None)
     largest = max((max(span.input_ids) for span in spans), default=0)

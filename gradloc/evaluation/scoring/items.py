@@ -9,7 +9,7 @@ from torch import nn
 from gradloc.data.probes import Probe
 from gradloc.data.spans import encode_probe
 from gradloc.errors import ModelError
-from gradloc.evaluation.scoring.engine import TOKEN_BUDGET, score_spans
+from gradloc.evaluation.scoring.engine import score_spans
 from gradloc.evaluation.scoring.tokens import Span, SpanScore, context_length
 
 # Tokens of a general text that are scored at most.
@@ -35,7 +35,6 @@ def score_probes(
     tokenizer: Any,
     probes: Sequence[Probe],
     *,
-    token_budget: int = TOKEN_BUDGET,
     progress: bool | None = None,
 ) -> dict[str, list]:
     """Score every answer of every probe under teacher forcing.
@@ -46,7 +45,6 @@ def score_probes(
         model: Causal language model; left in the mode and with the random state it had.
         tokenizer: Its fast tokenizer.
         probes: The probes.
-        token_budget: Tokens in a batch; speed and memory only, never the scores.
         progress: Show a progress bar; ``None``: when on a terminal.
 
     Returns:
@@ -73,7 +71,6 @@ def score_probes(
         model,
         spans,
         owners=[index for index, _ in place],
-        token_budget=token_budget,
         progress=progress,
         label="score probes",
     )
@@ -91,7 +88,6 @@ def score_whole_probes(
     tokenizer: Any,
     probes: Sequence[Probe],
     *,
-    token_budget: int = TOKEN_BUDGET,
     progress: bool | None = None,
 ) -> dict[str, list]:
     """Score all tokens of prompt and first target but the first token.
@@ -103,9 +99,7 @@ def score_whole_probes(
     for probe in probes:
         ids = probe_span(tokenizer, probe, probe.targets[0]).input_ids
         spans.append(Span(ids, tuple(range(1, len(ids)))))
-    scores = score_spans(
-        model, spans, token_budget=token_budget, progress=progress, label="score whole texts"
-    )
+    scores = score_spans(model, spans, progress=progress, label="score whole texts")
     return {"whole_nll": [score.nll for score in scores]}
 
 
@@ -115,7 +109,6 @@ def score_texts(
     texts: Sequence[str],
     *,
     max_length: int = TEXT_LENGTH,
-    token_budget: int = TOKEN_BUDGET,
     progress: bool | None = None,
 ) -> TextScores:
     """Negative log-likelihood of all tokens of each text but the first, which has no context.
@@ -125,7 +118,6 @@ def score_texts(
         tokenizer: Its fast tokenizer; a start token that it adds by itself is context.
         texts: The texts.
         max_length: Tokens of each text that are read at most; the rest is left out.
-        token_budget: Tokens in a batch.
         progress: Show a progress bar; ``None``: when on a terminal.
 
     Returns:
@@ -145,9 +137,7 @@ def score_texts(
             offsets = encoded["offset_mapping"][index]
             covered = texts[index][offsets[1][0] : offsets[len(ids) - 1][1]]
             found.n_bytes[index] = len(covered.encode("utf-8"))
-    scores = score_spans(
-        model, spans, token_budget=token_budget, progress=progress, label="score texts"
-    )
+    scores = score_spans(model, spans, progress=progress, label="score texts")
     for index, score in zip(scored, scores, strict=True):
         found.nats[index], found.tokens[index] = score.nats, score.n_tokens
     return found

@@ -3,7 +3,7 @@
 import copy
 from collections import defaultdict
 from collections.abc import Hashable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -152,9 +152,7 @@ def _chunks(
         yield chunk
 
 
-def _ending_logits(
-    model: nn.Module, rows: list[Span], prefix: int, cache: object
-) -> Iterator[Tensor]:
+def _ending_logits(model: nn.Module, rows: list[Span], prefix: int, cache: Any) -> Iterator[Tensor]:
     """Logits before the scored tokens of the endings, one tensor a row."""
     device = next(model.parameters()).device
     input_ids, ending_mask = padded([row.input_ids[prefix:-1] for row in rows], device)
@@ -173,7 +171,7 @@ def _ending_logits(
         yield row_logits[[column[p - 1 - prefix] for p in row.positions if p > prefix]]
 
 
-def _selected(cache: object, rows: Tensor) -> object:
+def _selected(cache: Any, rows: Tensor) -> Any:
     """A cache of some rows, each as often as it is named; the original stays as it is."""
     selected = copy.copy(cache)
     # Selecting puts new tensors in place of the layers' own, so copies of the layers suffice.
@@ -182,7 +180,7 @@ def _selected(cache: object, rows: Tensor) -> object:
     return selected
 
 
-def _can_share(cache: object) -> bool:
+def _can_share(cache: Any) -> bool:
     """Whether all that the model remembers of the beginning is keys and values, row by row."""
     layers = getattr(cache, "layers", None)
     return bool(layers) and all(

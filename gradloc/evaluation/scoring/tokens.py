@@ -79,4 +79,5 @@ def vocabulary_size(model: nn.Module) -> int:
 
 
 def _text_config(model: nn.Module) -> Any:
-    return unwrap(model).config.get_text_config()
+    config: Any = unwrap(model).config
+    return config.get_text_config()

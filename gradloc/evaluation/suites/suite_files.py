@@ -163,7 +163,7 @@ def _read_suite(file: Path, name: str) -> SuiteConfig:
     suite = build(SuiteConfig, source)
     if suite is not None:
         suite = _with_found_files(suite, file.parent, source)
-    if source.problems:
+    if suite is None or source.problems:
         raise SuiteError(name, source.problem_lines())
     return suite
 

@@ -111,7 +111,7 @@ def summarise_group(
     by_exposure = list(zip(*(probe.effectivity for probe in probes), strict=False))
     mean = mean_retainability(curves)
     fit = fit_decay(times, mean.values)
-    acquired = np.isfinite(curves).any(axis=1)
+    acquired = np.any(np.isfinite(curves), axis=1)
     # A probe that acquired nothing has no retainability in any resample.
     drawn = _means(curves, resample.draws(acquired))
     fits = [fit_decay(times, values) for values in drawn]

@@ -7,15 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gradloc.errors import GradlocError
-from gradloc.evaluation.bootstrap import (
-    N_BOOTSTRAP,
-    BootstrapEstimate,
-    derive_seed,
-    estimate,
-    figure,
-)
-from gradloc.evaluation.metrics.stage_transfer import average_accuracy, stage_measures
+from gradloc.evaluation.bootstrap import N_BOOTSTRAP, derive_seed, estimate, figure
 from gradloc.evaluation.results import EvalResult, MetricValue
+from gradloc.evaluation.stage_figures import stage_figures
 from gradloc.utils.io import to_jsonable
 from gradloc.utils.names import did_you_mean
 
@@ -32,14 +26,6 @@ class _Score(NamedTuple):
 
 METRICS = {"nll": _Score("nll", -1, "nats/token"), "exact": _Score("exact", 1, "fraction")}
 BY = ("task", "kind", "month")
-# Whether more is better, of each measure of ``metrics.stage_transfer``.
-_HIGHER_IS_BETTER = {
-    "average_accuracy": True,
-    "average_incremental_accuracy": True,
-    "backward_transfer": True,
-    "forward_transfer": True,
-    "forgetting": False,
-}
 
 
 @dataclass(frozen=True)
@@ -108,14 +94,15 @@ def analyse_stages(
             raise GradlocError(
                 f"the results have no arm {stage!r}. {did_you_mean(stage, result.arms)}"
             )
-    if "probes" not in result.items:
+    probes = result.columns("probes")
+    if not probes:
         raise GradlocError(
             "the results do not say which task and date their probes have; make them again with "
             "'gradloc evaluate ... --out results.json'."
         )
     has_base = "baseline" in result.items
     table = _table(result, metric, [*(["baseline"] * has_base), *stages])
-    labels = _labels(result.items["probes"], by)
+    labels = _labels(probes, by)
     usable = np.array([bool(label) for label in labels]) & np.isfinite(table).all(axis=0)
     found = dict.fromkeys(label for label, keep in zip(labels, usable, strict=True) if keep)
     tasks = sorted(found) if by == "month" else list(found)
@@ -124,11 +111,12 @@ def analyse_stages(
             f"no probe has both a {by} and the metric {metric!r} in every stage, so there is no "
             f"column. Choose another --by ({', '.join(BY)}) or --metric ({', '.join(METRICS)})."
         )
+    names = list(result.items["probe_ids"])
+    entities = probes.get("entity") or names
     columns = []
     for task in tasks:
         members = [i for i, label in enumerate(labels) if usable[i] and label == task]
-        entities = result.items["probes"].get("entity") or result.items["probe_ids"]
-        owners = [entities[i] or result.items["probe_ids"][i] for i in members]
+        owners = [entities[i] or names[i] for i in members]
         resamples = {"n_bootstrap": n_bootstrap, "seed": derive_seed(seed, task)}
         columns.append(estimate(table[:, members], owners, **resamples))
     unit = METRICS[metric].unit
@@ -142,7 +130,7 @@ def analyse_stages(
         tasks=tuple(tasks),
         base=rows[0] if has_base else (),
         scores=rows[has_base:],
-        measures=_measures(columns, has_base, len(stages), unit),
+        measures=stage_figures(columns, unit, has_base=has_base),
         n_left_out=int((~usable).sum()),
     )
 
@@ -152,7 +140,7 @@ def _table(result: EvalResult, metric: str, systems: Sequence[str]) -> np.ndarra
     score = METRICS[metric]
     rows = []
     for name in systems:
-        column = result.items.get(name, {}).get(score.column)
+        column = result.columns(name).get(score.column)
         if column is None:
             raise GradlocError(f"the results hold no {score.column!r} of the probes for {name!r}.")
         rows.append([np.nan if value is None else score.sign * float(value) for value in column])
@@ -165,31 +153,3 @@ def _labels(probes: dict[str, list[str]], by: str) -> list[str]:
     if by == "kind":
         return list(probes["kind"])
     return [task or group for task, group in zip(probes["task"], probes["group"], strict=True)]
-
-
-def _measures(
-    columns: list[tuple[BootstrapEstimate, ...]], has_base: bool, n_stages: int, unit: str
-) -> dict[str, MetricValue]:
-    values = np.array([[cell.value for cell in column] for column in columns]).T
-    draws = np.array([[cell.replicates for cell in column] for column in columns])
-    n = sum(column[0].n for column in columns)
-    n_clusters = min(column[0].n_clusters for column in columns)
-    square = n_stages == len(columns)
-
-    def measure(table: np.ndarray) -> dict[str, float | None]:
-        base, scores = (table[0], table[1:]) if has_base else (None, table)
-        if square:
-            return stage_measures(scores, base)
-        return {"average_accuracy": average_accuracy(scores)}
-
-    found = measure(values)
-    # (n_tasks, n_systems, n_bootstrap) -> one table a resample
-    drawn = [measure(table) for table in draws.transpose(2, 1, 0)]
-    figures = {}
-    for name, value in found.items():
-        if value is None:
-            continue
-        replicates = np.array([draw[name] for draw in drawn])
-        measured = BootstrapEstimate(value, replicates, n, n_clusters)
-        figures[name] = figure(measured, unit, _HIGHER_IS_BETTER[name])
-    return figures

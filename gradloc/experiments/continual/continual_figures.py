@@ -10,23 +10,15 @@ from typing import Any
 import numpy as np
 
 from gradloc.errors import GradlocError
-from gradloc.evaluation.bootstrap import BootstrapEstimate, derive_seed, figure
-from gradloc.evaluation.metrics.stage_transfer import stage_measures
+from gradloc.evaluation.bootstrap import BootstrapEstimate, derive_seed, figure, undefined
 from gradloc.evaluation.results import MetricValue
 from gradloc.evaluation.score_record import ItemScores, estimate_items
+from gradloc.evaluation.stage_figures import stage_figures
 from gradloc.experiments.continual.continual_record import ArmRecord, ContinualRecord, uptake_metric
 from gradloc.utils.io import to_jsonable
 
 FORMAT = 1
 UPTAKE_UNIT = "nats"
-# Measure of ``gradloc.evaluation.metrics.stage_transfer`` -> whether higher is better.
-MEASURES = {
-    "average_accuracy": True,
-    "average_incremental_accuracy": True,
-    "backward_transfer": True,
-    "forward_transfer": True,
-    "forgetting": False,
-}
 
 
 @dataclass(frozen=True)
@@ -213,7 +205,7 @@ def _estimates(
 
 def _figure_of_mean(cells: Sequence[BootstrapEstimate]) -> MetricValue:
     if not cells:
-        return MetricValue(None, None, None, 0, UPTAKE_UNIT, True, "no evaluation item")
+        return undefined(0, UPTAKE_UNIT, True, "no evaluation item")
     mean = BootstrapEstimate(
         float(np.mean([cell.value for cell in cells])),
         np.mean([cell.replicates for cell in cells], axis=0),
@@ -230,24 +222,11 @@ def _measures(
     if any(name not in columns for name in names):
         return {}
     own = [columns[name] for name in names]
-    table = np.array([[cell.value for cell in column] for column in own]).T
-    if not np.isfinite(table).all():
+    if not np.isfinite([[found.value for found in column] for column in own]).all():
         return {}  # a stage whose weights diverged; its scores are shown as missing
-    base = np.zeros(len(names))  # uptake is counted from the base model
-    values = stage_measures(table, base)
-    # (n_columns, n_stages, n_bootstrap) -> one matrix a resample
-    draws = np.array([[cell.replicates for cell in column] for column in own])
-    drawn = [stage_measures(matrix.T, base) for matrix in draws.transpose(2, 0, 1)]
-    n = sum(column[0].n for column in own)
-    n_clusters = min(column[0].n_clusters for column in own)
-    return {
-        name: figure(
-            BootstrapEstimate(
-                values[name], np.array([draw[name] for draw in drawn]), n, n_clusters
-            ),
-            UPTAKE_UNIT,
-            higher,
-        )
-        for name, higher in MEASURES.items()
-        if values[name] is not None
-    }
+    # Uptake is counted from the base model, so its own is 0 in every resample.
+    with_base = [
+        (column[0]._replace(value=0.0, replicates=np.zeros_like(column[0].replicates)), *column)
+        for column in own
+    ]
+    return stage_figures(with_base, UPTAKE_UNIT, has_base=True)

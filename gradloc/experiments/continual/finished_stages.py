@@ -52,7 +52,7 @@ def collect(
         model=recipe.model,
         by=shared.division.by,
         measure=shared.division.measure,
-        periods=tuple(tuple(period) for period in shared.periods),
+        periods=tuple((p.name, p.start, p.end) for p in shared.periods),
         stages=tuple(stage.name for stage in shared.stages),
         base=items.of_base(),
         arms=arms,

@@ -1,7 +1,6 @@
 """From a recipe to the stages of continual training: which periods, documents and probes."""
 
 import json
-from collections import Counter
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -37,10 +36,8 @@ def plan_stages(recipe: Recipe, division: Division) -> SharedInputs:
     probes, notes = _dated(build_probes(whole, corpus), first, until)
     last = _write_documents(recipe.run_dir / DOCUMENTS_FILE, whole, corpus, probes)
     periods = calendar_periods(first, until or period_end(last, division.by), division.by)
-    n_documents: Counter[str] = Counter()
-    for document in training_documents(whole, corpus, probes):
-        n_documents[period_of(document.date, periods).name] += 1
-    stages = tuple(period for period in periods if n_documents[period.name])
+    dated = {period_of(d.date, periods) for d in training_documents(whole, corpus, probes)}
+    stages = tuple(period for period in periods if period in dated)
     notes += [
         f"{period.name} is left out: no document to train on"
         + (" mentions an entity of the probes." if recipe.corpus.about_probes else ".")
@@ -70,7 +67,7 @@ def _dated(probes: ProbeSet, first: str, until: str) -> tuple[ProbeSet, list[str
         return judged and (probe.date < first or bool(until and probe.date >= until))
 
     outside = [probe for probe in probes if is_outside(probe)]
-    kept = ProbeSet(probe for probe in probes if not is_outside(probe))
+    kept = ProbeSet(tuple(probe for probe in probes if not is_outside(probe)))
     if not any(p.split == "evaluation" and p.group != "invariant" for p in kept):
         raise ProbeError(
             "continual training",

@@ -9,8 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gradloc.evaluation.bootstrap import BootstrapEstimate
-from gradloc.evaluation.matched_uptake import Point, line_through_base
+from gradloc.evaluation.matched_uptake import Point, columns, line_through_base
 
 
 class Curve(NamedTuple):
@@ -73,11 +72,6 @@ def make_curve(points: dict[float, Point]) -> Curve | None:
         kept[0].forgetting.n,
         kept[0].forgetting.n_clusters,
     )
-
-
-def columns(found: BootstrapEstimate) -> np.ndarray:
-    """The estimate, then its replicates, (1 + n_bootstrap,)."""
-    return np.concatenate([[found.value], found.replicates])
 
 
 def uptake_within(uptake: np.ndarray, forgetting: np.ndarray, level: np.ndarray) -> np.ndarray:

@@ -20,7 +20,7 @@ from gradloc.evaluation.bootstrap import (
 from gradloc.evaluation.matched_uptake import interpolate_forgetting
 from gradloc.evaluation.results import MetricValue
 from gradloc.experiments.sweep.frontier_curves import Curve, mean_forgetting, uptake_within
-from gradloc.experiments.sweep.frontier_values import AtForgetting, AtUptake
+from gradloc.experiments.sweep.frontier_values import AtForgetting, AtUptake, Comparison
 from gradloc.experiments.sweep.sweep_record import RunRecord
 
 UPTAKE_SHARES = (0.5, 0.75, 0.9)
@@ -50,22 +50,54 @@ def forgetting_at_share(arm: Curve, line: Curve, share: float) -> np.ndarray:
     return np.where(np.isnan(found), np.inf, found)
 
 
-def at_uptake(
-    arm: Curve | None, line: Curve | None, share: float, unit: str, line_name: str
-) -> AtUptake:
+def compare_with_line(
+    arm: Curve | None, line: Curve | None, line_name: str, unit: str, uptake_unit: str
+) -> Comparison:
+    """Everything that is read off an arm's curve beside the line's.
+
+    Args:
+        arm: The arm; ``None`` without a finite point.
+        line: The line, from the same draws.
+        line_name: What notes call it.
+        unit: Unit of the forgetting.
+        uptake_unit: Unit of the uptake.
+    """
+    no_line = _no_line(line, line_name)
+    why = no_line or _no_arm(arm)
+    if arm is None or line is None or why:
+        n = arm.n if arm else 0
+        none, no_ratio = undefined(n, unit, False, why), undefined(n, "ratio", False, why)
+        target = None if line is None or no_line else line
+        return Comparison(
+            tuple(
+                AtUptake(
+                    share,
+                    None if target is None else float(uptake_target(target, share)[0]),
+                    none, none, no_ratio, none,
+                )
+                for share in UPTAKE_SHARES
+            ),
+            tuple(_no_level(share, n, uptake_unit, why) for share in FORGETTING_SHARES),
+            no_ratio,
+        )  # fmt: skip
+    return Comparison(
+        tuple(at_uptake(arm, line, share, unit, line_name) for share in UPTAKE_SHARES),
+        tuple(at_forgetting(arm, line, x, uptake_unit, line_name) for x in FORGETTING_SHARES),
+        mean_forgetting_ratio(arm, line, line_name),
+    )
+
+
+def at_uptake(arm: Curve, line: Curve, share: float, unit: str, line_name: str) -> AtUptake:
     """Compare an arm with the line at a share of the line's best uptake."""
-    why = _no_line(line, line_name) or _no_arm(arm)
-    if not why and not reaches(arm, line, share):
+    at = float(uptake_target(line, share)[0])
+    if not reaches(arm, line, share):
         best = line.uptake[line.best][0]
         why = (
             f"takes up {arm.reach[0]:.3g} at most, {arm.reach[0] / best:.0%} of {line_name}'s "
             f"best ({best:.3g}), so there is no equal uptake to compare at"
         )
-    n = arm.n if arm else 0
-    at = None if _no_line(line, line_name) else float(uptake_target(line, share)[0])
-    if why:
-        none = undefined(n, unit, False, why)
-        return AtUptake(share, at, none, none, undefined(n, "ratio", False, why), none)
+        none = undefined(arm.n, unit, False, why)
+        return AtUptake(share, at, none, none, undefined(arm.n, "ratio", False, why), none)
     own = forgetting_at_share(arm, line, share)
     reference = forgetting_at_share(line, line, share)
     note = "; ".join(filter(None, (_unreached_note(own), _below_note(arm, line, share, line_name))))
@@ -79,21 +111,16 @@ def at_uptake(
     )
 
 
-def at_forgetting(
-    arm: Curve | None, line: Curve | None, share: float, unit: str, line_name: str
-) -> AtForgetting:
+def at_forgetting(arm: Curve, line: Curve, share: float, unit: str, line_name: str) -> AtForgetting:
     """Compare an arm's uptake with the line's at a share of what the line forgets at its best."""
-    why = _no_line(line, line_name) or _no_arm(arm)
-    n = arm.n if arm else 0
-    if not why and line.forgetting[line.best][0] <= 0:
+    forgotten = line.forgetting[line.best]
+    if forgotten[0] <= 0:
         why = (
-            f"{line_name} forgets nothing at its best uptake "
-            f"({line.forgetting[line.best][0]:.3g}), so there is no level to match"
+            f"{line_name} forgets nothing at its best uptake ({forgotten[0]:.3g}), so there is no "
+            "level to match"
         )
-    if why:
-        none = undefined(n, unit, True, why)
-        return AtForgetting(share, None, none, undefined(n, "ratio", True, why))
-    level = share * np.maximum(line.forgetting[line.best], 0.0)
+        return _no_level(share, arm.n, unit, why)
+    level = share * np.maximum(forgotten, 0.0)
     own = uptake_within(arm.uptake, arm.forgetting, level)
     reference = uptake_within(line.uptake, line.forgetting, level)
     note = ""
@@ -110,7 +137,7 @@ def at_forgetting(
 
 
 def mean_forgetting_ratio(
-    arm: Curve | None, line: Curve | None, line_name: str, share: float = UPTAKE_SHARES[-1]
+    arm: Curve, line: Curve, line_name: str, share: float = UPTAKE_SHARES[-1]
 ) -> MetricValue:
     """Mean forgetting over uptakes from 0 to U, as a ratio to the line's.
 
@@ -118,9 +145,6 @@ def mean_forgetting_ratio(
     are averaged over the same uptakes. Below 1 is better. The note says how far an arm reaches
     that does not get to ``share``: its ratio speaks of small uptakes only.
     """
-    why = _no_line(line, line_name) or _no_arm(arm)
-    if why:
-        return undefined(arm.n if arm else 0, "ratio", False, why)
     target = uptake_target(line, share)
     upto = np.minimum(target, np.minimum(arm.reach, line.reach))
     own = mean_forgetting(arm.uptake, arm.forgetting, upto)
@@ -161,35 +185,30 @@ def cost_ratio(
     )  # fmt: skip
 
 
-def compare(curves: dict[str, Curve], line: Curve, share: float, name: str) -> tuple[list, list]:
-    """Which arms one arm beats at a share of the line's best uptake, and which beat it.
+def beats(arm: Curve, other: Curve, line: Curve, share: float) -> bool | None:
+    """Whether an arm forgets less than another one at a share of the line's best uptake.
 
-    Both arms must reach that uptake. One beats another where the 95 % interval of the paired
+    Both must reach that uptake. One beats another where the 95 % interval of the paired
     difference of their forgetting excludes 0; where both forget something, that is also where the
     interval of the log of their ratio does.
 
     Args:
-        curves: Arms by name, all from the same draws.
-        line: The line, from the same draws.
+        arm: The arm that is asked about.
+        other: The other arm.
+        line: The line; all three from the same draws.
         share: Share of the line's best uptake.
-        name: The arm that is asked about.
+
+    Returns:
+        ``False``: the other one forgets less; ``None``: neither is shown to.
     """
-    beats, loses = [], []
-    if not reaches(curves[name], line, share):
-        return beats, loses
-    own = forgetting_at_share(curves[name], line, share)
-    for other, curve in curves.items():
-        if other == name or not reaches(curve, line, share):
-            continue
-        difference = _minus(own, forgetting_at_share(curve, line, share))
-        low, high = interval(difference[1:])
-        if min(curve.n_clusters, curves[name].n_clusters) < 2:
-            continue
-        if high is not None and high < 0:
-            beats.append(other)
-        elif low is not None and low > 0:
-            loses.append(other)
-    return beats, loses
+    comparable = reaches(arm, line, share) and reaches(other, line, share)
+    if not comparable or min(arm.n_clusters, other.n_clusters) < 2:
+        return None
+    own, theirs = (forgetting_at_share(curve, line, share) for curve in (arm, other))
+    low, high = interval(_minus(own, theirs)[1:])
+    if high is not None and high < 0:
+        return True
+    return False if low is not None and low > 0 else None
 
 
 def figure_of(
@@ -227,6 +246,12 @@ def _no_arm(arm: Curve | None) -> str:
     if arm.reach[0] <= 0:
         return "takes up nothing, so there is no equal uptake to compare at"
     return ""
+
+
+def _no_level(share: float, n: int, unit: str, why: str) -> AtForgetting:
+    return AtForgetting(
+        share, None, undefined(n, unit, True, why), undefined(n, "ratio", True, why)
+    )
 
 
 def _unreached_note(own: np.ndarray) -> str:

@@ -10,19 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from gradloc.errors import GradlocError
-from gradloc.evaluation.bootstrap import N_BOOTSTRAP, BootstrapEstimate, figure, undefined
+from gradloc.evaluation.bootstrap import N_BOOTSTRAP, figure, undefined
 from gradloc.evaluation.matched_uptake import Point, forgetting_ratio, uptake_share
 from gradloc.evaluation.results import MetricValue
 from gradloc.experiments.sweep.corpus_runs import CorpusRuns
 from gradloc.experiments.sweep.frontier_curves import Curve, make_curve
 from gradloc.experiments.sweep.frontier_quantities import (
-    FORGETTING_SHARES,
-    UPTAKE_SHARES,
-    at_forgetting,
-    at_uptake,
-    compare,
+    beats,
+    compare_with_line,
     cost_ratio,
-    mean_forgetting_ratio,
 )
 from gradloc.experiments.sweep.frontier_values import (
     ArmFrontier,
@@ -32,7 +28,7 @@ from gradloc.experiments.sweep.frontier_values import (
     Frontier,
     RatePoint,
 )
-from gradloc.experiments.sweep.sweep_record import RunRecord, SweepRecord
+from gradloc.experiments.sweep.sweep_record import SweepRecord
 from gradloc.report.formatting import learning_rate
 from gradloc.utils.io import to_jsonable
 
@@ -130,7 +126,7 @@ class _Corpus:
         seeds = seeds or self.runs.shared_seeds(arm)
         fractions = [c.trainable_fraction for c in runs if c.trainable_fraction is not None]
         trained = [run.n_trained for run in runs if run.n_trained is not None]
-        first: RunRecord = runs[0]
+        first = runs[0]
         return ArmFrontier(
             policy=first.policy,
             methods=first.methods,
@@ -154,48 +150,39 @@ class _Corpus:
         return uptake_share(own.points[own.best].uptake, references)
 
     def _comparison(self, arm: str, loss: str, seeds: tuple[int, ...]) -> Comparison:
-        unit = self.runs.metrics[loss].unit
+        unit, uptake_unit = (self.runs.metrics[name].unit for name in (loss, self.axis))
         own, line = self._curve(arm, loss, seeds), self._curve(self.line, loss, seeds)
-        return Comparison(
-            tuple(
-                self._ranked(arm, loss, at_uptake(own, line, share, unit, self.line))
-                for share in UPTAKE_SHARES
-            ),
-            tuple(
-                at_forgetting(own, line, share, self.runs.metrics[self.axis].unit, self.line)
-                for share in FORGETTING_SHARES
-            ),
-            mean_forgetting_ratio(own, line, self.line),
-        )
+        found = compare_with_line(own, line, self.line, unit, uptake_unit)
+        ranked = tuple(self._ranked(arm, loss, at) for at in found.at_uptake)
+        return replace(found, at_uptake=ranked)
 
     def _ranked(self, arm: str, loss: str, found: AtUptake) -> AtUptake:
         """Add which arms this one beats; a pair is compared on the seeds that it shares."""
-        beats, loses = [], []
+        if found.forgetting.value is None:
+            return found
+        outcomes = {}
         for other in self.runs.arms:
-            if other == arm or found.forgetting.value is None:
-                continue
             seeds = self.runs.shared_seeds(arm, other, self.line)
-            names = {name: self._curve(name, loss, seeds) for name in (arm, other, self.line)}
-            if None in names.values():
-                continue
-            line = names[self.line]
-            pair = {name: names[name] for name in (arm, other)}
-            won, lost = compare(pair, line, found.share, arm)
-            beats += won
-            loses += lost
-        return replace(found, beats=tuple(beats), loses_to=tuple(loses))
+            own, rival, line = (self._curve(name, loss, seeds) for name in (arm, other, self.line))
+            if other != arm and own and rival and line:
+                outcomes[other] = beats(own, rival, line, found.share)
+        won, lost = (
+            tuple(name for name, outcome in outcomes.items() if outcome is wanted)
+            for wanted in (True, False)
+        )
+        return replace(found, beats=won, loses_to=lost)
 
     def _point(self, arm: str, rate: float, seeds: tuple[int, ...]) -> RatePoint:
         metrics, ratios, on_curve = {}, {}, {}
         for name, kind in self.runs.metrics.items():
-            if (found := self._estimate(arm, rate, name, seeds)) is not None:
+            if (found := self.runs.estimate(arm, rate, name, seeds)) is not None:
                 metrics[name] = figure(found, kind.unit, kind.higher_is_better)
-        uptake = self._estimate(arm, rate, self.axis, seeds)
+        uptake = self.runs.estimate(arm, rate, self.axis, seeds)
         for loss in self.losses:
             own = self._curve(arm, loss, seeds)
             on_curve[loss] = own is not None and rate in own.rates
             line = self._curve(self.line, loss, seeds)
-            forgotten = self._estimate(arm, rate, loss, seeds)
+            forgotten = self.runs.estimate(arm, rate, loss, seeds)
             if line is not None and uptake is not None and forgotten is not None:
                 ratios[loss] = forgetting_ratio(Point(uptake, forgotten), line.points)
         return RatePoint(rate, on_curve, metrics, ratios)
@@ -205,17 +192,12 @@ class _Corpus:
         if key not in self._curves:
             points = {}
             for rate in self.runs.rates(arm):
-                uptake = self._estimate(arm, rate, self.axis, seeds)
-                forgotten = self._estimate(arm, rate, measure, seeds)
+                uptake = self.runs.estimate(arm, rate, self.axis, seeds)
+                forgotten = self.runs.estimate(arm, rate, measure, seeds)
                 if uptake is not None and forgotten is not None:
                     points[rate] = Point(uptake, forgotten)
             self._curves[key] = make_curve(points)
         return self._curves[key]
-
-    def _estimate(
-        self, arm: str, rate: float, measure: str, seeds: tuple[int, ...]
-    ) -> BootstrapEstimate | None:
-        return self.runs.estimate(arm, rate, measure, seeds) if seeds else None
 
     def _notes(self, seeds: tuple[int, ...], arms: dict[str, ArmFrontier]) -> tuple[str, ...]:
         notes = []

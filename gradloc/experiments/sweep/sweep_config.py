@@ -109,7 +109,7 @@ def load_sweep(path: str | Path, overrides: Iterable[str] = ()) -> Sweep:
     if sweep is not None and not source.problems:
         for key, problem in _problems(sweep):
             source.report(key, problem)
-    if source.problems:
+    if sweep is None or source.problems:
         raise RecipeError(path, source.problem_lines())
     return sweep
 
