@@ -199,7 +199,7 @@ def _runs(tokens: list[str], ranges: list[tuple[int, int]]):
 
 
 def _decoded(tokens: list[str], indices: list[int]) -> str | None:
-    raw = bytes(int(_BYTE_TOKEN.fullmatch(tokens[i])[1], 16) for i in indices)
+    raw = bytes(int(code, 16) for i in indices for code in _BYTE_TOKEN.findall(tokens[i]))
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError:

@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from typing_extensions import TypedDict
 
 from gradloc.errors import GradlocError, PlanMismatchError
-from gradloc.models.unit_info import Count, UnitInfo, lowest_block, unit_problems
+from gradloc.localization.cost.prediction import PredictedCost
+from gradloc.models.unit_info import Granularity, UnitInfo, lowest_block, unit_problems
 from gradloc.utils.records import FloatOrNan, Record
 
 
@@ -18,18 +19,6 @@ class Reliability(TypedDict, total=False):
     low: dict[str, FloatOrNan]
     high: dict[str, FloatOrNan]
     warning: str
-
-
-class PredictedCost(TypedDict, total=False):
-    """Cost of a plan relative to full training; see ``gradloc.localization.cost``."""
-
-    time_ratio: float | None
-    memory_ratio: float | None
-    ideal_time_ratio: float | None
-    forward_ratio: float | None
-    backward_ratio: float | None
-    optimizer_ratio: float | None
-    lowest_block: Count | None
 
 
 @dataclass(frozen=True)
@@ -59,12 +48,12 @@ class LayerPlan(Record):
     units: tuple[UnitInfo, ...] = ()
     policy: str = ""
     options: dict[str, Any] = field(default_factory=dict)
-    granularity: Literal["sublayer", "block"] = "sublayer"
+    granularity: Granularity = "sublayer"
     model: str = ""
     score_name: str = ""
     scores: dict[str, FloatOrNan] = field(default_factory=dict)
-    reliability: Reliability = field(default_factory=dict)
-    predicted: PredictedCost = field(default_factory=dict)
+    reliability: Reliability = field(default_factory=Reliability)
+    predicted: PredictedCost = field(default_factory=PredictedCost)
 
     def __post_init__(self):
         bad = [

@@ -1,15 +1,16 @@
 """The gradient profile: what was measured in each unit, and the ratios that follow from it."""
 
 from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 
 from gradloc.errors import GradlocError
-from gradloc.models.unit_info import ModelShape, UnitInfo, unit_problems
+from gradloc.models.unit_info import Granularity, ModelShape, UnitInfo, unit_problems
 from gradloc.utils.records import Matrix, Record, Vector
 
-REDUCTIONS = ("mean_of_norms", "norm_of_mean")
+Reduction = Literal["mean_of_norms", "norm_of_mean"]
+REDUCTIONS: tuple[Reduction, ...] = get_args(Reduction)
 # Sizes without which no cost can be predicted.
 _NEEDED_SIZES = ("hidden_size", "vocab_size", "kv_size")
 
@@ -55,11 +56,11 @@ class GradientProfile(Record):
     reference_alignment: Matrix | None = None
     probe_norm_of_mean: Vector | None = None
     reference_norm_of_mean: Vector | None = None
-    granularity: Literal["sublayer", "block"] = "sublayer"
-    reduction: Literal["mean_of_norms", "norm_of_mean"] = "mean_of_norms"
+    granularity: Granularity = "sublayer"
+    reduction: Reduction = "mean_of_norms"
     model: str = ""
     dtype: str = "float32"
-    shape: ModelShape = field(default_factory=dict)
+    shape: ModelShape = field(default_factory=ModelShape)
     settings: dict[str, Any] = field(default_factory=dict)
 
     @property

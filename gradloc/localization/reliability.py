@@ -6,6 +6,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy.stats import spearmanr
 
+from gradloc.localization.plan import Reliability
 from gradloc.localization.profile import GradientProfile
 
 Score = Callable[[GradientProfile], np.ndarray]
@@ -23,7 +24,7 @@ def reliability(
     n_splits: int = 100,
     n_bootstrap: int = 500,
     seed: int = 0,
-) -> dict:
+) -> Reliability:
     """Judge the ranking of the units that a policy chooses among.
 
     Split-half: the sequences are split at random into two halves, each half scores the units,
@@ -55,21 +56,15 @@ def reliability(
     correlations = []
     for _ in range(n_splits):
         order = [None if n is None else generator.permutation(n) for n in counts]
-        halves = [
+        first, second = (
             score(_take(profile, *[None if o is None else o[half::2] for o in order]))[in_stack]
             for half in (0, 1)
-        ]
-        correlations.append(spearmanr(*halves).statistic)
-    resampled = np.stack(
-        [
-            score(
-                _take(
-                    profile, *[None if n is None else generator.integers(0, n, n) for n in counts]
-                )
-            )
-            for _ in range(n_bootstrap)
-        ]
-    )
+        )
+        correlations.append(spearmanr(first, second)[0])
+    resampled = []
+    for _ in range(n_bootstrap):
+        drawn = [None if n is None else generator.integers(0, n, n) for n in counts]
+        resampled.append(score(_take(profile, *drawn)))
     low, high = np.percentile(resampled, [2.5, 97.5], axis=0)
     split_half = float(np.mean(correlations))
     warning = ""
@@ -86,7 +81,7 @@ def reliability(
     }
 
 
-def _unknown(reason: str) -> dict:
+def _unknown(reason: str) -> Reliability:
     return {
         "split_half": None,
         "low": {},
@@ -96,7 +91,7 @@ def _unknown(reason: str) -> dict:
 
 
 def _take(
-    profile: GradientProfile, probes: np.ndarray, references: np.ndarray | None
+    profile: GradientProfile, probes: np.ndarray | None, references: np.ndarray | None
 ) -> GradientProfile:
     """The profile of some of its sequences."""
     rows = {

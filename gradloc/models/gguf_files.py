@@ -40,8 +40,8 @@ def reading_gguf(name: str) -> Iterator[None]:
         (gguf, "GGUFReader", functools.cache(Reader)),
         (gguf, "get_tensor_name_map", functools.cache(gguf.get_tensor_name_map)),
     ]
-    if hasattr(reading, "tqdm"):
-        replacements.append((reading, "tqdm", functools.partial(reading.tqdm, disable=True)))
+    if tqdm := getattr(reading, "tqdm", None):
+        replacements.append((reading, "tqdm", functools.partial(tqdm, disable=True)))
     with ExitStack() as stack:
         for module, attribute, value in replacements:
             stack.callback(setattr, module, attribute, getattr(module, attribute))

@@ -4,12 +4,14 @@ The head of a small model with a large vocabulary is a fifth of its forward pass
 their float32 copy and their gradient are the largest tensors of a training step.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from transformers.loss.loss_utils import ForCausalLMLoss
 
 from gradloc.errors import GradlocError
-from gradloc.models.wrappers import evaluation_mode, plain_model
+from gradloc.models.wrappers import evaluation_mode, output_head, plain_model
 
 IGNORED = -100
 
@@ -95,7 +97,7 @@ def _chunk(hidden, weight, targets, bias, rows, grad_hidden, grad_weight, grad_b
 class LabelLoss:
     """A model whose training loss is computed at labelled positions only; ``remove`` undoes it."""
 
-    def __init__(self, model: nn.Module, head: nn.Linear):
+    def __init__(self, model: Any, head: Any):
         self._model, self._head = model, head
         self._active = False
         self._previous = vars(model).get("_loss_function")
@@ -171,16 +173,16 @@ def score_labels_only(model: nn.Module) -> LabelLoss:
         >>> model(input_ids=ids, labels=labels).loss.backward()   # doctest: +SKIP
         >>> handle.remove()   # doctest: +SKIP
     """
-    model = plain_model(model)
-    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
-    refusal = f"{type(model).__name__}: the loss cannot be computed at labelled positions only: "
+    plain: Any = plain_model(model)
+    head = output_head(plain)
+    refusal = f"{type(plain).__name__}: the loss cannot be computed at labelled positions only: "
     if type(head) is not nn.Linear or "forward" in vars(head):
         raise GradlocError(f"{refusal}its head is no plain linear layer ({type(head).__name__}).")
-    if model.loss_function is not ForCausalLMLoss:
+    if plain.loss_function is not ForCausalLMLoss:
         raise GradlocError(f"{refusal}its loss is not the ordinary next-token loss.")
-    if not _logits_are_the_heads(model, head):
+    if not _logits_are_the_heads(plain, head):
         raise GradlocError(f"{refusal}its logits are changed after the head (soft-capping, say).")
-    return LabelLoss(model, head)
+    return LabelLoss(plain, head)
 
 
 def _logits_are_the_heads(model: nn.Module, head: nn.Linear) -> bool:

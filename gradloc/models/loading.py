@@ -57,7 +57,8 @@ def load_model(
         model = _load_weights(source, DTYPES[dtype])
     # So that load_tokenizer finds what belongs to the model.
     model.config._name_or_path = model.name_or_path = source.name
-    return model.to(device) if device is not None else model
+    # Transformers wraps `to` in a decorator that hides its signature.
+    return model.to(device) if device is not None else model  # type: ignore[arg-type]
 
 
 def load_tokenizer(name: str | Path) -> PreTrainedTokenizerFast:
@@ -125,9 +126,10 @@ def _load_weights(source: ModelSource, dtype: torch.dtype) -> PreTrainedModel:
     else:
         options["use_safetensors"] = not source.weights_file
     with _loading(source, "model"):
-        model, report = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             source.path, dtype=dtype, output_loading_info=True, **options
         )
+    model, report = loaded  # a pair, which Transformers' annotation does not say
     missing = sorted(report["missing_keys"])
     if missing:
         raise ModelError(

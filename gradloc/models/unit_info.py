@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Gt, Lt
 from typing_extensions import TypedDict
 
+Granularity = Literal["sublayer", "block"]
 UnitKind = Literal["attention", "mlp", "block", "embedding", "head", "norm"]
 # Bounded, so that no product of sizes leaves the range of 64-bit numbers.
 Size = Annotated[int, Gt(0), Lt(2**31)]

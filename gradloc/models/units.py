@@ -6,10 +6,20 @@ import torch
 from torch import nn
 
 from gradloc.errors import UnitsError
-from gradloc.models.unit_info import UnitInfo
-from gradloc.models.wrappers import canonical_name, evaluation_mode, plain_model, unwrap
+from gradloc.models.unit_info import Granularity, ModelShape, UnitInfo, UnitKind
+from gradloc.models.wrappers import (
+    canonical_name,
+    evaluation_mode,
+    input_embedding,
+    output_head,
+    plain_model,
+    unwrap,
+)
 
 GRANULARITIES = ("sublayer", "block")
+
+# Unit name, kind and block.
+Home = tuple[str, UnitKind, int]
 
 # Words in the class or attribute name of sublayers that mix tokens.
 _MIXER_WORDS = ("attention", "attn", "mixer", "mamba", "ssm", "recurrent")
@@ -36,7 +46,17 @@ class Unit:
         return self.info.name
 
 
-def find_units(model: nn.Module, granularity: str = "sublayer") -> tuple[Unit, ...]:
+def parameters_of(units: tuple[Unit, ...]) -> dict[str, nn.Parameter]:
+    """Name -> parameter of all units."""
+    return {name: p for unit in units for name, p in unit.parameters.items()}
+
+
+def unit_by_parameter(units: tuple[Unit, ...]) -> dict[str, int]:
+    """Name of a parameter -> index of its unit."""
+    return {name: index for index, unit in enumerate(units) for name in unit.parameters}
+
+
+def find_units(model: nn.Module, granularity: Granularity = "sublayer") -> tuple[Unit, ...]:
     """Divide all parameters of a model into units.
 
     A sublayer unit is the attention or the MLP of one block with the norm that feeds it (and the
@@ -67,7 +87,7 @@ def find_units(model: nn.Module, granularity: str = "sublayer") -> tuple[Unit, .
     return _assemble(model, canonical_name(stack_name), sublayers)
 
 
-def model_shape(model: nn.Module) -> dict[str, int | list[int]]:
+def model_shape(model: nn.Module) -> ModelShape:
     """The sizes on which the cost of training depends.
 
     Returns:
@@ -99,12 +119,11 @@ def model_shape(model: nn.Module) -> dict[str, int | list[int]]:
 
 
 def _is_tied(model: nn.Module) -> bool:
-    embedding = model.get_input_embeddings() if hasattr(model, "get_input_embeddings") else None
-    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    embedding, head = input_embedding(model), output_head(model)
     return embedding is not None and head is not None and embedding.weight is head.weight
 
 
-def _expert_shape(model: nn.Module, config) -> dict[str, int | list[int]]:
+def _expert_shape(model: nn.Module, config) -> ModelShape:
     """Sizes of a mixture of experts; nothing for any other model."""
     names = ("num_experts", "num_local_experts", "n_routed_experts")
     counts = (getattr(config, name, None) for name in names)
@@ -193,9 +212,7 @@ class _Call:
     returned: object = None
 
 
-def _trace_sublayers(
-    model: nn.Module, stack: nn.ModuleList, stack_name: str
-) -> dict[str, tuple[str, str, int]]:
+def _trace_sublayers(model: nn.Module, stack: nn.ModuleList, stack_name: str) -> dict[str, Home]:
     """Child path (``<stack>.3.ln_1``) -> (unit name, kind, block)."""
     calls: list[list[_Call]] = [[] for _ in stack]
     handles = []
@@ -241,8 +258,8 @@ def _trace_sublayers(
     return homes
 
 
-def _group_calls(calls: list[_Call], prefix: str, block: int) -> dict[str, tuple[str, str, int]]:
-    groups: list[tuple[str, list[str], list[str]]] = []  # kind, sublayers, norms
+def _group_calls(calls: list[_Call], prefix: str, block: int) -> dict[str, Home]:
+    groups: list[tuple[UnitKind, list[str], list[str]]] = []  # kind, sublayers, norms
     waiting: list[str] = []
     previous: _Call | None = None
     for call in calls:
@@ -253,7 +270,7 @@ def _group_calls(calls: list[_Call], prefix: str, block: int) -> dict[str, tuple
             else:
                 waiting.append(call.name)
             continue
-        kind = "attention" if _mixes_tokens(call.name, call.module) else "mlp"
+        kind: UnitKind = "attention" if _mixes_tokens(call.name, call.module) else "mlp"
         if not groups or groups[-1][0] != kind:
             groups.append((kind, [], []))
         if call.name not in groups[-1][1]:
@@ -274,12 +291,13 @@ def _group_calls(calls: list[_Call], prefix: str, block: int) -> dict[str, tuple
 
 
 def _assemble(
-    model: nn.Module, stack_name: str, sublayers: dict[str, tuple[str, str, int]] | None
+    model: nn.Module, stack_name: str, sublayers: dict[str, Home] | None
 ) -> tuple[Unit, ...]:
     depth = len(stack_name.split("."))
     adapter_prefix = getattr(getattr(model, "base_model", None), "prefix", None)
-    embeddings = {id(p) for p in _embedding_parameters(model)}
-    homes: dict[str, tuple[str, int | None]] = {}
+    embedding = input_embedding(model)
+    embeddings = set() if embedding is None else {id(p) for p in embedding.parameters()}
+    homes: dict[str, tuple[UnitKind, int | None]] = {}
     parameters: dict[str, tuple[dict, dict]] = {}
     members: dict[str, dict[str, None]] = {}  # ordered sets
     for raw_name, parameter in model.named_parameters():
@@ -329,13 +347,8 @@ def _outer_unit(parts: list[str]) -> str:
     return ".".join(kept) or parts[0]
 
 
-def _outer_kind(unit: str) -> str:
+def _outer_kind(unit: str) -> UnitKind:
     last = unit.split(".")[-1].lower()
     if "norm" in last or last.startswith("ln"):
         return "norm"
     return "head" if "head" in last or "embed_out" in last or "output" in last else "embedding"
-
-
-def _embedding_parameters(model: nn.Module) -> list[nn.Parameter]:
-    embedding = model.get_input_embeddings() if hasattr(model, "get_input_embeddings") else None
-    return list(embedding.parameters()) if embedding is not None else []

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
@@ -21,7 +22,7 @@ _WRAPPER_COMPONENTS = {
 def unwrap(model: nn.Module) -> nn.Module:
     """The model inside DDP or ``torch.compile``; PEFT models stay as they are."""
     while True:
-        inner = getattr(model, "_orig_mod", None)
+        inner: Any = getattr(model, "_orig_mod", None)
         if inner is None and type(model).__name__ == "DistributedDataParallel":
             inner = model.module
         if inner is None:
@@ -32,7 +33,20 @@ def unwrap(model: nn.Module) -> nn.Module:
 def plain_model(model: nn.Module) -> nn.Module:
     """The model inside DDP, ``torch.compile`` and PEFT; its linear layers may be adapted."""
     model = unwrap(model)
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
+    inner = getattr(model, "get_base_model", None)
+    return inner() if inner else model
+
+
+def input_embedding(model: nn.Module) -> Any:
+    """The token embedding that a model names, or ``None``."""
+    named = getattr(model, "get_input_embeddings", None)
+    return named() if named else None
+
+
+def output_head(model: nn.Module) -> Any:
+    """The output head that a model names, or ``None``."""
+    named = getattr(model, "get_output_embeddings", None)
+    return named() if named else None
 
 
 def canonical_name(name: str) -> str:

@@ -50,7 +50,7 @@ def to_document(
         problems.append(_wrong("text", "text", record, fields))
         text = ""
     day = _iso_day(record.get(column["date"], default_date or None))
-    if day is None:
+    if not day:
         problems.append(_wrong("date", "a date YYYY-MM-DD", record, fields))
     entities = _entities(record.get(column["entities"]), text, problems)
     if problems:
@@ -69,18 +69,16 @@ def _wrong(field: str, wanted: str, record: dict, fields: dict) -> str:
     return f"{column}: missing; the columns are {there}{cure}"
 
 
-def _iso_day(value: object) -> str | None:
-    """The day of a date, a time stamp, or an ISO string with or without a time."""
-    if isinstance(value, datetime.datetime):
-        return value.date().isoformat()
-    if isinstance(value, datetime.date):
-        return value.isoformat()
+def _iso_day(value: object) -> str:
+    """The day of a date, a time stamp, or an ISO string with or without a time; else empty."""
+    if isinstance(value, datetime.date):  # a time stamp is one too
+        return value.isoformat()[:10]
     if isinstance(value, str) and (match := _ISO_DAY.match(value)):
         try:
             return datetime.date.fromisoformat(match.group()).isoformat()
         except ValueError:
-            return None
-    return None
+            return ""
+    return ""
 
 
 def _entities(rows: object, text: str, problems: list[str]) -> tuple[EntityMention, ...]:
@@ -92,27 +90,16 @@ def _entities(rows: object, text: str, problems: list[str]) -> tuple[EntityMenti
         return ()
     mentions = []
     for number, row in enumerate(rows):
-        if isinstance(row, Mapping):
-            row = [row.get(key) for key in EntityMention._fields]
-        if not _is_mention(row):
-            problems.append(
-                f"entities[{number}]: expected [start, end, name, novel], found {row!r}"
-            )
-            continue
-        start, end, name, novel = row
-        if not 0 <= start < end <= len(text):
-            problems.append(
-                f"entities[{number}]: span {start}:{end} of {name!r} lies outside the text "
-                f"({len(text)} characters)"
-            )
-            continue
-        mentions.append(EntityMention(start, end, name, bool(novel)))
+        match [row.get(key) for key in EntityMention._fields] if isinstance(row, Mapping) else row:
+            case [int(start), int(end), str(name), 0 | 1 as novel] if not (
+                isinstance(start, bool) or isinstance(end, bool)
+            ):
+                if 0 <= start < end <= len(text):
+                    mentions.append(EntityMention(start, end, name, bool(novel)))
+                    continue
+                found = f"span {start}:{end} of {name!r} lies outside the text "
+                problems.append(f"entities[{number}]: {found}({len(text)} characters)")
+            case found:
+                wanted = "expected [start, end, name, novel]"
+                problems.append(f"entities[{number}]: {wanted}, found {found!r}")
     return tuple(mentions)
-
-
-def _is_mention(row: object) -> bool:
-    if not isinstance(row, (list, tuple)) or len(row) != 4:
-        return False
-    start, end, name, novel = row
-    whole = all(isinstance(place, int) and not isinstance(place, bool) for place in (start, end))
-    return whole and isinstance(name, str) and novel in (0, 1)

@@ -6,7 +6,8 @@ ask for other seeds, cut-offs and sizes up to millions of entities; the real fac
 
 import datetime
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from typing import get_type_hints
 
 from gradloc.config.recipe import CorpusConfig
 from gradloc.data.corpora import invented_world, real_facts
@@ -100,7 +101,7 @@ def _check_options(config: CorpusConfig) -> WorldOptions:
                 f"corpus.{name}: the shipped corpus reads no files; leave {name} out, or set "
                 "corpus.source to a reader of files."
             )
-    known = {field.name: field.type for field in fields(WorldOptions)}
+    known = get_type_hints(WorldOptions)
     for name, value in config.options.items():
         if name not in known:
             raise CorpusError(

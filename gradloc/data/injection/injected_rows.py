@@ -1,5 +1,6 @@
 """Token rows in the order of training steps, with passages in front of some."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -125,14 +126,13 @@ def _problems_of_arguments(schedule: InjectionSchedule, args: Any):
         yield "auto_find_batch_size may change the batch size while training; remove it"
     if args.accelerator_config.split_batches and args.world_size > 1:
         yield "accelerator_config.split_batches changes how many rows an update reads; remove it"
-    per_step, n_at = rows_per_step(args), {}
-    for exposure in schedule.exposures:
-        n_at[exposure.step] = n_at.get(exposure.step, 0) + 1
-    step = max(n_at, key=n_at.get)
-    if n_at[step] > per_step:
+    per_step = rows_per_step(args)
+    n_at_step = Counter(exposure.step for exposure in schedule.exposures)
+    step, n_due = n_at_step.most_common(1)[0]
+    if n_due > per_step:
         total = sum(len(members) for members in schedule.facts.values())
         yield (
-            f"{n_at[step]} passages are due at step {step}, and an update reads {per_step} rows; "
+            f"{n_due} passages are due at step {step}, and an update reads {per_step} rows; "
             f"spread the {total} facts over more steps (spread={schedule.spread} now), or raise "
             "the batch size or gradient_accumulation_steps"
         )

@@ -6,7 +6,7 @@ What chooses the layers does not judge them. It knows no tokens.
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from gradloc.errors import ProbeError
 from gradloc.utils.io import read_lines, write_text
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class ProbeSet:
     """Probes with unique ids, in order.
 
@@ -40,8 +40,8 @@ class ProbeSet:
 
     probes: tuple[Probe, ...]
 
-    def __post_init__(self):
-        object.__setattr__(self, "probes", tuple(self.probes))
+    def __init__(self, probes: Iterable[Probe]):
+        object.__setattr__(self, "probes", tuple(probes))
         counts = Counter(probe.id for probe in self.probes)
         twice = [name for name, count in counts.items() if count > 1]
         if twice:

@@ -55,7 +55,6 @@ def calibrate(shape: dict, *, n_tokens: int = 512, dtype: str = "float32") -> Ma
 
     accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else 0
     kind = {"dtype": getattr(torch, dtype), "device": accelerator or "cpu"}
-    one_byte = {"dtype": torch.uint8}
 
     def wait() -> None:
         if accelerator:
@@ -75,7 +74,11 @@ def calibrate(shape: dict, *, n_tokens: int = 512, dtype: str = "float32") -> Ma
         fresh_rate = _rate(lambda: torch.nn.functional.silu(wide), 2 * each * wide.numel(), wait)
     # Gradient, weight and two moments are read; the last three are written.
     stream_rate = _rate(optimizer.step, 7 * each * trained.numel(), wait)
-    new_rate = _rate(lambda: torch.empty(NEW_BYTES, **kind | one_byte).fill_(1), NEW_BYTES, wait)
+    new_rate = _rate(
+        lambda: torch.empty(NEW_BYTES, dtype=torch.uint8, device=kind["device"]).fill_(1),
+        NEW_BYTES,
+        wait,
+    )
     return Machine(
         products_rate, fresh_rate, stream_rate, new_rate, "measured on this machine just now"
     )

@@ -11,16 +11,35 @@ from itertools import compress
 from typing import Any, NamedTuple
 
 import numpy as np
+from typing_extensions import TypedDict
 
 from gradloc.localization.cost.machine import Machine
 from gradloc.localization.cost.step_shape import StepShape
 from gradloc.localization.cost.work import StepWork, step_work
-from gradloc.models.unit_info import UnitInfo, lowest_block
+from gradloc.models.unit_info import Count, UnitInfo, lowest_block
 
 _WITHOUT_BYTES = Machine(1.0, math.inf, math.inf, math.inf)
 
-_RATIOS = ("time_ratio", "memory_ratio", "ideal_time_ratio")
-_PARTS = ("forward_ratio", "backward_ratio", "optimizer_ratio")
+_RATIOS = (
+    "time_ratio",
+    "memory_ratio",
+    "ideal_time_ratio",
+    "forward_ratio",
+    "backward_ratio",
+    "optimizer_ratio",
+)
+
+
+class PredictedCost(TypedDict, total=False):
+    """Cost of a plan relative to full training; see ``predict_cost``."""
+
+    time_ratio: float | None
+    memory_ratio: float | None
+    ideal_time_ratio: float | None
+    forward_ratio: float | None
+    backward_ratio: float | None
+    optimizer_ratio: float | None
+    lowest_block: Count | None
 
 
 class CostRows(NamedTuple):
@@ -67,7 +86,7 @@ def predict_cost(
     scale: dict[str, float],
     shape: Mapping[str, Any],
     step: StepShape | None = None,
-) -> dict[str, float | int | None]:
+) -> PredictedCost:
     """Predict step time and memory of a plan relative to full training by the plain Trainer.
 
     Full training means the same model, batch and type with every parameter trained, the model's
@@ -91,21 +110,19 @@ def predict_cost(
     trained = np.array([scale[unit.name] > 0 for unit in units])
     lowest = lowest_block(compress(units, trained))
     if not trained.any() or not shape:
-        return {**dict.fromkeys((*_RATIOS, *_PARTS)), "lowest_block": lowest}
+        return PredictedCost(**dict.fromkeys(_RATIOS), lowest_block=lowest)
     full_seconds, full_bytes = full_training(units, shape, step)
     work = step_work(units, shape, step)
     seconds = step_seconds(units, work, trained, step)
     ideal_step = replace(step, machine=_WITHOUT_BYTES)
     ideal = step_seconds(units, step_work(units, shape, ideal_step), trained, ideal_step)
-    ratios = (
-        seconds.total / full_seconds,
-        step_memory(work, trained) / full_bytes,
-        ideal.total / full_training(units, shape, ideal_step)[0],
-    )
-    parts = (seconds.forward, seconds.backward, seconds.optimizer)
     return {
-        **{name: round(value, 4) for name, value in zip(_RATIOS, ratios, strict=True)},
-        **{n: round(part / full_seconds, 4) for n, part in zip(_PARTS, parts, strict=True)},
+        "time_ratio": round(seconds.total / full_seconds, 4),
+        "memory_ratio": round(step_memory(work, trained) / full_bytes, 4),
+        "ideal_time_ratio": round(ideal.total / full_training(units, shape, ideal_step)[0], 4),
+        "forward_ratio": round(seconds.forward / full_seconds, 4),
+        "backward_ratio": round(seconds.backward / full_seconds, 4),
+        "optimizer_ratio": round(seconds.optimizer / full_seconds, 4),
         "lowest_block": lowest,
     }
 
@@ -137,9 +154,9 @@ def added_by(
         if unit.kind in ("embedding", "head") and scale[unit.name] == 0:
             after = predict_cost(units, {**scale, unit.name: 1.0}, shape, step)
             added[unit.name] = {
-                name: round(after[name] - (before[name] or 0.0), 4)
+                name: round((after.get(name) or 0.0) - (before.get(name) or 0.0), 4)
                 for name in ("time_ratio", "memory_ratio")
-            } | {"lowest_block": after["lowest_block"]}
+            } | {"lowest_block": after.get("lowest_block")}
     return added
 
 

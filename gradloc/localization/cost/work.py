@@ -10,7 +10,9 @@ projections, since the norm that feeds them is part of it. Attention and MLP cou
 other; where they stand side by side, up to half of the lowest block is counted too much.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -95,7 +97,7 @@ class StepWork:
     kl: tuple["StepWork", float] | None = None
 
 
-def step_work(units: tuple[UnitInfo, ...], shape: dict, step: StepShape) -> StepWork:
+def step_work(units: tuple[UnitInfo, ...], shape: Mapping[str, Any], step: StepShape) -> StepWork:
     """Count the work of one step in every unit.
 
     Args:
@@ -177,7 +179,7 @@ def _depth(units: tuple[UnitInfo, ...]) -> np.ndarray:
     )
 
 
-def _heads(units: tuple[UnitInfo, ...], shape: dict) -> np.ndarray:
+def _heads(units: tuple[UnitInfo, ...], shape: Mapping[str, Any]) -> np.ndarray:
     """Which units hold the head's weight: a head, or the embedding that it is tied to."""
     is_tied = not any(unit.kind == "head" for unit in units)
     least = shape["vocab_size"] * shape["hidden_size"]
@@ -190,11 +192,11 @@ def _heads(units: tuple[UnitInfo, ...], shape: dict) -> np.ndarray:
     )
 
 
-def _query_size(shape: dict) -> int:
+def _query_size(shape: Mapping[str, Any]) -> int:
     return shape.get("query_size") or shape["hidden_size"]
 
 
-def _used(unit: UnitInfo, shape: dict) -> float:
+def _used(unit: UnitInfo, shape: Mapping[str, Any]) -> float:
     """Parameters of a unit that one token meets: of routed experts only those it is sent to."""
     experts = shape.get("expert_parameters") or []
     if unit.kind not in ("mlp", "block") or unit.block is None or unit.block >= len(experts):
@@ -203,7 +205,7 @@ def _used(unit: UnitInfo, shape: dict) -> float:
     return unit.n_parameters - idle * experts[unit.block]
 
 
-def _inner_width(unit: UnitInfo, shape: dict) -> tuple[float, bool]:
+def _inner_width(unit: UnitInfo, shape: Mapping[str, Any]) -> tuple[float, bool]:
     """Width between the projections of an MLP, as one token meets it, and whether it is gated."""
     hidden = shape["hidden_size"]
     attention = 2 * hidden * (_query_size(shape) + shape["kv_size"]) if unit.kind == "block" else 0
@@ -214,7 +216,7 @@ def _inner_width(unit: UnitInfo, shape: dict) -> tuple[float, bool]:
     return weights / ((3 if gated else 2) * hidden), gated
 
 
-def _projected(unit: UnitInfo, shape: dict) -> tuple[float, float, float]:
+def _projected(unit: UnitInfo, shape: Mapping[str, Any]) -> tuple[float, float, float]:
     """Of a unit's linear layers: multiply-adds of projecting them, sizes of projections and
     weights.
 
@@ -235,7 +237,7 @@ def _projected(unit: UnitInfo, shape: dict) -> tuple[float, float, float]:
     )
 
 
-def _widths(unit: UnitInfo, shape: dict) -> tuple[float, float, float]:
+def _widths(unit: UnitInfo, shape: Mapping[str, Any]) -> np.ndarray:
     """Numbers a token: touched by elementwise work, kept, and kept beside where trained.
 
     Kept are the unit's input and what its own products need backward (queries, keys, values and
@@ -246,7 +248,7 @@ def _widths(unit: UnitInfo, shape: dict) -> tuple[float, float, float]:
     hidden, query, kv = shape["hidden_size"], _query_size(shape), shape["kv_size"]
     found = np.zeros(3)
     if not unit.in_stack:
-        return tuple(found)
+        return found
     if unit.kind in ("attention", "block"):
         found += (
             _NORM_AND_RESIDUAL * hidden + _ROTARY * (query + kv) + 2 * query,
@@ -260,4 +262,4 @@ def _widths(unit: UnitInfo, shape: dict) -> tuple[float, float, float]:
             hidden + (3 if gated else 1) * inner,
             2 * hidden + inner,
         )
-    return tuple(found)
+    return found

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from gradloc.errors import MeasurementError
 from gradloc.localization.gradients.sequences import Sequence, predicting_positions
+from gradloc.models.wrappers import output_head
 
 # The activations of all layers are alive during a backward pass.
 # measured: on a CPU 400, 600 and 760 tokens at once took equally long, and a model of 135M
@@ -151,7 +152,7 @@ def logits_and_gradient(model: nn.Module, batch: MicroBatch) -> tuple[Tensor, Te
 @contextmanager
 def _head_at(model: nn.Module, batch: MicroBatch) -> Iterator[None]:
     """Give the output head the hidden states at the predicting positions only."""
-    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    head = output_head(model)
     if head is None:
         raise MeasurementError(f"{type(model).__name__} names no output head.")
 

@@ -4,6 +4,7 @@ import itertools
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -75,7 +76,7 @@ class Capture:
             for handle in handles:
                 handle.remove()
 
-    def _record(self, module: nn.Module, args: tuple, kwargs: dict, output: object) -> object:
+    def _record(self, module: nn.Module, args: tuple, kwargs: dict, output: Any) -> object:
         batch = self._batch
         if batch is None:
             return None

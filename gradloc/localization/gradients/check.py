@@ -9,7 +9,7 @@ from gradloc.localization.gradients.capture import Capture
 from gradloc.localization.gradients.layers import UnknownLayerError
 from gradloc.localization.gradients.one_at_a_time import on_gradient
 from gradloc.localization.gradients.sequences import Sequence, sequence_loss
-from gradloc.models.units import Unit
+from gradloc.models.units import Unit, parameters_of
 
 # Tokens of the two trial sequences. assumption: a layer that is right on these is right on more;
 # unequal, so that padding and telling the rows apart are tried too.
@@ -38,7 +38,7 @@ def unknown_parameters(
     Returns:
         Names of parameters; empty where every layer is known.
     """
-    wanted = {name: p for unit in units for name, p in unit.parameters.items()}
+    wanted = parameters_of(units)
     pieces = [_piece(sequences[i % len(sequences)], n) for i, n in enumerate(TRIAL_TOKENS)]
     (batch,) = micro_batches(pieces, tokens=len(pieces) * max(TRIAL_TOKENS))
     place = batch.rows.index(1)
@@ -52,7 +52,7 @@ def unknown_parameters(
     except MeasurementError:  # no head on hidden states
         return list(wanted)
     true: dict[str, Tensor] = {}
-    with on_gradient(wanted.items(), lambda name, grad: true.update({name: _squared(grad)})):
+    with on_gradient(wanted, lambda name, grad: true.update({name: _squared(grad)})):
         sequence_loss(model, pieces[1]).backward()
     return _disagreeing(wanted, found, true)
 

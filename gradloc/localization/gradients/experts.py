@@ -1,5 +1,7 @@
 """Mixtures of experts whose weights are stacked in one parameter."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -48,7 +50,7 @@ def has_plain_experts(module: nn.Module) -> bool:
 
 
 def expert_parts(
-    module: nn.Module, args: tuple[Tensor, Tensor, Tensor], gradient: Tensor, slices: list[slice]
+    module: Any, args: tuple[Tensor, Tensor, Tensor], gradient: Tensor, slices: list[slice]
 ) -> dict[str, Stacked]:
     """Parts of ``gate_up_proj`` and ``down_proj``; the layer between them runs again.
 

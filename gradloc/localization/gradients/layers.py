@@ -1,7 +1,8 @@
 """How each kind of layer turns its inputs and output gradients into parts of gradients."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +23,7 @@ class Call:
     """One call of a module in the forward pass of a micro-batch.
 
     Args:
-        module: The module.
+        module: The module; which attributes it has is for its handler to know.
         args: Its positional arguments.
         kwargs: Its named arguments.
         outputs: Its output tensors, detached; for embeddings and norms only.
@@ -31,13 +32,20 @@ class Call:
         rows: Makes ``Rows`` of a tensor, the same for the same tensor.
     """
 
-    module: nn.Module
+    module: Any
     args: tuple
     kwargs: dict
     outputs: list[Tensor]
     gradients: list[Tensor | None]
     batch: MicroBatch
     rows: Callable[[Tensor, list[slice]], Rows] = field(default=Rows)
+
+    @property
+    def gradient(self) -> Tensor:
+        """Gradient of the first output."""
+        if self.gradients[0] is None:
+            raise UnknownLayerError("the loss does not depend on its first output")
+        return self.gradients[0]
 
 
 def slices_of(values: Tensor, batch: MicroBatch) -> tuple[list[slice], int]:
@@ -58,24 +66,24 @@ def _rows(call: Call, values: Tensor) -> Rows:
 
 def linear(call: Call) -> dict[str, Part]:
     """``nn.Linear``: the weight's gradient is ``g^T a``."""
-    given, gradient = _rows(call, call.args[0]), _rows(call, call.gradients[0])
+    given, gradient = _rows(call, call.args[0]), _rows(call, call.gradient)
     return {"weight": Products([(gradient, given)])} | _bias(call.module, gradient)
 
 
 def conv1d(call: Call) -> dict[str, Part]:
     """GPT-2's ``Conv1D``: a linear layer with its weight transposed."""
-    given, gradient = _rows(call, call.args[0]), _rows(call, call.gradients[0])
+    given, gradient = _rows(call, call.args[0]), _rows(call, call.gradient)
     return {"weight": Products([(given, gradient)])} | _bias(call.module, gradient)
 
 
-def _bias(module: nn.Module, gradient: Rows) -> dict[str, Part]:
+def _bias(module: Any, gradient: Rows) -> dict[str, Part]:
     return {} if module.bias is None else {"bias": _summed_to(gradient, module.bias.shape)}
 
 
-def embedding(call: Call) -> dict[str, Part]:
+def embedding(call: Call) -> Mapping[str, Part]:
     """``nn.Embedding``, also with its output scaled by a number (Gemma)."""
     module, ids = call.module, call.args[0]
-    output, gradient = call.outputs[0], call.gradients[0]
+    output, gradient = call.outputs[0], call.gradient
     ids = ids.expand(output.shape[: ids.dim()])
     looked_up = module.weight.detach()[ids].float()
     scale = torch.dot(looked_up.flatten(), output.float().flatten()) / looked_up.square().sum()
@@ -90,7 +98,7 @@ def embedding(call: Call) -> dict[str, Part]:
     return {"weight": Lookups([(ids.flatten(), rows)])}
 
 
-def norm(call: Call) -> dict[str, Part]:
+def norm(call: Call) -> Mapping[str, Part]:
     """Any norm: ``weight * x_hat + bias``, or ``(1 + weight) * x_hat`` (Gemma).
 
     The output is affine in the weight, so ``x_hat`` is what it gains from weight 0 to weight 1.
@@ -150,9 +158,9 @@ def _summed_to(rows: Rows, shape: torch.Size) -> Whole:
     return Whole(torch.stack(sums))
 
 
-def experts(call: Call) -> dict[str, Part]:
+def experts(call: Call) -> Mapping[str, Part]:
     """Transformers' stacked experts: a linear layer for every expert and its tokens."""
-    gradient, n_args = call.gradients[0], len(call.args)
+    gradient, n_args = call.gradient, len(call.args)
     if n_args != 3 or call.kwargs or gradient.dim() != 2 or call.args[0].shape != gradient.shape:
         return anything(call)
     slices, _ = slices_of(gradient, call.batch)
@@ -203,7 +211,7 @@ class _Replayed:
                 outputs, parameter, gradients, allow_unused=True, materialize_grads=True
             )[0]
 
-    def _part(self, value: object, sequence: int) -> object:
+    def _part(self, value: Any, sequence: int) -> Any:
         """The rows of one sequence, with as many dimensions as the whole."""
         if not isinstance(value, Tensor):
             return value
@@ -219,7 +227,7 @@ def tensors_of(output: object) -> list[Tensor]:
     return [v for v in values if isinstance(v, Tensor) and v.is_floating_point()]
 
 
-Handler = Callable[[Call], dict[str, Part]]
+Handler = Callable[[Call], Mapping[str, Part]]
 
 # The first whose class fits; below them, modules are told by how they behave.
 HANDLERS: tuple[tuple[type[nn.Module], Handler], ...] = (

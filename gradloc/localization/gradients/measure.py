@@ -19,7 +19,8 @@ from gradloc.errors import MeasurementError
 from gradloc.localization import gradients as per_sample
 from gradloc.localization.gradients import one_at_a_time
 from gradloc.localization.gradients.sequences import Sequence, read_sequences
-from gradloc.localization.profile import REDUCTIONS, GradientProfile
+from gradloc.localization.profile import REDUCTIONS, GradientProfile, Reduction
+from gradloc.models.unit_info import Granularity
 from gradloc.models.units import Unit, find_units, model_shape
 from gradloc.models.wrappers import evaluation_mode, unwrap
 from gradloc.utils.names import did_you_mean
@@ -38,8 +39,8 @@ def measure_gradients(
     batches: Iterable[Mapping],
     *,
     reference: Iterable[Mapping] | None = None,
-    granularity: str = "sublayer",
-    reduction: str = "mean_of_norms",
+    granularity: Granularity = "sublayer",
+    reduction: Reduction = "mean_of_norms",
     progress: bool | None = None,
     settings: dict | None = None,
 ) -> GradientProfile:

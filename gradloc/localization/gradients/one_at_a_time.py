@@ -1,6 +1,7 @@
 """Gradients one sequence at a time, through ``.grad``: any model, and the slower way."""
 
-from collections.abc import Callable, Iterable, Iterator
+import functools
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import numpy as np
@@ -8,37 +9,35 @@ import torch
 from torch import Tensor, nn
 
 from gradloc.localization.gradients.sequences import Sequence, sequence_loss
-from gradloc.models.units import Unit
+from gradloc.models.units import Unit, parameters_of, unit_by_parameter
 from gradloc.utils.sums import dot
 
 
 @contextmanager
 def on_gradient(
-    parameters: Iterable[tuple[object, nn.Parameter]], use: Callable[[object, Tensor], None]
+    wanted: Mapping[str, nn.Parameter], use: Callable[[str, Tensor], object]
 ) -> Iterator[None]:
     """Hand each parameter's gradient to ``use`` as soon as it is whole, then free it.
 
     A tied parameter's gradient arrives once, summed over all its uses.
     """
-    handles, switched = [], []
 
-    def hook_for(key):
-        def hook(parameter):
-            use(key, parameter.grad)
-            parameter.grad = None
+    def hand_on(name: str, parameter: nn.Parameter) -> None:
+        if parameter.grad is not None:
+            use(name, parameter.grad)
+        parameter.grad = None
 
-        return hook
-
+    handles = []
     try:
-        for key, parameter in parameters:
+        for name, parameter in wanted.items():
             parameter.requires_grad_(True)
-            switched.append(parameter)
-            handles.append(parameter.register_post_accumulate_grad_hook(hook_for(key)))
+            hook = functools.partial(hand_on, name)
+            handles.append(parameter.register_post_accumulate_grad_hook(hook))
         yield
     finally:
         for handle in handles:
             handle.remove()
-        for parameter in switched:
+        for parameter in wanted.values():
             parameter.requires_grad_(False)
             parameter.grad = None
 
@@ -63,13 +62,9 @@ def mean_gradient(
     squared = np.zeros(len(units))
     chunks = list(chunks_of(units, buffer_bytes))
     for chunk in chunks:
-        sums = {
-            name: torch.zeros_like(parameter, dtype=torch.float32) for _, name, parameter in chunk
-        }
-        with on_gradient(
-            [(name, parameter) for _, name, parameter in chunk],
-            lambda name, grad: sums[name].add_(grad),  # noqa: B023 - used inside this turn only
-        ):
+        wanted = {name: parameter for _, name, parameter in chunk}
+        sums = {name: torch.zeros_like(p, dtype=torch.float32) for name, p in wanted.items()}
+        with on_gradient(wanted, lambda name, grad: sums[name].add_(grad)):  # noqa: B023
             for sequence in sequences:
                 sequence_loss(model, sequence).backward()
                 advance(1 / len(chunks))
@@ -115,22 +110,16 @@ def per_sequence(
     """
     squared = np.zeros((len(sequences), len(units)))
     aligned = np.zeros((len(sequences), len(units)))
+    unit_of = unit_by_parameter(units)
     row = 0
 
-    def use(key, grad):
-        index, name = key
-        grad = grad.float()
-        squared[row, index] += float(dot(grad, grad))
+    def use(name: str, grad: Tensor) -> None:
+        place, grad = (row, unit_of[name]), grad.float()
+        squared[place] += float(dot(grad, grad))
         if signs is not None:
-            sign = signs[name].to(torch.float32)
-            aligned[row, index] += float(dot(grad, sign))
+            aligned[place] += float(dot(grad, signs[name].to(torch.float32)))
 
-    parameters = [
-        ((index, name), parameter)
-        for index, unit in enumerate(units)
-        for name, parameter in unit.parameters.items()
-    ]
-    with on_gradient(parameters, use):
+    with on_gradient(parameters_of(units), use):
         for row, sequence in enumerate(sequences):  # noqa: B007 - `use` reads row
             sequence_loss(model, sequence).backward()
             advance(1)

@@ -1,5 +1,6 @@
 """One parameter's per-sequence gradients, in whatever form they are known."""
 
+import functools
 from collections.abc import Iterator
 from typing import Protocol
 
@@ -15,12 +16,15 @@ class Part(Protocol):
 
     def squared(self) -> Tensor:
         """Squared L2 norm of each sequence's gradient, (batch,)."""
+        ...
 
     def inner(self, direction: Tensor) -> Tensor:
         """Inner product of each sequence's gradient with the direction, (batch,)."""
+        ...
 
     def add_sum(self, total: Tensor) -> None:
         """Add the gradients of all sequences to a float32 tensor of the parameter's shape."""
+        ...
 
 
 class Whole:
@@ -58,7 +62,7 @@ class OneByOne:
 
     def __iter__(self) -> Iterator[Tensor]:
         for gradients in zip(*self.calls, strict=True):
-            yield sum(gradient.float() for gradient in gradients)
+            yield functools.reduce(torch.add, (gradient.float() for gradient in gradients))
 
     def squared(self) -> Tensor:  # noqa: D102 - see Part
         return torch.stack([gradient.square().sum() for gradient in self])

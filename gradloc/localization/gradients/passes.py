@@ -11,7 +11,8 @@ from gradloc.localization.gradients.capture import Capture
 from gradloc.localization.gradients.one_at_a_time import chunks_of
 from gradloc.localization.gradients.parts import Part, measure
 from gradloc.localization.gradients.sequences import Sequence
-from gradloc.models.units import Unit
+from gradloc.models.units import Unit, parameters_of, unit_by_parameter
+from gradloc.models.wrappers import output_head
 from gradloc.utils.sums import dot
 
 Advance = Callable[[float], None]
@@ -26,8 +27,8 @@ class _Table:
     """
 
     def __init__(self, units: tuple[Unit, ...], n_sequences: int):
-        parameters = _parameters(units)
-        self._n_units, self._unit_of = len(units), _unit_of(units)
+        parameters = parameters_of(units)
+        self._n_units, self._unit_of = len(units), unit_by_parameter(units)
         self._column = {name: column for column, name in enumerate(parameters)}
         device = next(iter(parameters.values())).device
         shape = (2, len(parameters), n_sequences)
@@ -66,11 +67,11 @@ def per_sequence(
         advance: Told how many sequences are done.
     """
     table = _Table(units, len(sequences))
-    with Capture(model, _parameters(units)).hooked() as capture:
+    with Capture(model, parameters_of(units)).hooked() as capture:
         for batch in micro_batches(sequences):
             capture.run(
                 batch,
-                lambda name, part: table.add(name, batch, part, signs and signs[name]),  # noqa: B023
+                lambda name, part: table.add(name, batch, part, signs[name] if signs else None),  # noqa: B023
             )
             advance(len(batch.rows))
     return table.arrays()
@@ -131,7 +132,7 @@ def mean_and_per_sequence(
         signs, means = mean_gradient(model, units, sequences, buffer_bytes, advance)
         return signs, means, *per_sequence(model, units, sequences, signs, advance)
 
-    wanted, unit_of = _parameters(units), _unit_of(units)
+    wanted, unit_of = parameters_of(units), unit_by_parameter(units)
     kept: dict[str, list[tuple[MicroBatch, Part]]] = {name: [] for name in wanted}
     table, squares = _Table(units, len(sequences)), []
     signs = {name: torch.zeros_like(p, dtype=torch.int8) for name, p in wanted.items()}
@@ -169,14 +170,6 @@ def mean_and_per_sequence(
     return signs, np.sqrt(means), *table.arrays()
 
 
-def _parameters(units: tuple[Unit, ...]) -> dict[str, nn.Parameter]:
-    return {name: p for unit in units for name, p in unit.parameters.items()}
-
-
-def _unit_of(units: tuple[Unit, ...]) -> dict[str, int]:
-    return {name: index for index, unit in enumerate(units) for name in unit.parameters}
-
-
 def _zeros(parameter: nn.Parameter) -> Tensor:
     return torch.zeros_like(parameter, dtype=torch.float32, requires_grad=False)
 
@@ -189,9 +182,9 @@ def _sign_and_square(total: Tensor, n: int) -> tuple[Tensor, Tensor]:
 
 def _kept_bytes(model: nn.Module, units: tuple[Unit, ...], batches: list[MicroBatch]) -> int:
     """Room that inputs and output gradients of all layers take in some micro-batches."""
-    head = model.get_output_embeddings().weight
+    head = output_head(model).weight
     size = 0
-    for parameter in _parameters(units).values():
+    for parameter in parameters_of(units).values():
         rows = sum(len(b.positions) if parameter is head else b.input_ids.numel() for b in batches)
         size += rows * sum(parameter.shape[-2:]) * parameter.element_size()
     return size

@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 
 from gradloc.localization.cost import StepShape, added_by, predict_cost
+from gradloc.localization.cost.prediction import PredictedCost
 from gradloc.localization.plan import LayerPlan
 from gradloc.localization.policies import SCORES, Budget, select_layers, share_of_mass
 from gradloc.localization.policies.budget import rule_scores
 from gradloc.localization.profile import GradientProfile
+from gradloc.models.unit_info import Granularity, ModelShape, UnitInfo
 
 # The part of the mass whose cheapest plan is shown when no share is asked for.
 SHARE = 0.8
@@ -37,7 +39,7 @@ class Candidate:
 
     name: str
     plan: LayerPlan
-    predicted: dict
+    predicted: PredictedCost
     cached_time_ratio: float | None
     share: float | None
 
@@ -146,7 +148,9 @@ def plan_candidates(
     )
 
 
-def units_only(units: tuple, shape: dict, granularity: str, model: str) -> GradientProfile:
+def units_only(
+    units: tuple[UnitInfo, ...], shape: ModelShape, granularity: Granularity, model: str
+) -> GradientProfile:
     """A model's units and sizes without any measurement: enough for plans of position."""
     return GradientProfile(
         units=units,
@@ -162,7 +166,7 @@ def _candidate(
 ) -> Candidate:
     """A plan with its costs and its share of the mass."""
 
-    def cost(cached: bool) -> dict:
+    def cost(cached: bool) -> PredictedCost:
         units, shape = profile.units, profile.shape
         return predict_cost(units, plan.scale, shape, replace(step, cached=cached))
 
@@ -171,7 +175,7 @@ def _candidate(
         name,
         replace(plan, units=profile.units),
         predicted,
-        cost(cached=True)["time_ratio"] if predicted["lowest_block"] != 0 else None,
+        None if predicted.get("lowest_block") == 0 else cost(cached=True).get("time_ratio"),
         None if mass is None else round(share_of_mass(mass, _scales(plan, profile) > 0), 4),
     )
 
@@ -184,7 +188,7 @@ def _positions(
     profile: GradientProfile, policy: str, select: Callable[..., LayerPlan]
 ) -> list[tuple[str, LayerPlan]]:
     """Plans of position, which need no measurement."""
-    k = min(N_BLOCKS, 1 + max(unit.block for unit in profile.units if unit.in_stack))
+    k = min(N_BLOCKS, 1 + max(u.block for u in profile.units if u.block is not None))
     plans = [] if policy == "top_k" else [(f"last {k} blocks", select("top_k", k=k))]
     if policy not in SCORES:
         plans.append((f"first {k} blocks", select("bottom_k", k=k)))
@@ -204,29 +208,26 @@ def _asked(limits: Budget, cached: bool) -> str:
 def _early_island(plan: LayerPlan) -> Sequence[str]:
     """Trained units below the largest gap between trained blocks; none where gaps are small."""
     trained = set(plan.trained)
-    blocks = sorted({u.block for u in plan.units if u.in_stack and u.name in trained})
+    stack = [(u.block, u.name) for u in plan.units if u.block is not None and u.name in trained]
+    blocks = sorted({block for block, _ in stack})
     gaps = [(above - below - 1, above) for below, above in zip(blocks, blocks[1:], strict=False)]
     # Of equal gaps the highest, which leaves the cheapest rest.
     width, first = max(gaps, default=(0, 0))
     if width < _GAP:
         return ()
-    return tuple(u.name for u in plan.units if u.in_stack and u.block < first and u.name in trained)
+    return tuple(name for block, name in stack if block < first)
 
 
 def _island_cost(rows: Sequence[Candidate], rule: LayerPlan, island: Sequence[str]) -> dict:
     """What leaving the island out gives up and saves."""
     if not island:
         return {}
-    named = {row.name: row for row in rows}
+    named = {row.name: row.to_dict() for row in rows}
     whole, rest = named[rule.policy], named[WITHOUT_ISLAND]
-    costs = [
+    saved: dict[str, Any] = {"units": list(island)}
+    for name in ("share_of_mass", "time_ratio", "cached_time_ratio", "memory_ratio"):
         # A plan with nothing below its lowest block has no prefix to cache.
-        {"cached_time_ratio": row.cached_time_ratio or row.predicted["time_ratio"]} | row.predicted
-        for row in (whole, rest)
-    ]
-    names = ("time_ratio", "cached_time_ratio", "memory_ratio")
-    return {
-        "units": list(island),
-        "share_of_mass": None if whole.share is None else round(whole.share - rest.share, 4),
-        **{name: round(costs[0][name] - costs[1][name], 4) for name in names},
-    }
+        instead = "time_ratio" if name == "cached_time_ratio" else name
+        before, after = (row[name] or row[instead] for row in (whole, rest))
+        saved[name] = None if before is None else round(before - after, 4)
+    return saved

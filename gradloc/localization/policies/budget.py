@@ -144,7 +144,8 @@ def cheapest_best(
     if limits.memory_budget is not None:
         rows = np.hstack([memory.trained, memory.reached]) / n_bytes
         allowed = limits.memory_budget - memory.fixed / n_bytes
-        constraints.append(LinearConstraint(rows, ub=allowed))
+        # SciPy's stub knows no array here; its documentation asks for one.
+        constraints.append(LinearConstraint(rows, ub=allowed))  # type: ignore[arg-type]
     objective = np.r_[-mass, 0 * mass] + _TIE * time
     if limits.share is not None:
         constraints.append(LinearConstraint(np.r_[mass, 0 * mass], lb=limits.share - _ROUNDING))

@@ -243,8 +243,9 @@ def policy_named(name: str) -> Policy:
 
 def _depth(profile: GradientProfile) -> int:
     """Number of blocks, by the highest that holds a unit to choose."""
-    return 1 + max(unit.block for unit in profile.units if unit.in_stack)
+    return 1 + max(unit.block for unit in profile.units if unit.block is not None)
 
 
 def _blocks(profile: GradientProfile, blocks: Iterable[int]) -> np.ndarray:
-    return np.array([float(unit.in_stack and unit.block in blocks) for unit in profile.units])
+    chosen = set(blocks)
+    return np.array([float(unit.block in chosen) for unit in profile.units])

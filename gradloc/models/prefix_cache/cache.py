@@ -7,8 +7,11 @@ enters that block is stored.
 
 import inspect
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +20,7 @@ from gradloc.errors import CacheError
 from gradloc.models.prefix_cache.keys import prefix_digest, prefix_tensors, row_keys
 from gradloc.models.prefix_cache.store import HiddenStateStore
 from gradloc.models.units import block_stack, decoder_of
-from gradloc.models.wrappers import evaluation_mode, plain_model, training_mode
+from gradloc.models.wrappers import evaluation_mode, input_embedding, plain_model, training_mode
 
 logger = logging.getLogger(__name__)
 
@@ -74,27 +77,29 @@ class PrefixCache:
     def __init__(
         self, model: nn.Module, lowest_block: int | None, config: CacheConfig, rank: int = 0
     ):
-        self._model = plain_model(model)
+        self._model: Any = plain_model(model)
         self._decoder = decoder_of(model)
         self._signature = inspect.signature(self._decoder.forward)
         self._blocks = list(block_stack(self._model)[1])
-        self._lowest, self._config, self._rank = lowest_block, config, rank
-        _check_skippable(self._model, self._blocks, lowest_block)
+        self._lowest = _checked_lowest(self._model, self._blocks, lowest_block)
+        self._config, self._rank = config, rank
         self.n_hits = self.n_misses = 0
         self.keep_training_rows = True
         self._stores: dict[str, HiddenStateStore] = {}
         self._given: Tensor | None = None  # hidden states to inject in the running pass
         self._wanted: list[str] = []  # keys of the rows to store in the running pass
         self._lengths: list[int] = []
-        self._check_blocks()
         self._check_steady()
-        self._hooks = [
+        self._hooks: list = []
+        try:
+            self._skip_prefix()
+        except CacheError:
+            self.remove()
+            raise
+        self._hooks += [
             self._decoder.register_forward_pre_hook(self._before, with_kwargs=True),
             self._decoder.register_forward_hook(self._after, always_call=True),
-            self._blocks[lowest_block].register_forward_pre_hook(self._enter, with_kwargs=True),
         ]
-        for block in self._blocks[:lowest_block]:
-            block.forward = self._skippable(block)
 
     @property
     def n_bytes(self) -> int:
@@ -153,15 +158,16 @@ class PrefixCache:
 
     def _enter(self, block, args, kwargs):
         """At the lowest trained block: take its input down, or put the stored one there."""
-        hidden = args[0] if args else kwargs["hidden_states"]
+        hidden = _hidden(args, kwargs)
         if self._given is not None:
             hidden = self._given.to(hidden.dtype)
             if args:
                 return (hidden, *args[1:]), kwargs
             return args, {**kwargs, "hidden_states": hidden}
-        store = self._store() if self._wanted else None
-        for key, length, row in zip(self._wanted, self._lengths, hidden, strict=bool(self._wanted)):
-            store.put(key, row[:length].to(getattr(torch, self._config.dtype)))
+        if self._wanted:
+            store, dtype = self._store(), getattr(torch, self._config.dtype)
+            for key, length, row in zip(self._wanted, self._lengths, hidden, strict=True):
+                store.put(key, row[:length].to(dtype))
         return None
 
     def _after(self, decoder, args, output):
@@ -177,36 +183,26 @@ class PrefixCache:
             )
         return self._stores[autocast]
 
-    def _check_blocks(self) -> None:
-        """Try on four tokens that skipping changes no bit, and see what blocks return."""
-        returned, entered, handles = [], [], []
-        first, lowest = self._blocks[0], self._blocks[self._lowest]
-        handles.append(first.register_forward_hook(lambda m, a, output: returned.append(output)))
-
-        def take_down(module, args, kwargs):
-            entered.append((args[0] if args else kwargs["hidden_states"]).clone())
-
-        handles.append(lowest.register_forward_pre_hook(take_down, with_kwargs=True))
-        ids = self._trial_ids()
+    def _skip_prefix(self) -> None:
+        """Let the blocks below hand their input on, and try that this changes no bit."""
+        first, lowest, ids = self._blocks[0], self._blocks[self._lowest], self._trial_ids()
+        returned = []
         with evaluation_mode(self._model), torch.no_grad():
-            plain = self._decoder(input_ids=ids, use_cache=False)[0]
-            for handle in handles:
-                handle.remove()
+            handle = first.register_forward_hook(lambda m, a, output: returned.append(output))
+            with _taken_down(lowest) as entered:
+                plain = self._decoder(input_ids=ids, use_cache=False)[0]
+            handle.remove()
             self._in_tuple = isinstance(returned[0], tuple)
-            originals = self._blocks[: self._lowest]
-            handle = lowest.register_forward_pre_hook(self._enter, with_kwargs=True)
+            self._hooks.append(lowest.register_forward_pre_hook(self._enter, with_kwargs=True))
+            for block in self._blocks[: self._lowest]:
+                block.forward = self._skippable(block)
             try:
-                for block in originals:
-                    block.forward = self._skippable(block)
                 self._given = entered[0]
                 skipped = self._decoder(input_ids=ids, use_cache=False)[0]
             except Exception as error:
                 raise CacheError(f"{self._refusal()} ({error}).") from error
             finally:
                 self._given = None
-                handle.remove()
-                for block in originals:
-                    vars(block).pop("forward", None)
         if not torch.equal(plain, skipped):
             raise CacheError(f"{self._refusal()}.")
 
@@ -216,19 +212,13 @@ class PrefixCache:
         Many models keep a dropout rate as a number of any name, and NEFTune adds its noise in a
         hook.
         """
-        entered = []
-
-        def take_down(module, args, kwargs):
-            entered.append((args[0] if args else kwargs["hidden_states"]).clone())
-
-        lowest = self._blocks[self._lowest]
-        handle = lowest.register_forward_pre_hook(take_down, with_kwargs=True)
-        try:
-            with training_mode(self._model), torch.no_grad():
-                for _ in range(2):
-                    self._decoder(input_ids=self._trial_ids(), use_cache=False)
-        finally:
-            handle.remove()
+        with (
+            training_mode(self._model),
+            torch.no_grad(),
+            _taken_down(self._blocks[self._lowest]) as entered,
+        ):
+            for _ in range(2):
+                self._decoder(input_ids=self._trial_ids(), use_cache=False)
         if not torch.equal(*entered):
             raise CacheError(
                 f"{type(self._model).__name__}: what leaves the frozen prefix differs from pass to "
@@ -248,7 +238,8 @@ class PrefixCache:
         )
 
 
-def _check_skippable(model: nn.Module, blocks: list[nn.Module], lowest_block: int | None) -> None:
+def _checked_lowest(model: nn.Module, blocks: list[nn.Module], lowest_block: int | None) -> int:
+    """The lowest trained block, if what lies below it is frozen and steady."""
     if not lowest_block:
         raise CacheError(
             "there is no frozen prefix to cache: the plan trains block 0, the embeddings, or no "
@@ -258,7 +249,7 @@ def _check_skippable(model: nn.Module, blocks: list[nn.Module], lowest_block: in
     above = {id(module) for block in blocks[lowest_block:] for module in block.modules()}
     below = [(n, m) for n, m in model.named_modules() if id(m) not in above]
     frozen = {id(tensor) for _, tensor in prefix_tensors(model, lowest_block)}
-    prefix = [*blocks[:lowest_block], model.get_input_embeddings()]
+    prefix = [*blocks[:lowest_block], input_embedding(model)]
     trained = [p for module in prefix for p in module.parameters() if id(p) not in frozen]
     if trained:
         raise CacheError(
@@ -273,6 +264,25 @@ def _check_skippable(model: nn.Module, blocks: list[nn.Module], lowest_block: in
                 f"{name} has dropout {rate:g} and lies in the frozen prefix, so its hidden states "
                 "differ from pass to pass. Set the model's dropout to 0, or drop the cache."
             )
+    return lowest_block
+
+
+def _hidden(args: tuple, kwargs: dict[str, Any]) -> Tensor:
+    return args[0] if args else kwargs["hidden_states"]
+
+
+@contextmanager
+def _taken_down(block: nn.Module) -> Iterator[list[Tensor]]:
+    """Copies of what enters a block."""
+    entered: list[Tensor] = []
+    handle = block.register_forward_pre_hook(
+        lambda module, args, kwargs: entered.append(_hidden(args, kwargs).clone()),
+        with_kwargs=True,
+    )
+    try:
+        yield entered
+    finally:
+        handle.remove()
 
 
 def _lengths(ids: Tensor, mask: Tensor | None) -> list[int]:

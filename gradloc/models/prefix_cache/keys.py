@@ -7,6 +7,7 @@ odd widths and below 16 tokens, not at multiples of 8 from 16 up.
 
 import hashlib
 import json
+from typing import Any
 
 import torch
 import transformers
@@ -16,7 +17,7 @@ from gradloc.models.units import block_stack
 from gradloc.models.wrappers import canonical_name
 
 
-def prefix_digest(model: nn.Module, lowest_block: int, dtype: str) -> str:
+def prefix_digest(model: Any, lowest_block: int, dtype: str) -> str:
     """Digest of the frozen prefix: weights, configuration, library versions, device, dtype.
 
     Args:
@@ -48,7 +49,7 @@ def prefix_digest(model: nn.Module, lowest_block: int, dtype: str) -> str:
     digest.update(json.dumps(described, sort_keys=True, default=str).encode())
     for name, tensor in prefix_tensors(model, lowest_block):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().contiguous().cpu().flatten().view(torch.uint8).numpy())
+        digest.update(tensor.detach().contiguous().cpu().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

@@ -164,4 +164,4 @@ def _read(path: Path, keys: list[str]) -> dict[str, Tensor]:
 
 
 def _checksum(tensor: Tensor) -> int:
-    return zlib.crc32(tensor.contiguous().view(torch.uint8).numpy())
+    return zlib.crc32(tensor.contiguous().view(torch.uint8).numpy().data)
