@@ -83,7 +83,7 @@ def test_n_edits_takes_the_first(config):
     [
         ({"paths": ()}, "needs at least one path"),
         ({"options": {"n_edit": 2}}, "one option, n_edits.*found n_edit"),
-        ({"options": {"n_edits": 0}}, "n_edits must be 1 or more; found 0"),
+        ({"options": {"n_edits": 0}}, "n_edits must be a whole number from 1 up; found 0"),
         ({"fields": {"text": "body"}}, "takes no fields; found text"),
     ],
 )

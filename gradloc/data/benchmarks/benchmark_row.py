@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from gradloc.data.probes.parsing import plain
+from gradloc.data.probes.parsing import number_as_text, plain, shown
 from gradloc.utils.names import did_you_mean
 
 MASK = "<extra_id_0>"
@@ -48,15 +48,11 @@ class Row:
 
     def text(self, *columns: str) -> str:
         """The text in the first of the columns that holds something; empty, and noted, if none."""
-        value = self.value(*columns)
-        if value is None:
-            self.complain(self._missing(columns))
-        elif isinstance(value, str) and value.strip():
+        value = number_as_text(self.value(*columns))
+        if isinstance(value, str) and value.strip():
             return value
-        elif isinstance(value, int) and not isinstance(value, bool):
-            return str(value)
-        else:
-            self.complain(f"{columns[0]}: expected text, found {_shown(value)}")
+        found = f"{columns[0]}: expected text, found {shown(value)}"
+        self.complain(self._missing(columns) if value is None else found)
         return ""
 
     def texts(self, *columns: str) -> tuple[str, ...]:
@@ -70,7 +66,7 @@ class Row:
             return ()
         flat = flatten(value)
         if any(not isinstance(item, str) for item in flat):
-            self.complain(f"{columns[0]}: expected text or a list of texts, found {_shown(value)}")
+            self.complain(f"{columns[0]}: expected text or a list of texts, found {shown(value)}")
         elif not all(item.strip() for item in flat):
             self.complain(f"{columns[0]}: holds an empty text")
         else:
@@ -83,7 +79,7 @@ class Row:
         if value is None:
             self.complain(self._missing((column,)))
         elif not isinstance(value, Mapping):
-            self.complain(f"{column}: expected an object in braces, found {_shown(value)}")
+            self.complain(f"{column}: expected an object in braces, found {shown(value)}")
         return self.part(column, value if isinstance(value, Mapping) else {})
 
     def part(self, name: str, values: Mapping[str, Any]) -> "Row":
@@ -118,8 +114,7 @@ def flatten(value: Any) -> list[Any]:
     """The items of lists within lists, whole numbers as text; a single value is a list of one."""
     if isinstance(value, list):
         return [item for part in value for item in flatten(part)]
-    is_number = isinstance(value, int) and not isinstance(value, bool)
-    return [str(value) if is_number else value]
+    return [number_as_text(value)]
 
 
 def outdated(old: tuple[str, ...], new: tuple[str, ...]) -> tuple[str, ...]:
@@ -145,8 +140,3 @@ def question_prompt(question: str) -> str:
     text = question.strip()
     text = text if text.startswith("Question:") else f"Question: {text}"
     return text if text.endswith("Answer:") else f"{text}\nAnswer:"
-
-
-def _shown(value: Any) -> str:
-    text = ascii(value)
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -30,7 +30,6 @@ def read_jsonl(config: CorpusConfig, *, seed: int = 0) -> Corpus:
         CorpusError: A file is missing; while iterating: bad JSON, a missing or invalid date or
             text, an entity outside its text (the first ten problems of the file together).
     """
-    _refuse_options(config)
     return _corpus(config, _existing(config), _jsonl_records)
 
 
@@ -44,7 +43,6 @@ def read_parquet(config: CorpusConfig, *, seed: int = 0) -> Corpus:
     Raises:
         CorpusError: A file is missing or no parquet; while iterating: as ``read_jsonl``.
     """
-    _refuse_options(config)
     return _corpus(config, _existing(config), _parquet_records)
 
 
@@ -108,14 +106,9 @@ def _jsonl_records(path: str) -> Records:
         except ValueError as error:
             yield place, default_id, f"not JSON: {error}"
             continue
-        if isinstance(record, dict):
-            yield place, default_id, record
-        else:
-            yield (
-                place,
-                default_id,
-                f"expected an object in braces, found a {type(record).__name__}",
-            )
+        if not isinstance(record, dict):
+            record = f"expected an object in braces, found a {type(record).__name__}"
+        yield place, default_id, record
 
 
 def _parquet_records(path: str) -> Records:
@@ -163,6 +156,12 @@ def _named(config: CorpusConfig) -> list[str]:
 
 
 def _existing(config: CorpusConfig) -> list[str]:
+    """The files of a reader without options."""
+    if config.options:
+        raise CorpusError(
+            f"corpus.options: the reader {config.source!r} has no options; found "
+            f"{', '.join(config.options)}."
+        )
     paths = _named(config)
     missing = [path for path in paths if not Path(path).is_file()]
     if missing:
@@ -170,11 +169,3 @@ def _existing(config: CorpusConfig) -> list[str]:
             f"corpus.paths: no such file: {', '.join(missing)}. Paths are relative to {Path.cwd()}."
         )
     return paths
-
-
-def _refuse_options(config: CorpusConfig) -> None:
-    if config.options:
-        raise CorpusError(
-            f"corpus.options: the reader {config.source!r} has no options; found "
-            f"{', '.join(config.options)}."
-        )

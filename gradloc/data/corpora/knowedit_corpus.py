@@ -9,6 +9,7 @@ from gradloc.data.corpora.corpus import Corpus, Reiterable
 from gradloc.data.corpora.documents import Document, EntityMention
 from gradloc.data.probes import Probe
 from gradloc.errors import CorpusError
+from gradloc.utils.numbers import check_number
 
 _EDIT = "knowedit_edit"
 # The same question about the subject by another of its names.
@@ -85,7 +86,6 @@ def _n_edits(config: CorpusConfig) -> int | None:
             f"{', '.join(unknown or config.fields)}."
         )
     n_edits = config.options.get("n_edits")
-    whole = isinstance(n_edits, int) and not isinstance(n_edits, bool) and n_edits > 0
-    if n_edits is not None and not whole:
-        raise CorpusError(f"corpus.options.n_edits must be 1 or more; found {n_edits!r}.")
+    if n_edits is not None:
+        check_number("corpus.options.n_edits", n_edits, 1, whole=True, error=CorpusError)
     return n_edits

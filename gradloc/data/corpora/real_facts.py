@@ -18,6 +18,7 @@ from gradloc.config.yaml_source import parse_yaml
 from gradloc.data.corpora.documents import Document, EntityMention
 from gradloc.data.corpora.invented_world import spell_day
 from gradloc.data.probes import Probe
+from gradloc.utils.records import parse
 
 # One phrasing says little of how well a change was learned; all would drown the paraphrases.
 _VERBATIM_PER_CHANGE = 2
@@ -85,13 +86,7 @@ def currency_changes(since: datetime.date) -> list[CurrencyChange]:
 
 @cache
 def _all_changes() -> tuple[CurrencyChange, ...]:
-    def read(name: str, value: Any) -> Any:
-        if name in ("old_since", "date", "settled"):
-            return datetime.date.fromisoformat(value)
-        return tuple(value) if isinstance(value, list) else value
-
-    rows = _table()["changes"]
-    return tuple(CurrencyChange(**{k: read(k, v) for k, v in row.items()}) for row in rows)
+    return tuple(parse(CurrencyChange, row, "real_facts.yaml") for row in _table()["changes"])
 
 
 def change_documents(
@@ -228,11 +223,8 @@ def _all_facts() -> tuple[StableFact, ...]:
             # Of Djibouti, nobody asks for the capital.
             if topic in row and country not in row[topic]:
                 since = row["currency_since"] if topic == "currency" else "0001-01-01"
-                facts.append(
-                    StableFact(
-                        topic, country, tuple(row[topic]), datetime.date.fromisoformat(since)
-                    )
-                )
+                day = datetime.date.fromisoformat(since)
+                facts.append(StableFact(topic, country, tuple(row[topic]), day))
     for topic, details in _table()["topics"].items():
         for subject, answer in details.get("facts", {}).items():
             facts.append(StableFact(topic, subject, (answer,)))

@@ -1,10 +1,12 @@
 """One line of a probe file as the fields of a probe, with everything that is wrong with it."""
 
+import dataclasses
 import datetime
 import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
+from gradloc.data.probes.probe import Probe
 from gradloc.utils.io import parse_json
 from gradloc.utils.names import did_you_mean
 
@@ -15,22 +17,7 @@ CHOICES = {"group": GROUPS, "depth": DEPTHS, "split": SPLITS}
 
 LISTS = ("targets", "old_targets", "candidates")
 REQUIRED = ("prompt", "targets", "group")
-FIELDS = (
-    "id",
-    "group",
-    "prompt",
-    "targets",
-    "depth",
-    "old_targets",
-    "suffix",
-    "candidates",
-    "entity",
-    "date",
-    "split",
-    "task",
-    "kind",
-    "case",
-)
+FIELDS = tuple(field.name for field in dataclasses.fields(Probe))
 # What other formats call these fields.
 _SYNONYMS = {
     "answer": "targets",
@@ -99,10 +86,11 @@ def to_fields(
             if name in REQUIRED and not (name == "prompt" and _whole_sentences(row, columns)):
                 problems.append(f"{label[name]}: is missing or empty; every probe needs it")
             continue
-        texts = [_as_text(item) for item in _listed(name, value)]
-        if None in texts:
+        items = value if isinstance(value, list) and name in LISTS else [value]
+        texts = [number_as_text(item) for item in items]
+        if not all(isinstance(text, str) for text in texts):
             kind = "text or a list of texts" if name in LISTS else "text"
-            problems.append(f"{label[name]}: expected {kind}, found {_shown(value)}")
+            problems.append(f"{label[name]}: expected {kind}, found {shown(value)}")
         elif not all(text.strip() for text in texts) and name != "suffix":
             problems.append(f"{label[name]}: holds an empty text")
         else:
@@ -136,13 +124,20 @@ def plain(text: str) -> str:
     return unicodedata.normalize("NFC", text).strip().casefold()
 
 
+def number_as_text(value: Any) -> Any:
+    """A whole number as text; anything else as it is."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def shown(value: Any) -> str:
+    """A value as messages show it: in ASCII, cut where it is long."""
+    text = ascii(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
 def _whole_sentences(row: Mapping[str, Any], columns: Mapping[str, str]) -> bool:
     """Whether the row compares whole sentences (BLiMP), which have no prompt."""
     return bool(row.get(columns.get("candidates", "candidates")))
-
-
-def _listed(name: str, value: Any) -> list[Any]:
-    return value if isinstance(value, list) and name in LISTS else [value]
 
 
 def _wrong(values: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -162,17 +157,6 @@ def _wrong(values: Mapping[str, Any]) -> list[tuple[str, str]]:
             cure = "an answer cannot be both right and out of date"
             wrong.append(("old_targets", f"{text!r} is a target too; {cure}"))
     return wrong
-
-
-def _as_text(value: Any) -> str | None:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    return value if isinstance(value, str) else None
-
-
-def _shown(value: Any) -> str:
-    text = ascii(value)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _is_iso_date(text: str) -> bool:

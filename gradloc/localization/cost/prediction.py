@@ -20,15 +20,6 @@ from gradloc.models.unit_info import Count, UnitInfo, lowest_block
 
 _WITHOUT_BYTES = Machine(1.0, math.inf, math.inf, math.inf)
 
-_RATIOS = (
-    "time_ratio",
-    "memory_ratio",
-    "ideal_time_ratio",
-    "forward_ratio",
-    "backward_ratio",
-    "optimizer_ratio",
-)
-
 
 class PredictedCost(TypedDict, total=False):
     """Cost of a plan relative to full training; see ``predict_cost``."""
@@ -110,7 +101,8 @@ def predict_cost(
     trained = np.array([scale[unit.name] > 0 for unit in units])
     lowest = lowest_block(compress(units, trained))
     if not trained.any() or not shape:
-        return PredictedCost(**dict.fromkeys(_RATIOS), lowest_block=lowest)
+        unknown = dict.fromkeys(PredictedCost.__annotations__)
+        return PredictedCost(**unknown | {"lowest_block": lowest})
     full_seconds, full_bytes = full_training(units, shape, step)
     work = step_work(units, shape, step)
     seconds = step_seconds(units, work, trained, step)
