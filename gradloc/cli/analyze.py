@@ -1,14 +1,16 @@
 """The commands of ``gradloc analyze``. Heavy imports happen inside."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from gradloc.cli.options import Count, Json, named, show, words
+from tyro.conf import Positional, arg
+
+from gradloc.cli.options import Count, Json, show
 from gradloc.errors import GradlocError
 
 
 def analyze_acquisition(
-    run: words("RUN", Path),
+    run: Annotated[Path, Positional, arg(metavar="RUN")],
     *,
     arm: str | None = None,
     window: Count | None = None,
@@ -44,11 +46,11 @@ def analyze_acquisition(
 
 
 def analyze_stages(
-    results: words("RESULTS", Path),
+    results: Annotated[Path, Positional, arg(metavar="RESULTS")],
     *,
     by: Literal["task", "kind", "month"] = "task",
     metric: Literal["nll", "exact"] = "nll",
-    stage_names: named("stage", tuple[str, ...], metavar="ARM") = (),
+    stage_names: Annotated[tuple[str, ...], arg(name="stage", metavar="ARM")] = (),
     as_json: Json = False,
 ) -> None:
     """Show what a sequence of stages did to every task: transfer and forgetting.

@@ -1,14 +1,17 @@
 """The command ``gradloc bench``. Heavy imports happen inside."""
 
 from pathlib import Path
+from typing import Annotated
 
-from gradloc.cli.options import Dtype, Json, named, refuse_overwrite, show, words
+from tyro.conf import Positional, arg
+
+from gradloc.cli.options import Dtype, Json, refuse_overwrite, show
 
 
 def bench(
-    model: words("MODEL"),
+    model: Annotated[str, Positional, arg(metavar="MODEL")],
     *,
-    plan_path: named("plan", Path),
+    plan_path: Annotated[Path, arg(name="plan")],
     batch_size: int = 8,
     sequence_length: int = 128,
     dtype: Dtype = "float32",

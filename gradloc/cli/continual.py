@@ -3,18 +3,20 @@
 import shlex
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from gradloc.cli.options import Json, Overrides, named, show, words
+from tyro.conf import Positional, arg
+
+from gradloc.cli.options import Json, Overrides, show
 
 
 def continual(
-    recipe: words("RECIPE"),
+    recipe: Annotated[str, Positional, arg(metavar="RECIPE")],
     *,
     by: Literal["month", "quarter", "year"] = "month",
-    first: named("from", str, metavar="PERIOD") = "",
-    last: named("to", str, metavar="PERIOD") = "",
-    arms: named("arm", tuple[str, ...]) = (),
+    first: Annotated[str, arg(name="from", metavar="PERIOD")] = "",
+    last: Annotated[str, arg(name="to", metavar="PERIOD")] = "",
+    arms: Annotated[tuple[str, ...], arg(name="arm")] = (),
     measure: Literal["each", "once"] = "each",
     overrides: Overrides = (),
     keep_weights: bool = False,

@@ -10,7 +10,6 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 
 from gradloc import __version__
@@ -117,13 +116,13 @@ def _run(words: list[str]) -> None:
 
 def _summary(name: str) -> str:
     """First line of a command's docstring, without an import of its module."""
-    source = Path(find_spec(f"gradloc.cli.{COMMANDS[name]}").origin).read_text(encoding="utf-8")
+    source = Path(__file__).with_name(f"{COMMANDS[name]}.py").read_text(encoding="utf-8")
     (function,) = (
         node
         for node in ast.parse(source).body
         if isinstance(node, ast.FunctionDef) and node.name == name.replace(" ", "_")
     )
-    return ast.get_docstring(function).splitlines()[0]
+    return (ast.get_docstring(function) or "").partition("\n")[0]
 
 
 def _one_error(error: Exception) -> str:

@@ -4,8 +4,9 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
+from tyro.conf import Positional, arg
 
-from gradloc.cli.options import Count, Dtype, Json, show, words
+from gradloc.cli.options import Count, Dtype, Json, show
 from gradloc.errors import GradlocError
 
 # Further beyond the tuned model a percentage is meant. assumption
@@ -13,8 +14,8 @@ MAX_SCALE = 2.0
 
 
 def merge(
-    base: words("BASE"),
-    tuned: words("TUNED"),
+    base: Annotated[str, Positional, arg(metavar="BASE")],
+    tuned: Annotated[str, Positional, arg(metavar="TUNED")],
     *,
     out: Path,
     plan: Path | None = None,
@@ -66,12 +67,9 @@ def merge(
         dtype: With --solve: type in which the base is loaded to solve.
         seed: Seed of the draw.
     """
-    given = [
-        name
-        for name, value in (("plan", plan), ("interpolation", interpolation))
-        if value is not None
-    ]
-    given += ["solve"] if solve else []
+    chosen = interpolation if plan is None else plan
+    asked = {"plan": plan is not None, "interpolation": interpolation is not None, "solve": solve}
+    given = [name for name, is_given in asked.items() if is_given]
     if len(given) != 1:
         found = " and ".join(f"--{name}" for name in given) or "none of them"
         raise GradlocError(f"give one of --interpolation, --plan and --solve; found {found}.")
@@ -85,8 +83,7 @@ def merge(
         raise GradlocError("--solve needs --probes, and --probes belongs to --solve.")
     from gradloc.training.merging.streaming import merge_checkpoints
 
-    if not solve:
-        chosen = interpolation if plan is None else plan
+    if chosen is not None:
         merge_checkpoints(base, tuned, chosen, out, default_scale=default_scale)
         show(as_json, lambda: {"checkpoint": str(out)}, [], out)
         return

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_type_hints
 
 import tyro
 from pydantic import Field, ValidationError, validate_call
-from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, UseAppendAction, arg
+from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, UseAppendAction, arg
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from gradloc.config.schema import rule
@@ -58,23 +58,8 @@ def _optional(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
     )
 
 
-def words(name: str, of: type = str) -> Any:
-    """A positional argument that the help shows under a name (``MODEL``)."""
-    return Annotated[Positional[of], arg(metavar=name)]
-
-
-def several(name: str, of: type = str) -> Any:
-    """Positional arguments, at least one."""
-    return Annotated[Positional[tuple[of, ...]], arg(metavar=f"{name} ..."), Field(min_length=1)]
-
-
-def named(name: str, of: Any, **options: Any) -> Any:
-    """An option whose name differs from its parameter's."""
-    return Annotated[of, arg(name=name, **options)]
-
-
 def fields_of(cls: type, **defaults: Any) -> Any:
-    """The fields of a dataclass as options, some with another default than the dataclass has.
+    """Take the fields of a dataclass as options, some with another default than the dataclass has.
 
     They become the dataclass in ``read_options``, so that bounds are told as those of any option.
     """
@@ -87,8 +72,8 @@ def fields_of(cls: type, **defaults: Any) -> Any:
         [item.replace(default=defaults.get(item.name, item.default)) for item in parameters]
     )
     options.__annotations__ = get_type_hints(cls, include_extras=True)
-    options.__doc__ = cls.__doc__.replace("``", "")
-    return Annotated[cls, arg(constructor=options)]
+    options.__doc__ = (cls.__doc__ or "").replace("``", "")
+    return arg(constructor=options)
 
 
 def read_options(function: Callable[..., None], prog: str, given: list[str]) -> Callable[[], None]:
@@ -113,7 +98,7 @@ def read_options(function: Callable[..., None], prog: str, given: list[str]) -> 
     bind.__signature__ = inspect.signature(function)
     bind.__annotations__ = function.__annotations__
     # Help is wrapped to the terminal, so each entry of Args has to be one line.
-    bind.__doc__ = re.sub(r"\n {8,}", " ", inspect.getdoc(function))
+    bind.__doc__ = re.sub(r"\n {8,}", " ", inspect.getdoc(function) or "")
     style = (OmitArgPrefixes, FlagCreatePairsOff, UseAppendAction)
     read = functools.partial(tyro.cli, bind, prog=prog, config=style, registry=_REGISTRY)
     help_text, errors = io.StringIO(), io.StringIO()
@@ -162,7 +147,7 @@ def _refuse_unknown(read: Callable[..., Any], prog: str, given: list[str]) -> No
             raise GradlocError(f"{prog} has no option {option}. {did_you_mean(option, known)}")
 
 
-def policy_options(pairs: Sequence[str]) -> dict[str, object]:
+def policy_options(pairs: Sequence[str]) -> dict[str, Any]:
     """Read ``--option KEY=VALUE`` pairs, values as YAML reads them."""
     options = {}
     for pair in pairs:

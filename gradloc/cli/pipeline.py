@@ -3,6 +3,10 @@
 import json
 import sys
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+from tyro.conf import Positional, arg
 
 from gradloc.cli.options import (
     Dtype,
@@ -11,19 +15,16 @@ from gradloc.cli.options import (
     PolicyOptions,
     comma_list,
     fields_of,
-    named,
     policy_options,
     refuse_overwrite,
-    several,
     show,
-    words,
 )
 from gradloc.config.recipe import MeasureConfig
 from gradloc.errors import GradlocError
 
 
 def run(
-    recipe: words("RECIPE"),
+    recipe: Annotated[str, Positional, arg(metavar="RECIPE")],
     *,
     overrides: Overrides = (),
     force: bool = False,
@@ -50,10 +51,10 @@ def run(
 
 
 def measure(
-    model: words("MODEL"),
+    model: Annotated[str, Positional, arg(metavar="MODEL")],
     *,
     probes: Path,
-    config: fields_of(MeasureConfig, reference="general"),
+    config: Annotated[MeasureConfig, fields_of(MeasureConfig, reference="general")],
     dtype: Dtype = "float32",
     seed: int = 0,
     out: Path = Path("profile.json"),
@@ -100,7 +101,7 @@ def measure(
 
 
 def select(
-    profile: words("PROFILE", Path),
+    profile: Annotated[Path, Positional, arg(metavar="PROFILE")],
     *,
     policy: str = "interference_ratio",
     options: PolicyOptions = (),
@@ -127,7 +128,7 @@ def select(
 
 
 def train(
-    recipe: words("RECIPE"),
+    recipe: Annotated[str, Positional, arg(metavar="RECIPE")],
     *,
     plan: Path,
     arm: str | None = None,
@@ -165,15 +166,17 @@ def train(
 
 
 def evaluate(
-    checkpoints: several("CHECKPOINT"),
+    checkpoints: Annotated[
+        tuple[str, ...], Positional, arg(metavar="CHECKPOINT ..."), Field(min_length=1)
+    ],
     *,
     suite: str = "temporal",
     baseline: str | None = None,
     dtype: Dtype = "float32",
     out: Path = Path("results.json"),
     scores: Path | None = None,
-    conditions: named("fail-if", tuple[str, ...], metavar="CONDITION") = (),
-    lm_eval: named("lm-eval", str, metavar="TASKS") = "",
+    conditions: Annotated[tuple[str, ...], arg(name="fail-if", metavar="CONDITION")] = (),
+    lm_eval: Annotated[str, arg(name="lm-eval", metavar="TASKS")] = "",
     lm_eval_include: Path | None = None,
     lm_eval_limit: int | None = None,
     force: bool = False,
@@ -236,7 +239,9 @@ def evaluate(
         sys.exit(3)
 
 
-def report(runs: several("RUN", Path)) -> None:
+def report(
+    runs: Annotated[tuple[Path, ...], Positional, arg(metavar="RUN ..."), Field(min_length=1)],
+) -> None:
     """Write one self-contained page for each of RUNS: report.html, or NAME.html of NAME.json.
 
     Args:

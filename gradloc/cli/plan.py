@@ -2,25 +2,25 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from tyro.conf import Positional, arg
 
 from gradloc.cli.options import (
     Count,
     Json,
     PolicyOptions,
-    named,
     policy_options,
     refuse_overwrite,
     show,
-    words,
 )
 from gradloc.errors import SelectionError
 
 
 def plan(
-    source: words("PROFILE_OR_MODEL"),
+    source: Annotated[str, Positional, arg(metavar="PROFILE_OR_MODEL")],
     *,
-    plan_path: named("plan", Path | None) = None,
+    plan_path: Annotated[Path | None, arg(name="plan")] = None,
     policy: str | None = None,
     options: PolicyOptions = (),
     budget: float | None = None,

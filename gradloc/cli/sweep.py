@@ -4,10 +4,12 @@ import logging
 import shlex
 import sys
 from pathlib import Path
+from typing import Annotated
 
 from tqdm import tqdm
+from tyro.conf import Positional, arg
 
-from gradloc.cli.options import Count, Json, Overrides, comma_list, named, show, words
+from gradloc.cli.options import Count, Json, Overrides, comma_list, show
 from gradloc.errors import GradlocError
 
 logger = logging.getLogger(__name__)
@@ -16,16 +18,16 @@ PAGE_FILE = "frontier.html"
 
 
 def sweep(
-    sweep: words("SWEEP"),
+    sweep: Annotated[str, Positional, arg(metavar="SWEEP")],
     *,
     overrides: Overrides = (),
-    corpora: named("corpus", tuple[str, ...]) = (),
-    arms: named("arm", tuple[str, ...]) = (),
-    seeds: named("seed", tuple[int, ...]) = (),
+    corpora: Annotated[tuple[str, ...], arg(name="corpus")] = (),
+    arms: Annotated[tuple[str, ...], arg(name="arm")] = (),
+    seeds: Annotated[tuple[int, ...], arg(name="seed")] = (),
     jobs: Count = 1,
     devices: str = "",
-    earlier: named("earlier", Path | None, metavar="SWEEP.json") = None,
-    only_list: named("list", bool) = False,
+    earlier: Annotated[Path | None, arg(name="earlier", metavar="SWEEP.json")] = None,
+    only_list: Annotated[bool, arg(name="list")] = False,
     as_json: Json = False,
 ) -> None:
     """Train arms at several learning rates and seeds, and draw their frontiers.

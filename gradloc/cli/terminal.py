@@ -60,20 +60,20 @@ def plan_lines(plan: LayerPlan) -> list[Text]:
             f"{plan.trainable_fraction:.1%} of the parameters"
         )
     ]
-    predicted = plan.predicted
-    if predicted.get("time_ratio") is not None:
+    time, memory = plan.predicted.get("time_ratio"), plan.predicted.get("memory_ratio")
+    if time is not None:
         lines.append(
             Text(
-                f"predicted: {predicted['time_ratio']:.2f} of full training's step time, "
-                f"{predicted['memory_ratio']:.2f} of its memory above the weights; "
-                f"the backward pass reaches down to block {predicted['lowest_block']}"
+                f"predicted: {time:.2f} of full training's step time, "
+                f"{memory:.2f} of its memory above the weights; "
+                f"the backward pass reaches down to block {plan.predicted.get('lowest_block')}"
             )
         )
     split_half = plan.reliability.get("split_half")
     if split_half is not None:
         lines.append(Text(f"split-half rank correlation of the scores: {split_half:.2f}"))
-    if plan.reliability.get("warning"):
-        lines.append(Text(f"warning: {plan.reliability['warning']}", style="bold yellow"))
+    if warning := plan.reliability.get("warning"):
+        lines.append(Text(f"warning: {warning}", style="bold yellow"))
     return lines
 
 
@@ -149,7 +149,7 @@ def _block_bars(
     for kind in kinds:
         table.add_column(kind, no_wrap=True)
     bar = _bar_scale([values[unit.name] for unit in stack])
-    for block in sorted({unit.block for unit in stack}):
+    for block in sorted({unit.block for unit in stack if unit.block is not None}):
         cells = []
         for kind in kinds:
             cell = Text()

@@ -2,9 +2,11 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from gradloc.cli.options import several
+from pydantic import Field
+from tyro.conf import Positional, arg
+
 from gradloc.config.recipe import find_recipe
 from gradloc.config.shipped import shipped_names
 from gradloc.config.yaml_source import read_yaml
@@ -22,7 +24,7 @@ from gradloc.utils.io import read_json, read_text
 
 
 def validate(
-    files: several("FILE", Path),
+    files: Annotated[tuple[Path, ...], Positional, arg(metavar="FILE ..."), Field(min_length=1)],
 ) -> None:
     """Check recipes, sweeps, suites, probe files, plans and profiles; all problems at once.
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
 from gradloc.errors import GradlocError, MethodError
+from gradloc.utils.numbers import check_number
 
 
 def _option(default: Any, meaning: str) -> Any:
@@ -110,10 +111,8 @@ class GradLocConfig:
             value = getattr(self, name)
             if value is not None and not value >= 0:
                 raise MethodError(f"{name}: its strength must be 0 or more; found {value!r}.")
-        if self.interpolation is not None and not 0 < self.interpolation <= 1:
-            raise MethodError(
-                f"interpolation must be above 0 and at most 1; found {self.interpolation!r}."
-            )
+        if self.interpolation is not None:
+            check_number("interpolation", self.interpolation, 0, 1, above=True, error=MethodError)
         if self.momentum is not None and not 0 <= self.momentum < 1:
             raise MethodError(f"momentum must lie in [0, 1); found {self.momentum!r}.")
         for name in ("n_probes", "n_reference", "kl_every"):
@@ -172,7 +171,7 @@ class GradLocConfig:
         if found.kl:
             weight = {} if found.kl == 1 else {"weight": found.kl}
             named["reference_kl"] = {"source": "facts", "every": found.kl_every, **weight}
-        if found.interpolation < 1:
+        if found.interpolation is not None and found.interpolation < 1:
             named["interpolate_to_start"] = {"interpolation": found.interpolation}
         return named
 

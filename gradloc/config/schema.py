@@ -20,9 +20,8 @@ _WORDS = {
     "list": "a list",
     "map": "a mapping (lines of key: value)",
 }
-_TRUTH = dict.fromkeys(("true", "yes", "on"), "true") | dict.fromkeys(
-    ("false", "no", "off"), "false"
-)
+_TRUTH = {"true": "true", "yes": "true", "on": "true", "false": "false", "no": "false",
+          "off": "false"}  # fmt: skip
 _KINDS_OF_ERROR = {
     "int_type": "int",
     "float_type": "float",
@@ -147,7 +146,7 @@ def _field_names(cls: type, loc: tuple[int | str, ...]) -> list[str]:
     hint: Any = cls
     for part in loc:
         if dataclasses.is_dataclass(hint):
-            hint = get_type_hints(hint)[part]
+            hint = get_type_hints(hint)[str(part)]
         else:
             # dict[str, X] and tuple[X, ...]
             arguments = [item for item in get_args(hint) if item is not Ellipsis]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
-from ruamel.yaml.comments import TaggedScalar
+from ruamel.yaml.comments import CommentedMap, CommentedSeq, TaggedScalar
 from ruamel.yaml.constructor import ConstructorError, DuplicateKeyError, RoundTripConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import Node
@@ -157,7 +157,7 @@ def _plain(source: Source, value: Any, key: str, depth: int = 0) -> Any:
         raise _TooMuch(f"is nested more than {MAX_DEPTH} levels deep")
     if isinstance(value, TaggedScalar) or getattr(getattr(value, "tag", None), "value", None):
         source.report(key, f"the tag '{value.tag.value}' is not supported; remove it")
-    elif isinstance(value, (dict, list)):
+    elif isinstance(value, (CommentedMap, CommentedSeq)):
         items = value.items() if isinstance(value, dict) else enumerate(value)
         children = []
         for name, child in items:

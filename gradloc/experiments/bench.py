@@ -25,8 +25,8 @@ import torch
 from rich import box
 from rich.table import Table
 from scipy import stats
-from torch import nn
 from tqdm.auto import tqdm
+from transformers import PreTrainedModel
 
 from gradloc.errors import GradlocError
 from gradloc.experiments.bench_arms import (
@@ -53,7 +53,7 @@ _RATIOS = ("time_ratio", "memory_ratio", "ideal_time_ratio")
 _MIB = 2**20
 
 # (model, folder for caches) -> arms by name, ``full`` among them. Other processes call it as well.
-ArmTable = Callable[[nn.Module, Path], dict[str, Arm]]
+ArmTable = Callable[[PreTrainedModel, Path], dict[str, Arm]]
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ def run_bench(
     }
 
 
-def plan_arms(plan: LayerPlan, model: nn.Module, folder: Path) -> dict[str, Arm]:
+def plan_arms(plan: LayerPlan, model: PreTrainedModel, folder: Path) -> dict[str, Arm]:
     """Full training, the plan, and the plan with a prefix cache where it has a frozen prefix.
 
     Args:
@@ -177,7 +177,7 @@ def plan_arm(plan: LayerPlan, cache: Path | None = None) -> Arm:
 
 def time_arms(
     arms: dict[str, Arm],
-    model: nn.Module,
+    model: PreTrainedModel,
     config: BenchConfig,
     *,
     advance: Callable[[], Any] = lambda: None,
@@ -247,7 +247,7 @@ def arm_memory(arms_of: ArmTable, name: str, config: BenchConfig, folder: Path) 
             # Weights that are mapped from a file count as resident only once they are read.
             parameter.data = parameter.data.clone()
     if torch.cuda.is_available():
-        model.cuda()
+        model.cuda()  # type: ignore[call-arg]  # transformers wraps it without its signature
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         run_arm(arm, model, config, seed=config.seed)
@@ -259,7 +259,7 @@ def arm_memory(arms_of: ArmTable, name: str, config: BenchConfig, folder: Path) 
 
 
 def predicted_ratios(
-    name: str, arm: Arm, model: nn.Module, config: BenchConfig
+    name: str, arm: Arm, model: PreTrainedModel, config: BenchConfig
 ) -> dict[str, float | None]:
     """What the cost model says of an arm against full training; ``None`` where it says nothing."""
     if name == REFERENCE:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 from torch import nn
-from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
+from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments, set_seed
 from transformers.trainer_callback import PrinterCallback
 
 from gradloc.errors import GradlocError
@@ -103,7 +103,7 @@ class Arm:
 
 
 def run_arm(
-    arm: Arm, model: nn.Module, config: BenchConfig, *, seed: int, n_steps: int | None = None
+    arm: Arm, model: PreTrainedModel, config: BenchConfig, *, seed: int, n_steps: int | None = None
 ) -> list[float]:
     """Train for a few steps of the real Trainer.
 
@@ -156,13 +156,13 @@ def run_arm(
     return [end - start for start, end in zip(clock.ends, clock.ends[1:], strict=False)]
 
 
-def fill_cache(arm: Arm, model: nn.Module, config: BenchConfig) -> None:
+def fill_cache(arm: Arm, model: PreTrainedModel, config: BenchConfig) -> None:
     """Let a cached arm see every row once, so that later runs find all of them."""
     # The callback keeps rows only if there is a second epoch, so one more step than one epoch has.
     run_arm(arm, model, config, seed=config.seed, n_steps=config.steps_a_run + 1)
 
 
-def token_rows(model: nn.Module, config: BenchConfig) -> Dataset:
+def token_rows(model: PreTrainedModel, config: BenchConfig) -> Dataset:
     """Rows of random token ids, all labelled: one epoch is as long as a run.
 
     Raises:
@@ -196,8 +196,9 @@ class _StepClock(TrainerCallback):
 def _check_cache_was_read(callbacks: list, n_steps: int) -> None:
     # What is not found in a run of one epoch is not offered to the store: only hits are counted.
     cache = next(c for c in callbacks if isinstance(c, GradLocCallback)).prefix_cache
-    if cache.n_hits < n_steps:
+    n_hits = cache.n_hits if cache else 0
+    if n_hits < n_steps:
         raise GradlocError(
-            f"bench: {cache.n_hits} of {n_steps} batches were found in the prefix cache, so the "
+            f"bench: {n_hits} of {n_steps} batches were found in the prefix cache, so the "
             "measured time would be a mixture. Is the disk full?"
         )

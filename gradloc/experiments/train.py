@@ -1,9 +1,4 @@
-"""From a recipe and a plan to a checkpoint: a thin layer over the Trainer.
-
-Comes in: a ``Recipe``, a ``LayerPlan`` and the documents. Goes out: a folder with weights,
-tokenizer, plan, recipe and ``training.json`` (what it cost and how it went). It measures no
-layers and judges no result.
-"""
+"""From a recipe and a plan to a checkpoint: a thin layer over the Trainer."""
 
 import functools
 import time
@@ -13,7 +8,8 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import Trainer, TrainingArguments
+from torch import nn
+from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
 from gradloc.config.recipe import ArmConfig, Recipe, save_resolved
@@ -88,12 +84,11 @@ def train(
     model = load_model(recipe.model, dtype=recipe.dtype)
     # Before methods record what the base predicts, which takes long.
     plan.check_units(tuple(unit.info for unit in find_units(model, plan.granularity)))
-    tokenizer = load_tokenizer(recipe.model)
     methods = build_methods(recipe.arms[arm].methods)
     arguments = _arguments(recipe, recipe.arms[arm], methods, out_dir)
     context = TrainContext(
         model=model,
-        tokenizer=tokenizer,
+        tokenizer=load_tokenizer(recipe.model),
         plan=plan,
         arguments=arguments,
         reference=recipe_reference(recipe, corpus) if methods else (),
@@ -112,43 +107,21 @@ def train(
         for method in methods:
             model = method.wrap(model, context)
         added = [callback for method in methods for callback in method.callbacks(context)]
-    cache = _prefix_cache(recipe, plan)
-    callback = GradLocCallback(plan, **cache, bfloat16=_bfloat16_parts(recipe, plan))
+    callback = GradLocCallback(plan, **_computing(recipe, plan))
     curve = ProbeCurve(
-        tokenizer,
+        context.tokenizer,
         *followed_probes(probes, recipe.evaluation.n_curve_probes),
         n_points=recipe.evaluation.n_curve_points,
     )
-    trainer = _trainer_class(methods, context)(
-        model=model,
-        args=arguments,
-        train_dataset=dataset,
-        data_collator=functools.partial(
-            collate,
-            pad_token_id=pad_token_id(tokenizer),
-            pad_to_multiple_of=CACHED_WIDTH if cache else 1,
-        ),
-        processing_class=tokenizer,
-        callbacks=[
-            callback,
-            *added,
-            curve,
-            *callbacks,
-            Progress(arm),
-        ],
+    trainer = _trainer(
+        context, methods, model, [callback, *added, curve, *callbacks, Progress(arm)]
     )
-    remove_default_progress(trainer)
-    last = get_last_checkpoint(str(out_dir)) if out_dir.is_dir() else None
-    with PeakMemory() as memory:
-        start = time.perf_counter()
-        trainer.train(resume_from_checkpoint=last)
-        seconds = time.perf_counter() - start
-        seconds -= curve.seconds + sum(item.seconds for item in callbacks)
-    trained = trainer.model
+    seconds, peak_mib = _fit(trainer, out_dir)
+    seconds -= curve.seconds + sum(item.seconds for item in callbacks)
     with watch:
         for method in methods:
-            trained = method.finish(trained, context)
-    trainer.model = trained
+            assert trainer.model is not None  # it was given
+            trainer.model = method.finish(trainer.model, context)
     log = {
         "arm": arm,
         "policy": plan.policy,
@@ -158,7 +131,7 @@ def train(
         "train_seconds": round(seconds + watch.seconds, 2),
         "method_seconds": round(watch.seconds, 2),
         "curve_seconds": round(curve.seconds, 2),
-        "peak_rss_mib": round(memory.mib, 1),
+        "peak_rss_mib": round(peak_mib, 1),
         "trainable_fraction": round(callback.trainable_fraction, 6),
         "n_frozen_tensors_verified": callback.n_verified,
         **_cache_figures(callback),
@@ -167,6 +140,40 @@ def train(
     if trainer.is_world_process_zero():
         _save(trainer, recipe, plan, log, out_dir)
     return out_dir
+
+
+def _trainer(
+    context: TrainContext,
+    methods: Sequence[Method],
+    model: nn.Module,
+    callbacks: list[TrainerCallback],
+) -> Trainer:
+    """The Trainer of what the methods made of model and rows."""
+    cached = any(isinstance(item, GradLocCallback) and item.config.cache for item in callbacks)
+    trainer = _trainer_class(methods, context)(
+        model=model,
+        args=context.arguments,
+        train_dataset=context.dataset,
+        data_collator=functools.partial(
+            collate,
+            pad_token_id=pad_token_id(context.tokenizer),
+            pad_to_multiple_of=CACHED_WIDTH if cached else 1,
+        ),
+        processing_class=context.tokenizer,
+        callbacks=callbacks,
+    )
+    remove_default_progress(trainer)
+    return trainer
+
+
+def _fit(trainer: Trainer, out_dir: Path) -> tuple[float, float]:
+    """Train, on from the last checkpoint; seconds and peak memory in MiB."""
+    last = get_last_checkpoint(str(out_dir)) if out_dir.is_dir() else None
+    with PeakMemory() as memory:
+        start = time.perf_counter()
+        trainer.train(resume_from_checkpoint=last)
+        seconds = time.perf_counter() - start
+    return seconds, memory.mib
 
 
 def _trainer_class(methods: Sequence[Method], context: TrainContext) -> type[Trainer]:
@@ -189,18 +196,18 @@ def _trainer_class(methods: Sequence[Method], context: TrainContext) -> type[Tra
     return TrainerWithLoss
 
 
-def _prefix_cache(recipe: Recipe, plan: LayerPlan) -> dict[str, Any]:
-    """The run's cache, where the plan leaves blocks to skip, as fields of ``GradLocConfig``."""
+def _computing(recipe: Recipe, plan: LayerPlan) -> dict[str, Any]:
+    """Cache and bfloat16 parts, where the plan leaves blocks, as fields of ``GradLocConfig``."""
     config = recipe.prefix_cache
+    bfloat16 = tuple(part for part in recipe.bfloat16 if part != "prefix" or plan.lowest_block)
     if not config.enabled or not plan.lowest_block:
-        return {}
-    folder = str(recipe.run_dir / CACHE_DIR)
-    return {"cache": folder, "cache_dtype": config.dtype, "cache_max_gib": config.max_gib}
-
-
-def _bfloat16_parts(recipe: Recipe, plan: LayerPlan) -> tuple[str, ...]:
-    """The recipe's parts, where the plan leaves them."""
-    return tuple(part for part in recipe.bfloat16 if part != "prefix" or plan.lowest_block)
+        return {"bfloat16": bfloat16}
+    return {
+        "cache": str(recipe.run_dir / CACHE_DIR),
+        "cache_dtype": config.dtype,
+        "cache_max_gib": config.max_gib,
+        "bfloat16": bfloat16,
+    }
 
 
 def _cache_figures(callback: GradLocCallback) -> dict[str, float]:

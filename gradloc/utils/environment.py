@@ -44,18 +44,11 @@ def _git_revision(root: Path) -> str:
     if not (root / ".git").exists():
         return ""
     # --exclude: the full hash, whatever tags there are.
-    command = [
-        "git",
-        "-C",
-        str(root),
-        "describe",
-        "--always",
-        "--dirty",
-        "--abbrev=40",
-        "--exclude=*",
-    ]
+    command = "git describe --always --dirty --abbrev=40 --exclude=*".split()
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        done = subprocess.run(
+            command, cwd=root, capture_output=True, text=True, timeout=10, check=True
+        )
     except (OSError, subprocess.SubprocessError):
         return ""
     return done.stdout.strip()

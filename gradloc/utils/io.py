@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, NoReturn, TextIO
 
 import numpy as np
 
@@ -79,8 +79,9 @@ def write_text(path: str | Path, text: str) -> Path:
 
 def write_json(path: str | Path, value: Any, *, compact: bool = False) -> Path:
     """Write ``value`` as JSON, whole or not at all; indented unless ``compact``."""
-    layout = {"separators": (",", ":")} if compact else {"indent": 1}
-    return write_text(path, json.dumps(to_jsonable(value), ensure_ascii=False, **layout) + "\n")
+    separators, indent = ((",", ":"), None) if compact else (None, 1)
+    text = json.dumps(to_jsonable(value), ensure_ascii=False, indent=indent, separators=separators)
+    return write_text(path, text + "\n")
 
 
 def read_text(path: str | Path, what: str = "text file", *, newline: str | None = None) -> str:
@@ -162,11 +163,10 @@ def parse_json(text: str, *, finite: bool = False) -> Any:
             no file and no tokenizer takes.
     """
     try:
+        hooks: dict[str, Any] = {}
         if finite:
             hooks = {"parse_constant": _no_number, "parse_float": _float, "parse_int": _int}
-            value = json.loads(text, **hooks)
-        else:
-            value = json.loads(text)
+        value = json.loads(text, **hooks)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     if "\\u" in text:
@@ -178,7 +178,7 @@ def parse_json(text: str, *, finite: bool = False) -> Any:
     return value
 
 
-def _no_number(text: str) -> None:
+def _no_number(text: str) -> NoReturn:
     raise ValueError(f"{text} is no number in JSON")
 
 

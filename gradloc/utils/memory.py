@@ -22,16 +22,15 @@ class PeakMemory:
 
     def __enter__(self) -> "PeakMemory":
         _give_back_free_memory()
-        self._exact = _reset_high_water_mark()
         self._stop = threading.Event()
         self._sampler = None
-        if not self._exact:
+        if not _reset_high_water_mark():
             self._sampler = threading.Thread(target=self._sample, daemon=True)
             self._sampler.start()
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._exact:
+        if self._sampler is None:
             self.mib = _high_water_mark() / _MIB
         else:
             self._stop.set()

@@ -34,7 +34,8 @@ def check_number(
         Traceback (most recent call last):
         gradloc.errors.GradlocError: share must be a number above 0 and at most 1; found 1.5.
     """
-    is_number = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
+    wrong_kind = isinstance(value, bool) or (whole and not isinstance(value, int))
+    is_number = isinstance(value, int | float) and not wrong_kind
     if is_number and low <= value <= high and math.isfinite(value) and not (above and value == low):
         return
     if high < math.inf:

@@ -29,7 +29,7 @@ class SequenceBar:
     def __exit__(self, *error: object) -> None:
         self._bar.close()
 
-    def stage(self, name: str) -> Callable[[float], None]:
+    def stage(self, name: str) -> Callable[[float], object]:
         """Begin a stage; the function that is given back counts sequences, in fractions too."""
         self._bar.set_description(name, refresh=False)
         return self._bar.update

@@ -5,8 +5,9 @@ machine is.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ MACHINE = Machine(75e9, 6e9, 20e9, 2.4e9, "measured on one core of an AMD EPYC, 
 NEW_BYTES = 128 * 2**20
 
 
-def calibrate(shape: dict, *, n_tokens: int = 512, dtype: str = "float32") -> Machine:
+def calibrate(shape: Mapping[str, Any], *, n_tokens: int = 512, dtype: str = "float32") -> Machine:
     """Time this machine for one to two seconds, in the model's own shapes.
 
     Args:
