@@ -35,8 +35,13 @@ def check_number(
         gradloc.errors.GradlocError: share must be a number above 0 and at most 1; found 1.5.
     """
     wrong_kind = isinstance(value, bool) or (whole and not isinstance(value, int))
-    is_number = isinstance(value, int | float) and not wrong_kind
-    if is_number and low <= value <= high and math.isfinite(value) and not (above and value == low):
+    if (
+        isinstance(value, int | float)
+        and not wrong_kind
+        and low <= value <= high
+        and math.isfinite(value)
+        and not (above and value == low)
+    ):
         return
     if high < math.inf:
         bounds = f"above {low:g} and at most {high:g}" if above else f"from {low:g} to {high:g}"
