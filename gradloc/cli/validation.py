@@ -12,8 +12,8 @@ from gradloc.config.shipped import shipped_names
 from gradloc.config.yaml_source import read_yaml
 from gradloc.data.probes import load_probes
 from gradloc.errors import GradlocError, RecipeError
-from gradloc.evaluation.evaluate import load_suite
 from gradloc.evaluation.results import EvalResult
+from gradloc.evaluation.suites import load_suite
 from gradloc.experiments.recipes import load_recipe
 from gradloc.experiments.sweep.sweep_config import load_sweep
 from gradloc.experiments.sweep.sweep_record import SweepRecord
