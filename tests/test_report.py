@@ -28,7 +28,7 @@ from gradloc.report.answers import judge_answer
 from gradloc.report.charts import Line, line_picture, plain_points
 from gradloc.report.formatting import duration, learning_rate, number, percent, ranges, span
 from gradloc.report.heat_map import color_levels, shade_levels
-from gradloc.report.layer_map import layer_maps
+from gradloc.report.layer_map import layer_map
 from gradloc.report.page import pictures_of, save_pictures
 from gradloc.report.run_folder import read_run
 from gradloc.report.run_page import report_page
@@ -129,7 +129,7 @@ def test_no_two_arms_look_alike():
 def test_every_picture_has_its_table_and_words_and_compiles(run_dir):
     pictures = pictures_of(report_page(read_run(run_dir)))
     assert [picture.key for picture in pictures] == [
-        "tradeoff-known_facts", "tradeoff-general_text", "layers-score", "layers-rgn",
+        "tradeoff-known_facts", "tradeoff-general_text", "layers",
         "curve-loss", "curve-new_nll", "curve-invariant_nll",
     ]  # fmt: skip
     for picture in pictures:
@@ -137,28 +137,25 @@ def test_every_picture_has_its_table_and_words_and_compiles(run_dir):
         assert {len(row.cells) for row in picture.table.rows} == {len(picture.table.columns)}
         assert "http" not in json.dumps(picture.spec)
         assert "NaN" not in vl_convert.vegalite_to_svg({**picture.spec, "width": 400})
-    maps = [picture.table for picture in pictures[2:4]]
-    assert [len(table.rows) for table in maps] == [60, 60]
-    states = [row.cells[-1].text for row in maps[0].rows]
+    states = [row.cells[-1].text for row in pictures[2].table.rows]
+    assert len(states) == 60
     assert set(states) == {"trained", "frozen"} and states.count("trained") == len(CHOSEN)
-    assert [len(picture.table.rows) for picture in pictures[4:]] == [36, 7, 7]
+    assert [len(picture.table.rows) for picture in pictures[3:]] == [36, 7, 7]
 
 
 def test_a_map_without_reference_text_shows_plain_norms():
     plan, profile = make_plan_and_profile()
     profile = replace(profile, reference_norms=None, reference_alignment=None)
     plan = replace(plan, scores={}, score_name="", reliability={}, policy="last_third_mlp")
-    assert [picture.title for picture in layer_maps(profile, plan)] == [
-        "Share of the learning rate",
-        "Gradient norm on probes",
-    ]
-    assert layer_maps(None, LayerPlan(scale={"a": 1.0})) == []
+    assert layer_map(profile, plan).title == "Gradient norm on probes"
+    assert layer_map(None, plan).title == "Share of the learning rate"
+    assert layer_map(None, LayerPlan(scale={"a": 1.0})) is None
 
 
 def test_block_granularity_has_one_column():
     units = tuple(UnitInfo(f"model.layers.{i}", "block", i, 10) for i in range(4))
     plan = LayerPlan({u.name: 1.0 for u in units}, units, scores={u.name: 1.0 for u in units})
-    (picture,) = layer_maps(None, plan)
+    picture = layer_map(None, plan)
     assert set(re.findall(r'"x": "(\w+)"', json.dumps(picture.spec))) == {"Block"}
 
 
@@ -230,7 +227,7 @@ def test_without_a_baseline_curves_are_of_scores(tmp_path):
     keys = [picture.key for picture in pictures_of(page)]
     assert keys == ["series-new_paraphrase_nll", "series-known_facts", "series-general_text"]
     titles = [section.title for section in page.sections if section.blocks]
-    assert titles == ["Results", "Scores by measure", "Over the checkpoints", "Details"]
+    assert titles == ["Results", "Over the checkpoints", "Every measure", "Details"]
 
 
 # ---- the page ---------------------------------------------------------------------------------
@@ -281,8 +278,8 @@ def test_sections_stand_in_order(run_dir):
     text = write_report(run_dir).read_text(encoding="utf-8")
     heads = re.findall(r"<h[12]>(.*?)</h[12]>", text.split("<script")[0])
     assert heads == [
-        "quickstart", "Results", "What was learned, what was lost", "Uptake against forgetting",
-        "Where it trained", "During training", "Before and after", "Details",
+        "quickstart", "Results", "Uptake against forgetting", "Where it trained",
+        "During training", "Before and after", "Every measure", "Details",
     ]  # fmt: skip
 
 
@@ -326,7 +323,7 @@ def test_results_without_arms_are_an_error(run_dir):
 
 def test_pictures_can_be_saved_for_a_readme(run_dir, tmp_path):
     paths = save_pictures(report_page(read_run(run_dir)), tmp_path / "pictures")
-    assert len(paths) == 7
+    assert len(paths) == 6
     for path in paths:
         text = path.read_text(encoding="utf-8")
         assert text.startswith("<svg") and "var(--" not in text
@@ -346,8 +343,7 @@ def test_a_results_file_gives_a_page_beside_it_without_complaints(tmp_path):
     for missing in ("profile.json", "plan.json", "recipe.yaml", "gradloc measure", "This folder"):
         assert missing not in body
     heads = re.findall(r"<h[12]>(.*?)</h[12]>", body)
-    assert heads == ["gentle", "Results", "What was learned, what was lost",
-                     "Uptake against forgetting", "Details"]  # fmt: skip
+    assert heads == ["gentle", "Results", "Uptake against forgetting", "Every measure", "Details"]
     assert Page(text).loaded == ["data:,"]
     assert "<i>gentle" not in body and "&lt;i&gt;gentle&lt;/i&gt;" in body
 

@@ -25,10 +25,9 @@ from gradloc.report.measures import (
 )
 from gradloc.report.metric_names import metric_label, split_key
 from gradloc.report.result_tables import (
-    change_table,
     change_tone,
     footnotes,
-    metric_table,
+    measure_table,
     results_table,
 )
 
@@ -106,7 +105,7 @@ def test_a_task_whose_name_begins_like_anothers_is_no_kind():
 
 def test_every_metric_of_an_arm_is_grouped_once():
     results = rich_results()
-    groups = grouped_measures(results, results.arms["full"])
+    groups = grouped_measures(replace(results, arms={"full": results.arms["full"]}))
     assert list(groups) == [
         "new", "updated", "known_facts", "general_text", "fuar", "ecbd", "entity_inferences",
         "knowedit_edit", "temporalwiki", "knowedit_portability", "temporalwiki_changed",
@@ -188,15 +187,11 @@ def test_units_agree_between_tables_and_notes():
     table = table_of(results)
     row = {column.label: (cell.text, column.unit) for column, cell in zip(
         table.columns, table.rows[0].cells, strict=True)}  # fmt: skip
-    details = metric_table(results, results.arms["interference_ratio"])
-    texts = {row.cells[0].text: [cell.text for cell in row.cells] for row in details.rows}
     assert row["uptake share"] == ("93.3", "%")
-    assert (texts["uptake share"][4], texts["uptake share"][7]) == row["uptake share"]
     assert row["known facts"] == ("15.0", "% points")
-    assert (texts["known facts"][4], texts["known facts"][7]) == row["known facts"]
-    changes = change_table(results, ["interference_ratio"], "forgetting")
+    changes = measure_table(results, ["interference_ratio"], ["known_facts"])
     lost = next(row for row in changes.rows if row.cells[0].text == "known facts")
-    assert (lost.cells[1].text, lost.cells[0].small) == ("▼ 15.0", "% points ↓")
+    assert [cell.text for cell in lost.cells[1:]] == ["% points lost", "100", "▼ 15.0"]
     (note,) = [note for note in footnotes(results) if "last_third" in note]
     assert note == (
         "Against full training, forgetting: general text (last_third): outside the uptake that "
@@ -234,17 +229,20 @@ def test_a_change_is_clear_where_its_interval_excludes_zero(low, high, higher, f
     assert change_tone(MetricValue(0.2, low, high, 9, "nats", higher)) == found
 
 
-def test_changes_hold_every_measure_and_count_the_clear_ones():
+def test_the_table_of_measures_has_each_once_below_its_set():
     results = rich_results()
-    table = change_table(results, list(results.arms), "uptake")
-    assert [row.cells[0].text for row in table.rows[:-1]] == [
-        metric_label(key) for key in measures(results, "uptake")
-    ]
-    signs = [row.cells[1].text[0] for row in table.rows[:-1]]
-    counts = f"▲ {signs.count('▲')}  ▼ {signs.count('▼')}  ≈ {signs.count('≈')}"
-    assert table.rows[-1].cells[1].text == counts and signs.count("▲") > 10
-    empty = make_results(arms={"a": ArmResult("m", {}, {}, {})})
-    assert change_table(empty, ["a"], "uptake") is None
+    table = measure_table(results, list(results.arms), [*LEARNED, *LOST])
+    rows = [row for row in table.rows if len(row.cells) > 1]
+    assert sorted(row.cells[0].text for row in rows) == sorted(map(metric_label, (*LEARNED, *LOST)))
+    assert sum(row.cells[3].text.startswith("▲") for row in rows) > 10
+    assert measure_table(results, list(results.arms), []).rows == ()
+
+
+def test_an_arm_without_a_change_shows_no_score_in_its_place():
+    results = make_results()
+    arms = {**results.arms, "other": ArmResult("m", {}, {}, {"known_facts": figure(0.9)})}
+    table = measure_table(replace(results, arms=arms), ["full", "other"], ["known_facts"])
+    assert table.rows[-1].cells[-1].text == "—"
 
 
 def test_a_long_page_shows_the_first_measure_of_each_set():

@@ -430,11 +430,12 @@ def stored_continual() -> str:
     from gradloc.experiments.continual.continual_record import ContinualRecord
     from gradloc.experiments.continual.continual_tables import matrix_table, summary_table
     from gradloc.report.formatting import figure_text
+    from gradloc.report.table import markdown_table
 
     record = ContinualRecord.load(STORED / "continual.json")
     figures = continual_figures(record)
     main = next(iter(figures.arms))
-    parts = [_report_table(summary_table(figures))]
+    parts = [markdown_table(summary_table(figures))]
     differences = [
         (f"`{name}`", *(figure_text(found[key]) for key in ("uptake", "known_facts")))
         for name, found in paired_differences(record, main).items()
@@ -444,7 +445,7 @@ def stored_continual() -> str:
     parts.append("<details><summary>Score matrix of every arm</summary>")
     for name, arm in figures.arms.items():
         matrix = matrix_table(figures, arm, with_intervals=False)
-        parts += [f"**`{name}`**", _report_table(matrix)]
+        parts += [f"**`{name}`**", markdown_table(matrix)]
     parts.append("</details>")
     return "\n\n".join(parts)
 
@@ -537,19 +538,6 @@ def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     return "\n".join(
         "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines
     )
-
-
-def _report_table(table: Any) -> str:
-    """A table of the report as Markdown."""
-    head = (
-        ", ".join(filter(None, (f"{column.label} {column.arrow}".strip(), column.unit)))
-        for column in table.columns
-    )
-    rows = [
-        tuple(f"{cell.text} [{cell.small}]" if cell.small else cell.text for cell in row.cells)
-        for row in table.rows
-    ]
-    return _table(tuple(head), rows)
 
 
 GENERATORS: dict[str, Callable[[], str]] = {

@@ -9,21 +9,13 @@ from huggingface_hub import EvalResult as HubResult
 from huggingface_hub import ModelCard, ModelCardData
 
 from gradloc.config.yaml_source import parse_yaml
-from gradloc.evaluation.results import ArmResult, MetricValue
+from gradloc.evaluation.results import ArmResult
 from gradloc.localization.plan import LayerPlan
-from gradloc.report.formatting import (
-    MISSING,
-    by_unit,
-    duration,
-    interval,
-    learning_rate,
-    number,
-    percent,
-    ranges,
-    unit_name,
-)
-from gradloc.report.headline import RATIO
+from gradloc.report.formatting import arm_methods, duration, learning_rate, percent, unit_name
 from gradloc.report.metric_names import metric_label
+from gradloc.report.plan_tables import plan_words
+from gradloc.report.result_tables import VERSUS, versus_label
+from gradloc.report.table import figure_cell, make_table, markdown_table
 from gradloc.utils.io import write_text
 
 TAGS = ["gradloc", "continual-pretraining"]
@@ -85,7 +77,7 @@ def write_model_card(
         f"# {name}",
         _what_it_is(base_model, base, plan),
         "## Method",
-        _method(plan),
+        _pairs("Setting", plan_words(plan)),
         "## Data",
         _data(recipe),
         "## Training",
@@ -144,28 +136,6 @@ def _what_it_is(base_model: str, base: _Base, plan: LayerPlan) -> str:
     )
 
 
-def _method(plan: LayerPlan) -> str:
-    rows = [("Policy", f"`{plan.policy}`" if plan.policy else "a plan written by hand")]
-    rows += [(f"`{key}`", str(value)) for key, value in plan.options.items()]
-    rows.append(("Units trained", f"{len(plan.trained)} of {len(plan.scale)}"))
-    if plan.units:
-        rows.append(("Parameters trained", percent(plan.trainable_fraction)))
-        for kind, label in (
-            ("attention", "Attention of blocks"),
-            ("mlp", "MLP of blocks"),
-            ("block", "Blocks"),
-        ):
-            blocks = [u.block for u in plan.units if u.kind == kind and plan.scale[u.name] > 0]
-            if blocks:
-                rows.append((label, ranges(blocks)))
-    split_half = plan.reliability.get("split_half")
-    if split_half is not None:
-        rows.append(("Split-half rank correlation of the scores", number(split_half)))
-    if plan.reliability.get("warning"):
-        rows.append(("Warning", plan.reliability["warning"]))
-    return _table(("Setting", "Value"), rows)
-
-
 def _data(recipe: dict) -> str:
     corpus = recipe.get("corpus") or {}
     if not corpus:
@@ -175,7 +145,7 @@ def _data(recipe: dict) -> str:
     rows += [("File", f"`{Path(str(path)).name}`") for path in corpus.get("paths") or ()]
     if corpus.get("cutoff"):
         rows.append(("Cut-off", f"{corpus['cutoff']}; the model was trained on text from then on"))
-    return _table(("Corpus", ""), rows)
+    return _pairs("Corpus", rows)
 
 
 def _training(training: dict[str, Any]) -> str:
@@ -191,43 +161,32 @@ def _training(training: dict[str, Any]) -> str:
         for key, (label, write) in known.items()
         if training.get(key) is not None
     ]
-    for method, options in (training.get("methods") or {}).items():
-        given = ", ".join(f"{option}: {value}" for option, value in options.items())
-        rows.append((f"Method `{method}`", given or "as it comes"))
-    return _table(("Training", ""), rows) if rows else "Nothing was recorded of the training."
+    if methods := training.get("methods"):
+        rows.append(("Methods", arm_methods(methods)))
+    return _pairs("Training", rows) if rows else "Nothing was recorded of the training."
 
 
 def _results(result: ArmResult) -> str:
-    rows = []
-    for kind, figures in (("uptake", result.uptake), ("forgetting", result.forgetting)):
-        for key, figure in figures.items():
-            after = result.scores.get(key)
-            rows.append((kind, metric_label(key), _value(after, False), *_change(figure)))
-    for key, figure in result.versus_full.items():
-        label = metric_label(key.removeprefix(RATIO))
-        what = f"forgetting of {label}, ratio" if key.startswith(RATIO) else f"{label}, share"
-        rows.append(("against full training", what, "", *_change(figure, difference=False)))
-    if not rows:
-        rows = [
-            ("score", metric_label(key), _value(figure, False), "", interval(figure), str(figure.n))
-            for key, figure in result.scores.items()
+    """Gains, losses and the comparison with full training; plain scores without a baseline."""
+    kinds = {"Gained": result.uptake, "Lost": result.forgetting, VERSUS: result.versus_full}
+    if not any(kinds.values()):
+        kinds = {"Score": result.scores}
+    rows = [
+        [
+            kind,
+            versus_label(key) if kind == VERSUS else metric_label(key),
+            figure_cell(figure),
+            unit_name(figure.unit, difference=kind in ("Gained", "Lost")),
+            figure.note or f"{figure.n:,}",
         ]
-    heads = ("Kind", "Metric", "Score", "Change from the base", "95 % interval", "n")
+        for kind, figures in kinds.items()
+        for key, figure in figures.items()
+    ]
     return (
-        "Uptake is the gain on new and updated facts (higher is better), forgetting the loss on "
-        "what the base model had (lower is better). Ratios compare with full training at equal "
-        "uptake; below 1 is better.\n\n" + _table(heads, rows)
+        "Gained: on new and updated facts, higher is better. Lost: of what the base model had, "
+        "lower is better. Against full training: forgetting is compared at equal uptake.\n\n"
+        + markdown_table(make_table(["Kind", "Metric", "Value [95 % interval]", "Unit", "n"], rows))
     )
-
-
-def _change(figure: MetricValue, difference: bool = True) -> tuple[str, str, str]:
-    return _value(figure, difference), interval(figure) or figure.note, f"{figure.n:,}"
-
-
-def _value(figure: MetricValue | None, difference: bool) -> str:
-    if figure is None or figure.value is None:
-        return MISSING
-    return f"{by_unit(figure.value, figure.unit)} {unit_name(figure.unit, difference=difference)}"
 
 
 def _loading() -> str:
@@ -250,10 +209,5 @@ def _fenced(text: str, language: str) -> str:
     return f"{fence}{language}\n{text}\n{fence}"
 
 
-def _table(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    lines = [heads, tuple("---" for _ in heads), *rows]
-    return "\n".join("| " + " | ".join(map(_escape, line)) + " |" for line in lines)
-
-
-def _escape(text: str) -> str:
-    return str(text).replace("|", "\\|").replace("\n", " ")
+def _pairs(head: str, rows: list[tuple[str, str]]) -> str:
+    return markdown_table(make_table([head, "Value"], rows))

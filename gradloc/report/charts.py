@@ -111,7 +111,7 @@ def line_picture(
         title=title,
         description=f"{title}: {y_title} over {x_title.lower()}, one line for each of "
         f"{', '.join(line.name for line in lines)}. At the end: {described}.",
-        spec=fill_spec(alt.layer(*layers).properties(height=240)),
+        spec=fill_spec(layers, height=240),
         table=_line_table(lines, x_title, places),
         direction=direction,
     )
@@ -125,11 +125,11 @@ def plain_points(places: Sequence[float], values: Sequence[float | None], unit="
     }
 
 
-def fill_spec(chart: alt.LayerChart) -> dict[str, Any]:
+def fill_spec(layers: Sequence[alt.Chart], height: int) -> dict[str, Any]:
     """A specification that fills its box; without ``$schema``, which names a web address."""
-    spec = chart.properties(
-        width="container", autosize=alt.AutoSizeParams(type="fit-x", contains="padding")
-    ).to_dict()
+    fit = alt.AutoSizeParams(type="fit-x", contains="padding")
+    chart = alt.layer(*layers).properties(width="container", height=height, autosize=fit)
+    spec = chart.to_dict()
     spec.pop("$schema", None)
     spec["config"] = CONFIG
     return spec
@@ -171,8 +171,9 @@ def drawn_ends(
 ) -> dict[str, float]:
     """Value and interval as they are drawn: percent for fractions, a missing end at the value."""
     factor = 100 if figure.unit == "fraction" else 1
-    ends = [figure.value if not is_finite(end) else end for end in (figure.low, figure.high)]
-    return {name: factor * figure.value, low: factor * ends[0], high: factor * ends[1]}
+    middle = factor * figure.value if figure.value is not None else math.nan
+    ends = [factor * end if is_finite(end) else middle for end in (figure.low, figure.high)]
+    return {name: middle, low: ends[0], high: ends[1]}
 
 
 def _rule(field_name: str, place: float, encoding: alt.X | alt.Y, **looks: Any) -> alt.Chart:
@@ -243,8 +244,8 @@ def _x_axis(rows: list[dict], places: Mapping[float, str], title: str, is_log: b
         }  # fmt: skip
     elif len(places) <= 6:
         axis |= {"values": sorted(places)}
-    kind = {"type": "log"} if is_log else {"type": "linear", "zero": False}
-    scale = alt.Scale(**kind, nice=False, padding=10)
+    zero = alt.Undefined if is_log else False
+    scale = alt.Scale(type="log" if is_log else "linear", zero=zero, nice=False, padding=10)
     return alt.X("x:Q", title=title, axis=alt.Axis(**axis), scale=scale)
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 from gradloc.evaluation.results import MetricValue
 
@@ -110,7 +110,7 @@ def figure_text(figure: MetricValue) -> str:
     return f"{by_unit(figure.value, figure.unit)} {interval(figure, brackets=True)}".strip()
 
 
-def is_finite(value: Any) -> bool:
+def is_finite(value: float | None) -> TypeGuard[float]:
     """Whether there is a number."""
     return value is not None and math.isfinite(value)
 

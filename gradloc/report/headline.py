@@ -170,12 +170,10 @@ def _loss_tone(arm: ArmResult, own: MetricValue, full: MetricValue | None, key: 
         return "bad" if ratio.low is not None and ratio.low > 1 else "unclear"
     if full is None or not is_finite(full.value):
         return "unclear" if (own.low or 0) > 0 and not _is_nothing(own) else "good"
-    ends = (own.low, own.high, full.low, full.high)
-    if any(end is None for end in ends):
-        return "unclear"
-    if own.high < full.low:
+    if own.high is not None and full.low is not None and own.high < full.low:
         return "good"
-    return "bad" if own.low > full.high else "unclear"
+    is_more = own.low is not None and full.high is not None and own.low > full.high
+    return "bad" if is_more else "unclear"
 
 
 def _tone(gain: str, losses: Iterable[str], has_reference: bool) -> tuple[str, str]:
@@ -214,6 +212,8 @@ def _gain_figure(results: EvalResult, arm: ArmResult) -> BigFigure:
 
 def _amount(results: EvalResult, key: str, figure: MetricValue, *, with_unit: bool = True) -> str:
     """What was lost: of facts that the base model had all right, their share."""
+    if figure.value is None:
+        return number(None)
     if figure.unit == "fraction":
         before = results.baseline_scores.get(key)
         is_share = before is not None and before.value is not None and before.value > 0.999
@@ -222,7 +222,7 @@ def _amount(results: EvalResult, key: str, figure: MetricValue, *, with_unit: bo
 
 
 def _is_nothing(figure: MetricValue) -> bool:
-    return figure.value < _LOSS_FLOOR.get(figure.unit, _NATS_LOSS)
+    return is_finite(figure.value) and figure.value < _LOSS_FLOOR.get(figure.unit, _NATS_LOSS)
 
 
 def _unit(figure: MetricValue) -> str:

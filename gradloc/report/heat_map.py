@@ -65,14 +65,13 @@ def heat_spec(
     ]  # fmt: skip
     columns = list(dict.fromkeys(tile.x for tile in tiles))
     lines = list(dict.fromkeys(tile.y for tile in tiles))
-    gap = {"paddingInner": 0.06, "paddingOuter": 0.02}
     angle = -45 if len(columns) > 5 else 0
     x = alt.X(
-        "x:N", title=x_title, scale=alt.Scale(domain=columns, **gap),
+        "x:N", title=x_title, scale=_bands(columns),
         axis=alt.Axis(orient="top", labelAngle=angle, domain=False),
     )  # fmt: skip
     y = alt.Y(
-        "y:N", title=y_title, scale=alt.Scale(domain=lines, **gap),
+        "y:N", title=y_title, scale=_bands(lines),
         axis=alt.Axis(values=lines[::every], domain=False),
     )  # fmt: skip
     tips = [alt.Tooltip("y:N", title=y_title), alt.Tooltip("x:N", title=x_title or "kind"),
@@ -91,7 +90,7 @@ def heat_spec(
     if any(tile.label for tile in tiles):
         text = base.mark_text(fontSize=11 if len(columns) <= 8 else 9.5, color="var(--ink)")
         layers.append(text.encode(x, y, alt.Text("label:N"), tooltip=tips))
-    return fill_spec(alt.layer(*layers).properties(height=row_height * len(lines)))
+    return fill_spec(layers, height=row_height * len(lines))
 
 
 def color_levels(
@@ -135,6 +134,10 @@ def shade_levels(
         for name, value in values.items()
     }
     return levels, (-top, top), False
+
+
+def _bands(names: list[str]) -> alt.Scale:
+    return alt.Scale(domain=names, paddingInner=0.06, paddingOuter=0.02)
 
 
 def _ramp(colors: Sequence[str], extent: tuple, is_log: bool) -> alt.Color:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from gradloc.evaluation.results import ArmResult, EvalResult
+from gradloc.evaluation.results import EvalResult
 from gradloc.report.metric_names import (
     DEPTHS,
     FACTS,
@@ -42,10 +42,12 @@ def main_losses(results: EvalResult) -> list[str]:
     return first_measures(keys)[:2]
 
 
-def grouped_measures(results: EvalResult, arm: ArmResult) -> dict[str, list[str]]:
-    """Set of items -> every metric of an arm about it, the kinds of the set last."""
+def grouped_measures(results: EvalResult) -> dict[str, list[str]]:
+    """Set of items -> every metric about it, the kinds of the set last."""
     sets, tasks = sets_of(results), tasks_of(results)
-    keys = list(dict.fromkeys((*arm.uptake, *arm.forgetting, *arm.scores)))
+    arms = results.arms.values()
+    groups_of = ((*arm.uptake, *arm.forgetting, *arm.scores) for arm in arms)
+    keys = list(dict.fromkeys(key for group in groups_of for key in group))
     seen = [split_key(key).items for key in keys]
     heads = {items: _top_set(items, sets, tasks) for items in seen}
 
@@ -90,7 +92,9 @@ def sets_of(results: EvalResult) -> dict[str, set[str]]:
 
 def tasks_of(results: EvalResult) -> set[str]:
     """Sets that the evaluation counted by their own name."""
-    return {*results.counts, *(results.items.get("probes") or {}).get("task", ())} - {""}
+    probes = results.items.get("probes")
+    tasks = probes.get("task", ()) if isinstance(probes, dict) else ()
+    return {*results.counts, *tasks} - {""}
 
 
 def _place(key: str, seen: list[str]) -> tuple:

@@ -1,5 +1,6 @@
 """Words for the keys of metrics, such as ``knowedit_portability_token_accuracy``."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 DEPTHS = {"verbatim": "as trained", "paraphrase": "paraphrased", "composition": "combined"}
@@ -157,7 +158,7 @@ def metric_word(name: MetricName) -> str:
     return (_HARNESS if name.items.startswith(f"{HARNESS}_") else METRICS)[name.metric]
 
 
-def _split(key: str, metrics: object) -> MetricName:
+def _split(key: str, metrics: Iterable[str]) -> MetricName:
     for metric in sorted(metrics, key=len, reverse=True):
         if key.endswith(f"_{metric}"):
             return MetricName(key.removesuffix(f"_{metric}"), metric)

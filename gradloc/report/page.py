@@ -231,4 +231,5 @@ def _source(name: str) -> str:
 @functools.cache
 def _library() -> str:
     """The drawing library as one script without network addresses that it would load."""
-    return vl_convert.javascript_bundle().replace("</script", "<\\/script")
+    bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
+    return bundle.replace("</script", "<\\/script")

@@ -1,16 +1,52 @@
-"""Plans beside each other, for the terminal."""
+"""A plan in words, and plans beside each other for the terminal."""
 
 from collections.abc import Sequence
 
 from rich import table as rich_tables
 from rich.text import Text
 
+from gradloc.localization.plan import LayerPlan
 from gradloc.localization.planning.candidates import Candidate, Planning
 from gradloc.models.unit_info import UnitInfo
-from gradloc.report.formatting import ranges
+from gradloc.report.formatting import is_finite, number, percent, ranges
 from gradloc.report.table import Column, make_row, make_table, rich_table
 
 _NONE = "–"
+
+
+def plan_words(plan: LayerPlan) -> list[tuple[str, str]]:
+    """What was chosen, as pairs of a term and its words."""
+    words = [("Policy", plan.policy or "a plan written by hand")]
+    words += [(key, str(value)) for key, value in plan.options.items()]
+    trained = describe_units(plan.units, plan.trained) if plan.units else ", ".join(plan.trained)
+    words.append(("Trained", trained or "nothing"))
+    words.append(("Units trained", f"{len(plan.trained)} of {len(plan.scale)}"))
+    if plan.units:
+        words.append(("Parameters trained", percent(plan.trainable_fraction)))
+    for key, label in (("time_ratio", "Predicted time"), ("memory_ratio", "Predicted memory")):
+        if isinstance(ratio := plan.predicted.get(key), (int, float)):
+            words.append((label, f"{number(ratio)} × full training"))
+    if plan.reliability:
+        words.append(("Reliability", reliability_text(plan.reliability.get("split_half"))))
+    if warning := plan.reliability.get("warning"):
+        words.append(("Warning", warning))
+    return words
+
+
+def reliability_text(split_half: float | None) -> str:
+    """The split-half correlation in a plain sentence."""
+    if not is_finite(split_half):
+        return "The split-half rank correlation was not computed."
+    if split_half >= 0.7:
+        words = "the two halves rank the units much alike"
+    elif split_half >= 0.4:
+        words = "the two halves agree only in part"
+    else:
+        words = "the two halves hardly agree: the ranking is mostly noise"
+    return (
+        "Each half of the measured sequences gives a ranking of its own. Their rank correlation "
+        f"is {number(split_half)} (1 is perfect agreement, 0 none): {words}."
+    )
 
 
 def planning_tables(planning: Planning, title: str) -> list[rich_tables.Table | Text]:
@@ -119,13 +155,13 @@ def describe_units(units: Sequence[UnitInfo], names: Sequence[str]) -> str:
         return "everything"
     everywhere: dict[int, set[str]] = {}
     for unit in units:
-        if unit.in_stack:
+        if unit.block is not None:
             everywhere.setdefault(unit.block, set()).add(unit.name)
     taken = {unit.name for unit in chosen}
     whole = [block for block, members in everywhere.items() if members <= taken]
     kinds: dict[str, set[int]] = {}
     for unit in chosen:
-        if unit.in_stack and unit.block not in whole:
+        if unit.block is not None and unit.block not in whole:
             kinds.setdefault(unit.kind, set()).add(unit.block)
     words = {"mlp": "MLP"}
     parts = [f"{words.get(kind, kind)} {ranges(list(blocks))}" for kind, blocks in kinds.items()]

@@ -1,14 +1,12 @@
 """The tables of an evaluation, for its page and for the terminal."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from gradloc.evaluation.results import ArmResult, EvalResult, MetricValue
 from gradloc.report.arms import has_diverged, uptake_metric
 from gradloc.report.formatting import (
-    MISSING,
-    by_unit,
     capitalize,
-    interval,
     is_finite,
     learning_rate,
     unit_name,
@@ -31,8 +29,6 @@ from gradloc.report.table import (
 VERSUS = "Against full training"
 SIGNS = {"better": "▲", "worse": "▼", "soft": "≈", "": ""}
 _N_SCORES = 7
-# From about a screen of rows on, headings help.
-_GROUPED_FROM = 16
 _GetFigure = Callable[[ArmResult], MetricValue | None]
 
 
@@ -86,76 +82,22 @@ def footnotes(results: EvalResult) -> list[str]:
     ]
 
 
-def change_table(
-    results: EvalResult, arms: Sequence[str], kind: str, keys: Sequence[str] | None = None
-) -> Table | None:
-    """Every measure as a row, every arm as a column, with what its interval says of the change.
+def measure_table(results: EvalResult, arms: Sequence[str], keys: Sequence[str]) -> Table:
+    """Measures as rows under headings of their set; the base model and every arm as columns.
+
+    An arm's cell holds what it gained or lost, with a sign where the interval excludes zero; of a
+    measure that is neither, or without a base model, its score.
 
     Args:
         results: The evaluation.
         arms: The arms to show.
-        kind: ``uptake``, ``forgetting`` or ``scores``.
-        keys: The measures to show; ``None``: all but the kinds of a set.
-
-    Returns:
-        The table; ``None`` where there are no such measures.
+        keys: The measures to show.
     """
-    keys = measures(results, kind) if keys is None else keys
-    if not keys:
-        return None
-    is_change = kind != "scores"
-    rows, tones = [], {name: [] for name in arms}
-    for key in keys:
-        figures = {name: getattr(results.arms[name], kind).get(key) for name in arms}
-        first = next((figure for figure in figures.values() if figure is not None), None)
-        if first is None:
-            continue
-        unit = unit_name(first.unit, difference=is_change)
-        head = Cell(metric_label(key), f"{unit} {'↑' if first.higher_is_better else '↓'}")
-        cells = []
-        for name, figure in figures.items():
-            tone = change_tone(figure) if is_change else ""
-            tones[name].append(tone)
-            cell = figure_cell(figure, tone)
-            cells.append(Cell(f"{SIGNS[tone]} {cell.text}".strip(), cell.small, cell.hint, tone))
-        rows.append([head, *cells])
-    if is_change:
-        counts = [
-            "  ".join(
-                f"{SIGNS[tone]} {tones[name].count(tone)}" for tone in ("better", "worse", "soft")
-            )
-            for name in arms
-        ]
-        rows.append(["All measures", *counts])
-    heads = [Column(name) for name in arms]
-    return make_table(
-        [Column({"uptake": "Gained", "forgetting": "Lost"}.get(kind, "Score")), *heads], rows
-    )
-
-
-def metric_table(results: EvalResult, arm: ArmResult) -> Table:
-    """Every metric of an arm: before, after, change, interval, n, direction."""
-    groups = grouped_measures(results, arm)
-    rows: list[Row | list[str]] = []
-    is_grouped = sum(map(len, groups.values())) >= _GROUPED_FROM
-    for items, keys in groups.items():
-        if is_grouped:
-            rows.append(make_row([capitalize(set_label(items))]))
-        rows += [_metric_row(key, results, arm) for key in keys]
-    if is_grouped and arm.versus_full:
-        rows.append(make_row([VERSUS]))
-    rows += [_versus_row(key, arm) for key in arm.versus_full]
-    heads = [
-        "Metric",
-        "Kind",
-        "Before",
-        "After",
-        "Change",
-        "95 % interval",
-        "n",
-        "Unit",
-        "Direction",
-    ]
+    rows = []
+    for items, own in grouped_measures(results).items():
+        shown = [_measure_row(results, arms, key) for key in own if key in keys]
+        rows += [make_row([capitalize(set_label(items))]), *shown] if shown else []
+    heads = ["Measure", "Unit", *(["Base model"] if results.baseline_scores else []), *arms]
     return make_table(heads, rows)
 
 
@@ -172,6 +114,13 @@ def change_tone(figure: MetricValue | None) -> str:
     return "soft"
 
 
+def versus_label(key: str) -> str:
+    """What a comparison with full training is called."""
+    if key.startswith(RATIO):
+        return f"forgetting: {metric_label(key.removeprefix(RATIO))}"
+    return "uptake share" if key == "uptake_share" else metric_label(key)
+
+
 def trained_how(name: str, arm: ArmResult) -> str:
     """Policy and methods of an arm where its name does not say as much, its rate and its step."""
     how = " + ".join(part for part in (arm.policy, *arm.methods) if part)
@@ -179,6 +128,17 @@ def trained_how(name: str, arm: ArmResult) -> str:
     parts += [f"lr {learning_rate(arm.learning_rate)}" if arm.learning_rate else ""]
     parts += [f"step {arm.step:,}" if arm.step is not None else ""]
     return " · ".join(part for part in parts if part)
+
+
+def figure_of(arm: ArmResult, key: str, is_change: bool) -> MetricValue | None:
+    """What an arm gained or lost of a measure, or its score."""
+    return arm.uptake.get(key) or arm.forgetting.get(key) if is_change else arm.scores.get(key)
+
+
+def change_unit(figure: MetricValue, is_change: bool) -> str:
+    """The unit of a figure with what it counts: ``nats gained``."""
+    unit = unit_name(figure.unit, difference=is_change)
+    return f"{unit} {'gained' if figure.higher_is_better else 'lost'}" if is_change else unit
 
 
 def _figure_columns(results: EvalResult) -> list[tuple[Column, _GetFigure]]:
@@ -219,7 +179,7 @@ def _column(results: EvalResult, kind: str, key: str) -> tuple[Column, _GetFigur
     if figure is None:
         return None
     group = {"uptake": "Uptake", "forgetting": "Forgetting", "scores": "Scores"}.get(kind, VERSUS)
-    label = _versus_label(key) if kind == "versus_full" else metric_label(key)
+    label = versus_label(key) if kind == "versus_full" else metric_label(key)
     unit = unit_name(figure.unit, difference=kind in ("uptake", "forgetting"))
     if kind == "uptake" and key.startswith("new") and "exact" in key:
         label = "exact match"
@@ -254,37 +214,16 @@ def _text_cell(column: Column, figure: MetricValue | None) -> Cell:
     return figure_cell(figure)
 
 
-def _metric_row(key: str, results: EvalResult, arm: ArmResult) -> list[str]:
-    changes = {"uptake": arm.uptake.get(key), "forgetting": arm.forgetting.get(key)}
-    kind, change = next(((k, f) for k, f in changes.items() if f is not None), ("score", None))
-    before, after = results.baseline_scores.get(key), arm.scores.get(key)
-    figure = change or after
-    note = figure.note if figure.value is None else ""
-    return [
-        metric_label(key),
-        kind,
-        *(by_unit(f.value, f.unit) if f else MISSING for f in (before, after, change)),
-        interval(figure) or note,
-        f"{figure.n:,}",
-        unit_name(figure.unit, difference=change is not None),
-        _direction(figure),
-    ]
-
-
-def _versus_row(key: str, arm: ArmResult) -> list[str]:
-    figure = uptake_share(arm) if key == "uptake_share" else arm.versus_full[key]
-    return [
-        _versus_label(key), "against full training", "", "", by_unit(figure.value, figure.unit),
-        interval(figure) or figure.note, f"{figure.n:,}", unit_name(figure.unit, difference=False),
-        _direction(figure),
-    ]  # fmt: skip
-
-
-def _versus_label(key: str) -> str:
-    if key.startswith(RATIO):
-        return f"forgetting: {metric_label(key.removeprefix(RATIO))}"
-    return "uptake share" if key == "uptake_share" else metric_label(key)
-
-
-def _direction(figure: MetricValue) -> str:
-    return "↑ higher is better" if figure.higher_is_better else "↓ lower is better"
+def _measure_row(results: EvalResult, arms: Sequence[str], key: str) -> Row:
+    found = [results.arms[name] for name in arms]
+    is_change = any(key in arm.uptake or key in arm.forgetting for arm in found)
+    figures = [figure_of(arm, key, is_change) for arm in found]
+    first = next((figure for figure in figures if figure), None)
+    cells = []
+    for figure in figures:
+        tone = change_tone(figure) if is_change else ""
+        cell = figure_cell(figure, tone)
+        cells.append(replace(cell, text=f"{SIGNS[tone]} {cell.text}".strip()))
+    base = [figure_cell(results.baseline_scores.get(key))] if results.baseline_scores else []
+    unit = change_unit(first, is_change) if first else ""
+    return make_row([metric_label(key), unit, *base, *cells])

@@ -14,11 +14,11 @@ from gradloc.report.arms import (
     main_arm,
     uptake_metric,
 )
-from gradloc.report.charts import BETTER, Line, Picture, line_picture, plain_points
-from gradloc.report.formatting import capitalize, unit_name
+from gradloc.report.charts import BETTER, Line, line_picture, plain_points
+from gradloc.report.formatting import capitalize
 from gradloc.report.headline import FACTS, TEXT, big_figures, judge
-from gradloc.report.layer_map import layer_maps, plan_words, reliability_text
-from gradloc.report.measures import first_measures, main_losses, measures
+from gradloc.report.layer_map import layer_map
+from gradloc.report.measures import first_measures, grouped_measures, main_losses, measures
 from gradloc.report.metric_names import metric_label
 from gradloc.report.page import (
     Code,
@@ -32,6 +32,7 @@ from gradloc.report.page import (
     Text,
     write_page,
 )
+from gradloc.report.plan_tables import plan_words
 from gradloc.report.run_folder import COMMANDS, Run, read_run
 from gradloc.report.scatter import Model, loss_title, tradeoff_picture
 from gradloc.report.styles import ArmStyle
@@ -83,12 +84,12 @@ def report_page(run: Run) -> Page:
         ],
         sections=[
             Section("results", "Results", _results(results, styles, main)),
-            Section("changes", _changes_title(results), _changes(results, main)),
             Section("tradeoff", "Uptake against forgetting", _tradeoff(results, styles)),
             Section("layers", "Where it trained", _layers(run, main)),
             Section("series", "Over the checkpoints", _series(results, styles)),
             Section("curves", "During training", _curves(results, styles)),
             Section("examples", "Before and after", example_blocks(results, styles)),
+            Section("measures", "Every measure", _measures(results, main)),
             Section("details", "Details", _details(run)),
         ],
         source="the files of this run folder" if run.is_folder else "a results file",
@@ -116,34 +117,28 @@ def _results(results: EvalResult, styles: Styles, main: str) -> list[Any]:
     return [*blocks, Notes(notes)] if notes else blocks
 
 
-def _changes_title(results: EvalResult) -> str:
-    return "What was learned, what was lost" if results.baseline_scores else "Scores by measure"
-
-
-def _changes(results: EvalResult, main: str) -> list[Any]:
+def _measures(results: EvalResult, main: str) -> list[Any]:
     leading = leading_arms(results)
     first = [main, *(name for name in leading if name in results.reference_arms), *leading]
     shown = set(list(dict.fromkeys(first))[:MAX_ARMS])
     arms = [name for name in leading if name in shown]
+    every = [key for keys in grouped_measures(results).values() for key in keys]
     kinds = ("uptake", "forgetting") if results.baseline_scores else ("scores",)
-    tables, more = [], []
-    for kind in kinds:
-        keys = measures(results, kind)
-        whole = result_tables.change_table(results, arms, kind, keys)
-        if len(keys) > MAX_MEASURES:
-            more.append(Details(f"All {len(keys)} measures", [whole]))
-            whole = result_tables.change_table(results, arms, kind, first_measures(keys))
-        tables.append(whole)
-    tables = [table for table in tables if table is not None]
-    if not tables:
+    keys = [key for kind in kinds for key in measures(results, kind)]
+    keys = first_measures(keys) if len(keys) > MAX_MEASURES else keys
+    if not keys:
         return []
     blocks: list[Any] = []
     if results.baseline_scores:
-        blocks.append(
-            Text("▲ better and ▼ worse than the base model: the 95 % interval excludes zero. ≈ no "
-                 "clear change. Of twenty intervals one is expected to miss by chance.")
-        )  # fmt: skip
-    blocks += [*tables, *more]
+        meaning = (
+            "▲ better and ▼ worse than the base model: the 95 % interval excludes zero. ≈ no "
+            "clear change. Of twenty intervals one is expected to miss by chance."
+        )
+        blocks.append(Text(meaning))
+    blocks.append(result_tables.measure_table(results, arms, keys))
+    if len(every) > len(keys):
+        whole = result_tables.measure_table(results, arms, every)
+        blocks.append(Details(f"All {len(every)} measures", [whole]))
     if len(arms) < len(leading):
         blocks.append(Text(f"Shown are {len(arms)} of {len(leading)} arms.", "note"))
     return blocks
@@ -186,59 +181,45 @@ def _layers(run: Run, main: str) -> list[Any]:
         for name, value in (("profile.json", run.profile), ("plan.json", run.plan))
         if value is None
     ]
-    if maps := layer_maps(run.profile, run.plan):
+    if picture := layer_map(run.profile, run.plan):
         marked = f" ● marks the units that {main} trains." if run.plan else ""
-        blocks += [Text(f"Each cell is one unit of the network.{marked}"), Pictures(maps, "narrow")]
-    if words := plan_words(run.profile, run.plan):
-        blocks.append(Terms(words))
-    if run.plan and run.plan.reliability:
-        blocks.append(Text(reliability_text(run.plan.reliability.get("split_half"))))
-        if warning := run.plan.reliability.get("warning"):
-            blocks.append(Text(f"Warning: {warning}", "warning"))
+        blocks += [Text(f"Each cell is one unit of the network.{marked}")]
+        blocks += [Pictures([picture], "narrow")]
+    if run.plan:
+        blocks.append(Terms(plan_words(run.plan)))
     return blocks
 
 
 def _series(results: EvalResult, styles: Styles) -> list[Any]:
-    series = checkpoint_series(results)
-    wanted = [("uptake", uptake_metric(results)), ("forgetting", FACTS), ("forgetting", TEXT)]
-    if not results.baseline_scores:
-        wanted = [("scores", key) for key in (UPTAKE, FACTS, TEXT)]
-    pictures = [_series_picture(results, styles, series, kind, key or "") for kind, key in wanted]
-    found = [picture for picture in pictures if picture is not None]
-    return [Pictures(found, "medium")] if found else []
-
-
-def _series_picture(
-    results: EvalResult, styles: Styles, series: dict[str, list[str]], kind: str, key: str
-) -> Picture | None:
-    lines, first = [], None
-    for run, names in series.items():
-        points = {
-            arm.step: getattr(arm, kind)[key]
-            for name in names
-            if (arm := results.arms[name]).step is not None and key in getattr(arm, kind)
-        }
-        first = first or next(iter(points.values()), None)
-        lines.append(Line(run, styles[names[-1]], points))
-    if first is None:
-        return None
-    verb = {"uptake": "gained", "forgetting": "lost", "scores": ""}[kind]
-    unit = unit_name(first.unit, difference=kind != "scores")
-    return line_picture(
-        f"series-{key}", capitalize(metric_label(key)), lines,
-        x_title="Step", y_title=f"{unit} {verb}".strip(),
-        direction=BETTER[first.higher_is_better], has_zero=kind != "scores",
-    )  # fmt: skip
+    """The figures of checkpoints over their steps; scores where there is no base model."""
+    is_change, pictures = bool(results.baseline_scores), []
+    for key in (uptake_metric(results) or UPTAKE, FACTS, TEXT):
+        lines = []
+        for run, names in checkpoint_series(results).items():
+            points = {}
+            for arm in map(results.arms.get, names):
+                found = result_tables.figure_of(arm, key, is_change) if arm else None
+                if arm and arm.step is not None and found:
+                    points[arm.step] = found
+            lines.append(Line(run, styles[names[-1]], points))
+        if first := next((figure for line in lines for figure in line.points.values()), None):
+            picture = line_picture(
+                f"series-{key}", capitalize(metric_label(key)), lines, x_title="Step",
+                y_title=result_tables.change_unit(first, is_change),
+                direction=BETTER[first.higher_is_better], has_zero=is_change,
+            )  # fmt: skip
+            pictures.append(picture)
+    return [Pictures(pictures, "medium")] if pictures else []
 
 
 def _curves(results: EvalResult, styles: Styles) -> list[Any]:
     pictures = []
     for column, title in _CURVES.items():
-        lines = [
-            Line(name, styles[name], plain_points(arm.curve.get("step", ()), arm.curve[column]))
-            for name, arm in results.arms.items()
-            if column in arm.curve
-        ]
+        lines = []
+        for name, arm in results.arms.items():
+            steps = [step for step in arm.curve.get("step", ()) if step is not None]
+            if column in arm.curve:
+                lines.append(Line(name, styles[name], plain_points(steps, arm.curve[column])))
         pictures.append(
             line_picture(
                 f"curve-{column}", title, lines, x_title="Step", y_title="nats per token",
@@ -251,13 +232,8 @@ def _curves(results: EvalResult, styles: Styles) -> list[Any]:
 
 def _details(run: Run) -> list[Any]:
     results = run.results
-    blocks: list[Any] = [
-        Details(
-            f"{name}: all metrics",
-            [Text(arm.checkpoint, "note"), result_tables.metric_table(results, arm)],
-        )
-        for name, arm in results.arms.items()
-    ]
+    checkpoints = [(name, arm.checkpoint) for name, arm in results.arms.items()]
+    blocks: list[Any] = [Details("Checkpoints", [Terms(checkpoints)])]
     if results.counts:
         counts = [(key.replace("_", " "), f"{n:,}") for key, n in results.counts.items()]
         blocks.append(Details("What was scored", [make_table(("Items", "Number"), counts)]))

@@ -1,7 +1,6 @@
-"""The pictures of uptake against forgetting, and of ratios with their intervals."""
+"""The picture of uptake against forgetting."""
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import altair as alt
@@ -11,12 +10,9 @@ from gradloc.report.charts import Picture, arm_channels, drawn_ends, fill_spec
 from gradloc.report.formatting import capitalize, figure_text, is_finite, unit_name
 from gradloc.report.metric_names import metric_label
 from gradloc.report.styles import ArmStyle
-from gradloc.report.table import Cell, figure_cell, make_table
+from gradloc.report.table import figure_cell, make_table
 
 _TIPS = {"name": "arm", "detail": "at", "uptake": "uptake", "forgetting": "forgetting"}
-# A ratio beyond these ends says "much"; the small ones need the room of the axis.
-_WIDEST = (0.02, 50.0)
-_TICKS = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100]
 
 
 class Model(NamedTuple):
@@ -75,7 +71,7 @@ def tradeoff_picture(
         title=title,
         description=f"Uptake against forgetting on {metric_label(forgetting)}, one point for each "
         f"model; up and to the left is better. {described}.",
-        spec=fill_spec(_tradeoff_chart(drawn, titles)),
+        spec=fill_spec(_layers(drawn, titles), height=360),
         table=make_table(
             ["Arm", "Trained at", titles[1], titles[0], "On its curve"],
             [
@@ -86,45 +82,6 @@ def tradeoff_picture(
         ),
         direction="↖ better: more learned, less lost",
     )  # fmt: skip
-
-
-def interval_picture(
-    key: str,
-    title: str,
-    rows: Sequence[tuple[str, str, MetricValue]],
-    styles: Mapping[str, ArmStyle],
-    *,
-    x_title: str,
-    direction: str,
-) -> Picture | None:
-    """Ratios to one with their intervals, one row for each arm, on a logarithmic axis.
-
-    Args:
-        key: Unique name within the page.
-        title: Heading.
-        rows: Arm, what tells its ratios apart, and the ratio.
-        styles: Looks of the arms, whose order is that of the rows.
-        x_title: What the ratios are.
-        direction: Which way is better.
-
-    Returns:
-        The picture; ``None`` where no ratio exists.
-    """
-    drawn = [row for row in rows if is_finite(row[2].value)]
-    if not drawn:
-        return None
-    described = "; ".join(f"{arm} at {part}: {figure_text(ratio)}" for arm, part, ratio in drawn)
-    return Picture(
-        key=key,
-        title=title,
-        description=f"{title}, one row for each arm, on a logarithmic axis. {described}.",
-        spec=fill_spec(_interval_chart(drawn, styles, x_title)),
-        table=make_table(
-            ["Arm", "At", x_title, "Note"],
-            [[arm, part, figure_cell(ratio), Cell(ratio.note)] for arm, part, ratio in rows],
-        ),
-        direction=direction,
-    )
 
 
 def loss_title(forgetting: str) -> str:
@@ -143,7 +100,7 @@ def _model_row(model: Model) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _tradeoff_chart(models: Sequence[Model], titles: tuple[str, str]) -> alt.LayerChart:
+def _layers(models: Sequence[Model], titles: tuple[str, str]) -> list[alt.Chart]:
     rows = [_model_row(model) for model in models]
     styles = {model.style.name: model.style for model in models}
     # Points off the curves may lie far out: the curves decide what is seen of them.
@@ -185,7 +142,7 @@ def _tradeoff_chart(models: Sequence[Model], titles: tuple[str, str]) -> alt.Lay
         shape="circle", size=60, filled=True, color="var(--ink)", opacity=1
     )
     layers.append(base_model.encode(x, y, tooltip=[alt.Tooltip("name:N", title="arm")]))
-    return alt.layer(*layers).properties(height=360)
+    return layers
 
 
 def _corners(rows: list[dict]) -> list[dict]:
@@ -208,69 +165,3 @@ def _padded(rows: list[dict], axis: str) -> alt.Scale:
     ends = [0.0, *(row[f"{axis}_{end}"] for row in rows for end in ("low", "high"))]
     room = (max(ends) - min(ends) or 1.0) * 0.08
     return alt.Scale(domain=[min(ends) - room, max(ends) + room], nice=False, zero=False)
-
-
-def _interval_chart(
-    drawn: Sequence[tuple[str, str, MetricValue]], styles: Mapping[str, ArmStyle], x_title: str
-) -> alt.LayerChart:
-    parts = list(dict.fromkeys(part for _, part, _ in drawn))
-    names = [name for name in styles if any(name == arm for arm, _, _ in drawn)]
-    rows = [
-        {"arm": arm, "part": part, "text": figure_text(ratio),
-         **{end: _within(value) for end, value in _ratio_ends(ratio).items()}}
-        for arm, part, ratio in drawn
-    ]  # fmt: skip
-    # An end far out must not squeeze the values together: from each side a factor of 4 at most.
-    values = [row["value"] for row in rows] + [1.0]
-    domain = [
-        max(min(row["low"] for row in rows), min(values) / 4, _WIDEST[0]) / 1.15,
-        min(max(row["high"] for row in rows), max(values) * 4, _WIDEST[1]) * 1.15,
-    ]
-    domain = [min(domain[0], 0.9), max(domain[1], 1.1)]
-    scale = alt.Scale(type="log", domain=domain, nice=False, clamp=True)
-    ticks = [tick for tick in _TICKS if domain[0] <= tick <= domain[1]]
-    axis = alt.Axis(values=ticks, format="~g")
-    x = alt.X("value:Q", title=f"{x_title}, logarithmic", scale=scale, axis=axis)
-    y = alt.Y(
-        "arm:N", title=None, scale=alt.Scale(domain=names, paddingInner=0.25),
-        axis=alt.Axis(labelLimit=150, labelColor="var(--ink)", domain=False, grid=False),
-    )  # fmt: skip
-    offset = alt.YOffset("part:N", scale=alt.Scale(domain=parts, paddingOuter=0.35))
-    color = arm_channels({name: styles[name] for name in names})["hidden"]
-    signs = alt.Scale(
-        domain=parts, range=["triangle-up", "circle", "diamond", "square"][: len(parts)]
-    )
-    shape = alt.Shape("part:N", scale=signs, legend=alt.Legend(title=None, orient="top"))
-    one = alt.Chart(alt.Data(values=[{"value": 1}]))
-    data = alt.Chart(alt.Data(values=rows))
-    tips = [
-        alt.Tooltip("arm:N"),
-        alt.Tooltip("part:N", title="at"),
-        alt.Tooltip("text:N", title="ratio"),
-    ]
-    return alt.layer(
-        one.mark_rule(color="var(--reference)", strokeWidth=1.5, strokeDash=[5, 4]).encode(x),
-        data.mark_rule(strokeWidth=1.6, opacity=0.6, clip=True).encode(
-            alt.X("low:Q", scale=scale), alt.X2("high:Q"), y, offset, color
-        ),
-        data.mark_point(filled=True, size=70, opacity=1, stroke="var(--paper)").encode(
-            x, y, offset, color, shape, tooltip=tips
-        ),
-    ).properties(height=max(120, (42 if len(names) <= 12 else 26) * len(names)))
-
-
-def _ratio_ends(ratio: MetricValue) -> dict[str, float]:
-    """Value and ends; an end that is not bounded is drawn to the edge."""
-    if ratio.low is None and ratio.high is None:
-        return dict.fromkeys(("value", "low", "high"), ratio.value)
-    low = 0.0 if ratio.low is None else ratio.low
-    return {
-        "value": ratio.value,
-        "low": low,
-        "high": math.inf if ratio.high is None else ratio.high,
-    }
-
-
-def _within(value: float) -> float:
-    """A value that a logarithmic axis can hold: nothing forgotten lies at its left edge."""
-    return min(max(value, _WIDEST[0] / 10), _WIDEST[1] * 10)

@@ -1,4 +1,4 @@
-"""The one table of every page and of the terminal."""
+"""The one table of pages, of the terminal and of Markdown."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -175,6 +175,22 @@ def rich_table(table: Table, title: str = "", caption: str = "") -> rich_tables.
         style = "bold" if row.is_main else None
         shown.add_row(*(_rich_cell(cell) for cell in row.cells), style=style)
     return shown
+
+
+def markdown_table(table: Table) -> str:
+    """The table as Markdown: small text in brackets, the direction in the head."""
+    heads = [
+        ", ".join(filter(None, (f"{column.label} {column.arrow}".strip(), column.unit)))
+        for column in table.columns
+    ]
+    rows = [
+        [f"{cell.text} [{cell.small}]".strip() if cell.small else cell.text for cell in row.cells]
+        for row in table.rows
+    ]
+    return "\n".join(
+        "| " + " | ".join(text.replace("|", "\\|").replace("\n", " ") for text in line) + " |"
+        for line in (heads, ["---"] * len(heads), *rows)
+    )
 
 
 def _width(cell: Cell) -> int:
