@@ -9,7 +9,7 @@ from gradloc.experiments.sweep.frontier_values import ArmFrontier, CorpusFrontie
 from gradloc.experiments.sweep.frontiers import find_frontier, read_record
 from gradloc.experiments.sweep.sweep_record import SweepRecord
 from gradloc.report.charts import Picture
-from gradloc.report.formatting import learning_rate, share_text
+from gradloc.report.formatting import learning_rate
 from gradloc.report.metric_names import metric_label
 from gradloc.report.page import (
     Code,
@@ -23,11 +23,11 @@ from gradloc.report.page import (
     environment_rows,
     write_page,
 )
-from gradloc.report.scatter import Model, interval_picture, loss_title, tradeoff_picture
+from gradloc.report.scatter import Model, loss_title, tradeoff_picture
 from gradloc.report.styles import N_COLORS, ArmStyle, assign_styles
 
-# Policies that say what a selection is worth: chance, depth alone, the opposite.
 _N_NOTES = 3
+# Policies that say what a selection is worth: chance, depth alone, the opposite.
 CONTROLS = ("random_k", "last_third_mlp", "top_k", "bottom_k", "inverse", "none")
 
 
@@ -83,7 +83,7 @@ def frontier_page(record: SweepRecord, frontier: Frontier) -> Page:
                 for place, (name, corpus) in enumerate(frontier.corpora.items())
             ),
             Section("reading", "How to read it", [Terms(_terms(frontier))]),
-            Section("details", "How it was made", _details(record, frontier)),
+            Section("details", "How it was made", _details(record)),
         ],
         source="sweep.json",
     )
@@ -107,7 +107,7 @@ def frontier_styles(frontier: Frontier) -> dict[str, ArmStyle]:
         if name != frontier.line
         and not any(arm.policy in CONTROLS and not arm.methods for arm in arms)
     }
-    strong = sorted(rank, key=rank.get)[:N_COLORS]
+    strong = sorted(rank, key=lambda name: rank[name])[:N_COLORS]
     quiet = [name for name in names if name not in (frontier.line, *strong)]
     return assign_styles(names, references=[frontier.line], quiet=quiet)
 
@@ -125,21 +125,14 @@ def _corpus(
     blocks: list[Any] = [Notes(corpus.notes[:_N_NOTES])] if corpus.notes else []
     if more := corpus.notes[_N_NOTES:]:
         blocks.append(Details(f"{len(more)} more notes", [Notes(more)]))
-    for turn, loss in enumerate(next(iter(corpus.arms.values())).forgetting):
-        key = f"{place}-{turn}"
-        drawn = [
-            curve_picture(f"frontier-{key}", corpus, styles, frontier.axis, loss),
-            ratio_picture(f"ratios-{key}", corpus, styles, frontier.line, loss),
-        ]
-        if found := [picture for picture in drawn if picture is not None]:
-            blocks.append(Pictures(found))
-        blocks += [
-            tables.quantity_table(corpus, frontier.line, loss, styles),
-            Details(
-                "The levels behind the ratios, in units",
-                [tables.level_table(corpus, frontier.line, loss)],
-            ),
-        ]
+    losses = next(iter(corpus.arms.values())).forgetting
+    drawn = [
+        curve_picture(f"frontier-{place}-{turn}", corpus, styles, frontier.axis, loss)
+        for turn, loss in enumerate(losses)
+    ]
+    blocks.append(tables.ratio_table(corpus, frontier.line, styles))
+    if found := [picture for picture in drawn if picture is not None]:
+        blocks.append(Pictures(found))
     return [*blocks, Details("Every arm at every rate", [tables.point_table(corpus)])]
 
 
@@ -157,26 +150,6 @@ def curve_picture(
         if axis in point.metrics and loss in point.metrics
     ]  # fmt: skip
     return tradeoff_picture(key, loss_title(loss), models, axis, loss)
-
-
-def ratio_picture(
-    key: str, corpus: CorpusFrontier, styles: dict[str, ArmStyle], line: str, loss: str
-) -> Picture | None:
-    """Forgetting as a ratio to the line's, at shares of the line's best uptake."""
-    rows = [
-        (name, f"{share_text(at.share)} of best uptake", at.ratio)
-        for name in styles
-        if name in corpus.arms and name != line
-        for at in corpus.arms[name].forgetting[loss].at_uptake
-    ]
-    return interval_picture(
-        key,
-        f"{loss_title(loss)}, ratio to {line} at equal uptake",
-        rows,
-        styles,
-        x_title=f"forgetting ÷ {line}’s",
-        direction=f"← better: forgets less than {line}",
-    )
 
 
 def _counts(record: SweepRecord) -> str:
@@ -198,29 +171,21 @@ def _terms(frontier: Frontier) -> list[tuple[str, str]]:
         (
             "Forgetting ratio",
             f"What the arm forgets at 50, 75 and 90 % of the best uptake of {line}, divided by "
-            f"what {line} forgets at the same uptake. “Mean”: the same for the mean over all "
-            "uptakes from 0 to 90 % of that best, or to the arm’s largest uptake where that is "
-            "less.",
-        ),
-        (
-            "Uptake ratio",
-            "The largest uptake for which the arm forgets at most 10, 25, 50 or 100 % of what "
-            f"{line} forgets at its best uptake, divided by the largest uptake of {line} within "
-            "the same.",
+            f"what {line} forgets at the same uptake. Green and red: the 95 % interval lies on one "
+            "side of 1.",
         ),
         (
             "Curve",
             "Straight from the base model through the rates up to that of the largest uptake. "
             "Higher rates, which take up less, are hollow points and not part of it. Nothing is "
-            "extrapolated. A straight line lies above a curve that bends, so few rates far apart "
-            "overstate forgetting: by 12.5 % at most for a parabola with rates that double the "
-            "uptake, by more below the lowest rate.",
+            "extrapolated. Few rates far apart overstate forgetting, since a straight line lies "
+            "above a curve that bends.",
         ),
         (
             "Intervals",
             f"95 %, from {frontier.n_bootstrap:,} resamples of the seeds and, within each, of its "
             "entities and texts, the same for all arms. A resample in which an arm does not take "
-            "up so much counts as infinite forgetting. Green and red: on one side of 1.",
+            "up so much counts as infinite forgetting.",
         ),
         ("Time, memory", "Medians over rates of one seed, then over seeds, on one machine."),
         (
@@ -231,12 +196,9 @@ def _terms(frontier: Frontier) -> list[tuple[str, str]]:
     ]
 
 
-def _details(record: SweepRecord, frontier: Frontier) -> list[Any]:
-    runs = tables.run_table(record)
+def _details(record: SweepRecord) -> list[Any]:
     return [
         *(Code(session["command"]) for session in record.sessions if session["command"]),
-        Details("Arms", [tables.arm_table(frontier)], is_open=True),
-        Details(f"All {len(runs.rows)} runs", [runs]),
         *(
             Details("Versions and machine", [Terms(rows)])
             for session in record.sessions
