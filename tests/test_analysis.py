@@ -248,8 +248,8 @@ def address(tmp_path_factory):
 
 
 PICTURES = {
-    "learning-once", "learning-duplicated", "learning-paraphrased", "effectivity-verbatim",
-    "effectivity-paraphrase", "retention-verbatim", "retention-paraphrase",
+    "learning-once", "learning-duplicated", "learning-paraphrased", "retention-verbatim",
+    "retention-paraphrase",
 }  # fmt: skip
 
 
@@ -299,7 +299,7 @@ def test_pictures_can_be_saved(analysis, tmp_path):
     assert all("var(--" not in path.read_text() for path in paths)
 
 
-def test_facts_shown_once_have_no_picture_of_exposures(tmp_path):
+def test_facts_shown_once_have_no_table_of_exposures(tmp_path):
     record = make_record()
     single = {entity: steps[:1] for entity, steps in record.injection_steps.items()}
     record = AcquisitionRecord(**{**vars(record), "injection_steps": single})

@@ -12,15 +12,10 @@ from gradloc.experiments.analysis.dynamics import AcquisitionAnalysis, GroupDyna
 from gradloc.report.charts import BETTER, Line, Picture, line_picture, plain_points
 from gradloc.report.formatting import capitalize, interval, number
 from gradloc.report.headline import BigFigure
-from gradloc.report.page import Details, Figures, Page, Pictures, Section, Text, write_page
-from gradloc.report.styles import ArmStyle
+from gradloc.report.page import Figures, Page, Pictures, Section, Text, write_page
+from gradloc.report.styles import ArmStyle, assign_styles
 
 CONTROL = "not injected"
-_SCENARIOS = {
-    "once": ArmStyle("once", "var(--arm-2)", "diamond"),
-    "duplicated": ArmStyle("duplicated", "var(--arm-1)", "triangle-up"),
-    "paraphrased": ArmStyle("paraphrased", "var(--arm-0)", "circle"),
-}
 _DASHES = {"verbatim": (1, 0), "paraphrase": (6, 3), "composition": (2, 2)}
 _OTHER_DASH = (8, 3, 2, 3)
 _FIT_DASH = (5, 4)
@@ -62,11 +57,8 @@ def acquisition_page(analysis: AcquisitionAnalysis, title: str) -> Page:
             Section("learning", "Learning", _learning(analysis)),
             Section("effectivity", "What each exposure adds", _effectivity(analysis)),
             Section("retention", "Forgetting", _retention(analysis)),
-            Section("details", "Details", [
-                Details("Every probe", [tables.probe_table(analysis)]),
-                Details("How it is computed", [
-                    Text(_METHOD.format(window=analysis.window, factor=analysis.outlier_factor))
-                ]),
+            Section("method", "How it is computed", [
+                Text(_METHOD.format(window=analysis.window, factor=analysis.outlier_factor))
             ]),
         ],
         source="the training’s acquisition.json",
@@ -117,12 +109,12 @@ def _learning(analysis: AcquisitionAnalysis) -> list[Any]:
     room = 0.05 * (max(values) - min(values) or 1.0)
     domain = [min(0.0, *values) - room, max(values) + room]
     pictures = []
-    for scenario in scenario_styles(analysis):
+    for scenario, style in _styles(analysis).items():
         groups = [group for group in analysis.groups if group.scenario == scenario]
         lines = []
         for group in groups:
             dash = _DASHES.get(group.depth, _OTHER_DASH)
-            own = replace(scenario_styles(analysis)[scenario], dash=dash)
+            own = replace(style, dash=dash)
             points = plain_points(group.curve_steps, group.curve)
             lines.append(Line(group.depth, own, points))
         for group in groups:
@@ -152,31 +144,15 @@ def _learning(analysis: AcquisitionAnalysis) -> list[Any]:
 
 
 def _effectivity(analysis: AcquisitionAnalysis) -> list[Any]:
-    """What each exposure adds, one picture a depth; none where all facts are shown once."""
+    """What each exposure adds; none where all facts are shown once."""
     if max(len(group.effectivity) for group in analysis.groups) < 2:
         return []
-    styles = scenario_styles(analysis)
-    pictures = [
-        line_picture(
-            f"effectivity-{slug(depth)}",
-            f"{capitalize(depth)} probes",
-            [
-                Line(group.scenario, styles[group.scenario], dict(enumerate(group.effectivity, 1)))
-                for group in groups
-            ],
-            x_title="Exposure",
-            y_title="nats per token gained",
-            direction=BETTER[True],
-            has_zero=True,
-        )
-        for depth, groups in _by_depth(analysis).items()
-    ]
     text = (
-        "Log-probability before an exposure against that at the local acquisition maximum after "
-        f"it, within {analysis.window} steps. The maximum of a wavering curve lies above its mean, "
-        "so a little is gained even where nothing is learned."
+        "Nats per token gained from before an exposure to the local acquisition maximum after it, "
+        f"within {analysis.window} steps. The maximum of a wavering curve lies above its mean, so "
+        "a little is gained even where nothing is learned."
     )
-    return [Text(text), Pictures(_drawn(pictures))]
+    return [Text(text), tables.exposure_table(analysis)]
 
 
 def _retention(analysis: AcquisitionAnalysis) -> list[Any]:
@@ -186,7 +162,7 @@ def _retention(analysis: AcquisitionAnalysis) -> list[Any]:
             "The training ends right after the last exposure, so nothing can be said. Train longer."
         )
         return [Text(text, "empty")]
-    styles = scenario_styles(analysis)
+    styles = _styles(analysis)
     pictures = [
         line_picture(
             f"retention-{slug(depth)}",
@@ -211,27 +187,22 @@ def _retention(analysis: AcquisitionAnalysis) -> list[Any]:
 def _kept(group: GroupDynamics, times: Sequence[int], styles: dict[str, ArmStyle]) -> list[Line]:
     """What one group retains, and the line fitted to it."""
     style = styles[group.scenario]
-    measured = {t: found for t, found in zip(times, group.retainability, strict=True) if t > 0}
+    kept = zip(times, group.retainability, strict=True)
+    measured = {float(t): found for t, found in kept if t > 0}
     lines = [Line(group.scenario, style, measured)]
     fit = group.decay
     if math.isfinite(fit.slope):
         values = {t: fit.intercept + fit.slope * math.log10(t) for t in (times[1], times[-1])}
         fitted = {
-            t: MetricValue(value, None, None, 0, "fraction", True) for t, value in values.items()
+            float(t): MetricValue(value, None, None, 0, "fraction", True)
+            for t, value in values.items()
         }
         lines.append(Line(f"{group.scenario}, fit", replace(style, dash=_FIT_DASH), fitted))
     return lines
 
 
-def scenario_styles(analysis: AcquisitionAnalysis) -> dict[str, ArmStyle]:
-    """Scenario -> its look; words of the user's own get the colors that are left."""
-    names = list(dict.fromkeys(group.scenario for group in analysis.groups))
-    own = [name for name in names if name not in _SCENARIOS]
-    more = {
-        name: ArmStyle(name, f"var(--arm-{3 + i % 3})", "triangle-down")
-        for i, name in enumerate(own)
-    }
-    return {name: _SCENARIOS.get(name) or more[name] for name in names}
+def _styles(analysis: AcquisitionAnalysis) -> dict[str, ArmStyle]:
+    return assign_styles(list(dict.fromkeys(group.scenario for group in analysis.groups)))
 
 
 def slug(text: str) -> str:

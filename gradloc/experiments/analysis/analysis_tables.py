@@ -42,26 +42,6 @@ def exposure_table(analysis: AcquisitionAnalysis) -> Table:
     return make_table(["Exposure", *heads], rows)
 
 
-def probe_table(analysis: AcquisitionAnalysis) -> Table:
-    """Every probe's own numbers."""
-    columns = ["Probe", "Scenario", "Depth", "NLL before", "NLL at its best"]
-    columns += ["Gain of each exposure", "Retainability, %", "Decay constant"]
-    rows = [
-        [
-            probe.id,
-            probe.scenario,
-            probe.depth,
-            number(probe.loss_before),
-            number(probe.loss_best),
-            "  ".join(number(gain, 2) for gain in probe.effectivity),
-            number(100 * probe.retainability),
-            number(probe.decay.decay_constant),
-        ]
-        for probe in analysis.probes
-    ]
-    return make_table(columns, rows)
-
-
 def acquisition_tables(analysis: AcquisitionAnalysis) -> list[rich_tables.Table]:
     """For the terminal: the groups' figures, and what each of their exposures added."""
     title = (

@@ -183,8 +183,8 @@ def matrix_picture(key: str, name: str, figures: ContinualFigures, top: float) -
 
 def largest_change(figures: ContinualFigures) -> float:
     """The largest gain or loss of any arm: where the colors of all matrices end."""
-    cells = [cell for arm in figures.arms.values() for row in arm.uptake for cell in row]
-    return max((abs(cell.value) for cell in cells if is_finite(cell.value)), default=0.0) or 1.0
+    values = [cell.value for arm in figures.arms.values() for row in arm.uptake for cell in row]
+    return max((abs(value) for value in values if is_finite(value)), default=0.0) or 1.0
 
 
 def _lead(record: ContinualRecord, figures: ContinualFigures) -> str:
