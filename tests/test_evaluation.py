@@ -12,12 +12,11 @@ from gradloc.evaluation.evaluate import (
     _named,
     choose_examples,
     evaluate,
-    load_suite,
     score_checkpoint,
 )
 from gradloc.evaluation.metrics import PROBE_METRICS
 from gradloc.evaluation.requests import REQUESTS
-from gradloc.evaluation.suites import Suite
+from gradloc.evaluation.suites import Suite, load_suite
 from gradloc.models import load_model, load_tokenizer
 
 

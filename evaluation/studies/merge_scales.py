@@ -18,8 +18,9 @@ from pathlib import Path
 import torch
 
 from gradloc.evaluation.compare import UPTAKE_AXIS, summarize
-from gradloc.evaluation.evaluate import load_suite, score_checkpoint
+from gradloc.evaluation.evaluate import score_checkpoint
 from gradloc.evaluation.scoring.answer_checks import distinguishable
+from gradloc.evaluation.suites import load_suite
 from gradloc.localization.plan import LayerPlan
 from gradloc.models import load_model, load_tokenizer
 from gradloc.models.units import find_units

@@ -23,21 +23,9 @@ from gradloc.evaluation.score_log import ScoreLog
 from gradloc.evaluation.score_record import CheckpointScores
 from gradloc.evaluation.scoring import score_texts
 from gradloc.evaluation.scoring.answer_checks import distinguishable
-from gradloc.evaluation.suites import Suite, load_suite, recipe_suite
+from gradloc.evaluation.suites import Suite, load_suite
 from gradloc.models import describe, fingerprint, load_model, load_tokenizer, same_tokenizer
 from gradloc.models.checkpoints import saved_checkpoints
-
-__all__ = [
-    "CheckpointScores",
-    "Suite",
-    "TrainingFacts",
-    "choose_examples",
-    "evaluate",
-    "load_suite",
-    "recipe_suite",
-    "score_checkpoint",
-    "summarize",
-]
 
 # A model by name or path, or in memory with its tokenizer.
 Checkpoint = str | Path | tuple[nn.Module, Any]

@@ -59,33 +59,39 @@ def interpolate_forgetting(uptakes: ArrayLike, forgettings: ArrayLike, at: Array
     at = np.asarray(at, float)
     if uptakes.ndim == 1:
         uptakes, forgettings = uptakes[:, None], forgettings[:, None]
-    x, y = line_through_base(uptakes, forgettings)
-    found = np.full(np.broadcast_shapes(at.shape, x.shape[1:]), np.nan)
-    for x0, x1, y0, y1 in zip(x, x[1:], y, y[1:], strict=False):
+    found = np.full(np.broadcast_shapes(at.shape, uptakes.shape[1:]), np.nan)
+    for x0, x1, y0, y1 in segments(uptakes, forgettings):
         inside = (x0 <= at) & (at <= x1) & (x1 > x0)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            found = np.where(inside, y0 + (at - x0) / (x1 - x0) * (y1 - y0), found)
+        found = np.where(inside, straight(x0, x1, y0, y1, at), found)
     return found.reshape(at.shape)
 
 
-def line_through_base(
-    uptakes: np.ndarray, forgettings: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Corners of each column's line: its points and the base at (0, 0), sorted by uptake.
+def segments(uptakes: np.ndarray, forgettings: np.ndarray) -> list[tuple[np.ndarray, ...]]:
+    """Segments of each column's line: its points and the base at (0, 0), sorted by uptake.
 
     Args:
         uptakes: (n_points, n_columns).
         forgettings: Same shape.
 
     Returns:
-        Uptake and forgetting, (n_points + 1, n_columns). Of equal uptake, each with their mean.
+        Uptake at both ends and forgetting at both ends of each segment, four times (n_columns,).
+        Points of equal uptake have their mean forgetting.
     """
     base = np.zeros((1, uptakes.shape[1]))
     x, y = np.concatenate([uptakes, base]), np.concatenate([forgettings, base])
     same = x[:, None] == x[None, :]
     y = (same * y[None, :]).sum(axis=1) / same.sum(axis=1)
     order = np.argsort(x, axis=0, kind="stable")
-    return np.take_along_axis(x, order, axis=0), np.take_along_axis(y, order, axis=0)
+    x, y = np.take_along_axis(x, order, axis=0), np.take_along_axis(y, order, axis=0)
+    return list(zip(x, x[1:], y, y[1:], strict=False))
+
+
+def straight(
+    x0: np.ndarray, x1: np.ndarray, y0: np.ndarray, y1: np.ndarray, at: np.ndarray
+) -> np.ndarray:
+    """y at x = ``at`` on the straight line through two points; not finite where it is upright."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return y0 + (at - x0) / (x1 - x0) * (y1 - y0)
 
 
 def uptake_share(arm: BootstrapEstimate, references: Sequence[BootstrapEstimate]) -> MetricValue:

@@ -71,7 +71,7 @@ def analyse_acquisition(
                 [found[index][0] for index in members],
                 np.array([found[index][1] for index in members]),
                 times,
-                aligned_curves(losses[:, members], drift.get(depth), steps, own),
+                aligned_curves(losses[:, members], drift.get(depth), steps, own, _spacing(record)),
                 Resampler(
                     [record.entities[index] for index in members],
                     n_bootstrap,

@@ -28,13 +28,13 @@ def aligned_curves(
     drift: np.ndarray | None,
     steps: np.ndarray,
     exposures: list[tuple[int, ...]],
+    every: int,
 ) -> Curves:
     """Align probes at their first exposures and average what they gained since before them.
 
     Facts that are injected at different steps are measured at different distances from their
     exposures; between two measurements the line is straight.
     """
-    every = int(np.median(np.diff(steps))) if len(steps) > 1 else 1
     firsts = np.array([own[0] for own in exposures])
     low = -int((firsts - steps[0]).min() // every * every)
     axis = np.arange(low, int((steps[-1] - firsts).min()) + 1, every)

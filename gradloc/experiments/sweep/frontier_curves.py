@@ -4,12 +4,11 @@ Arrays hold one row a rate and 1 + n_bootstrap columns: column 0 is the estimate
 others are its replicates.
 """
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from gradloc.evaluation.matched_uptake import Point, columns, line_through_base
+from gradloc.evaluation.matched_uptake import Point, columns, segments, straight
 
 
 class Curve(NamedTuple):
@@ -92,11 +91,10 @@ def uptake_within(uptake: np.ndarray, forgetting: np.ndarray, level: np.ndarray)
         >>> uptake_within(np.array([[2.0], [4.0]]), np.array([[0.25], [0.75]]), np.array([0.5]))
         array([3.])
     """
-    x, y = line_through_base(uptake, forgetting)
-    found = np.zeros(x.shape[1])
-    for (x0, x1), (y0, y1) in _segments(x, y):
+    found = np.zeros(uptake.shape[1])
+    for x0, x1, y0, y1 in segments(uptake, forgetting):
         crosses = np.where(y1 > y0, (y0 <= level) & (level < y1), False)
-        at_crossing = _straight(y0, y1, x0, x1, level)
+        at_crossing = straight(y0, y1, x0, x1, level)
         here = np.where(y1 <= level, x1, np.where(crosses, at_crossing, 0.0))
         found = np.maximum(found, here)
     return found
@@ -114,22 +112,10 @@ def mean_forgetting(uptake: np.ndarray, forgetting: np.ndarray, upto: np.ndarray
         >>> mean_forgetting(np.array([[2.0], [4.0]]), np.array([[0.25], [0.75]]), np.array([4.0]))
         array([0.3125])
     """
-    x, y = line_through_base(uptake, forgetting)
-    area = np.zeros(x.shape[1])
-    for (x0, x1), (y0, y1) in _segments(x, y):
+    area = np.zeros(uptake.shape[1])
+    for x0, x1, y0, y1 in segments(uptake, forgetting):
         left, right = np.clip(x0, 0, upto), np.clip(x1, 0, upto)
-        middle = _straight(x0, x1, y0, y1, (left + right) / 2)
+        middle = straight(x0, x1, y0, y1, (left + right) / 2)
         area += np.where(right > left, (right - left) * middle, 0.0)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(upto > 0, area / upto, np.nan)
-
-
-def _segments(x: np.ndarray, y: np.ndarray) -> Sequence[tuple]:
-    return [((x[i], x[i + 1]), (y[i], y[i + 1])) for i in range(len(x) - 1)]
-
-
-def _straight(
-    x0: np.ndarray, x1: np.ndarray, y0: np.ndarray, y1: np.ndarray, at: np.ndarray
-) -> np.ndarray:
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return y0 + (at - x0) / (x1 - x0) * (y1 - y0)
