@@ -15,9 +15,12 @@ from transformers import (
     LlamaConfig,
     PreTrainedTokenizerFast,
     Qwen2Config,
+    TrainingArguments,
 )
 
 from gradloc.cli.main import main
+from gradloc.localization.plan import LayerPlan
+from gradloc.models.units import find_units
 
 # Scripts of single studies are imported by name, as they import each other.
 sys.path.insert(0, str(Path(__file__).parents[1] / "evaluation" / "studies"))
@@ -72,6 +75,22 @@ def build_model(kind: str, seed: int = 0) -> torch.nn.Module:
             elif "bias" in name or "norm" in name:
                 parameter.add_(0.1 * torch.randn_like(parameter))
     return model.eval()
+
+
+CHOSEN = ("model.layers.1.mlp", "model.layers.2.self_attn")
+
+
+def plan_for(model, chosen=CHOSEN, scale=1.0, granularity="sublayer"):
+    """A plan that trains the units whose names hold one of the chosen parts."""
+    units = tuple(unit.info for unit in find_units(model, granularity))
+    trained = {u.name: scale if any(part in u.name for part in chosen) else 0.0 for u in units}
+    return LayerPlan(scale=trained, units=units, granularity=granularity)
+
+
+def training_arguments(folder, **given):
+    """Arguments of a training on the CPU that saves, reports and draws nothing unless told."""
+    quiet = dict(use_cpu=True, report_to="none", save_strategy="no", disable_tqdm=True)
+    return TrainingArguments(output_dir=str(folder), **quiet | given)
 
 
 @pytest.fixture(params=sorted(CONFIGS))

@@ -5,15 +5,14 @@ taken in order, so that the two see the same batches.
 """
 
 import torch
-from conftest import build_model
+from conftest import build_model, plan_for, training_arguments
 from torch.utils.data import Dataset
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer
 
-from gradloc import GradLocCallback, LayerPlan
+from gradloc import GradLocCallback
 from gradloc.models.units import find_units
 from gradloc.training.methods.base import TrainContext
 
-CHOSEN = ("model.layers.1.mlp", "model.layers.2.self_attn")
 RATE = {"adamw_torch": 1e-3, "sgd": 1e-2}
 # Adam divides rounding by rounding where a gradient is all but zero, unless epsilon is above it.
 EPSILON = 1e-4
@@ -41,16 +40,9 @@ class Rows(Dataset):
         return {"input_ids": self.ids[index], "labels": labels}
 
 
-def plan_for(model, chosen=CHOSEN, scale=1.0):
-    """A plan that trains the chosen units."""
-    units = tuple(unit.info for unit in find_units(model))
-    return LayerPlan(scale={u.name: scale if u.name in chosen else 0.0 for u in units}, units=units)
-
-
 def arguments(folder, **changes):
     """Arguments of four steps of four rows at a constant rate."""
     given = dict(
-        output_dir=str(folder),
         per_device_train_batch_size=4,
         max_steps=4,
         lr_scheduler_type="constant",
@@ -58,17 +50,13 @@ def arguments(folder, **changes):
         adam_epsilon=EPSILON,
         weight_decay=0.1,
         max_grad_norm=0.0,
-        save_strategy="no",
         logging_steps=1,
-        report_to="none",
-        use_cpu=True,
-        disable_tqdm=True,
         seed=0,
         train_sampling_strategy="sequential",
     )
     given |= changes
     given.setdefault("learning_rate", RATE[given["optim"]])
-    return TrainingArguments(**given)
+    return training_arguments(folder, **given)
 
 
 def by_trainer(folder, model, callbacks, plan=None, resume=None, tokenizer=None, **changes):

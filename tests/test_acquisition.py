@@ -1,6 +1,7 @@
 """The record of a training equals what a plain loop measures on the same weights."""
 
 import copy
+import functools
 import json
 import logging
 import shutil
@@ -8,8 +9,8 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from conftest import build_model
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from conftest import build_model, training_arguments
+from transformers import Trainer, TrainerCallback
 
 from gradloc.data.batches import collate
 from gradloc.data.injection import Fact, InjectedRows, InjectionSchedule
@@ -27,20 +28,14 @@ PROBES = ProbeSet(
 SCHEDULE = InjectionSchedule({"once": [Fact("Ada", ("Ada weaves wool.",))]}, [1])
 
 
-def arguments(folder, **changes):
-    given = {
-        "per_device_train_batch_size": 2,
-        "gradient_accumulation_steps": 2,
-        "max_steps": 7,
-        "learning_rate": 1e-2,
-        "train_sampling_strategy": "sequential",
-        "use_cpu": True,
-        "report_to": "none",
-        "save_strategy": "no",
-        "disable_tqdm": True,
-        **changes,
-    }
-    return TrainingArguments(output_dir=str(folder), **given)
+arguments = functools.partial(
+    training_arguments,
+    per_device_train_batch_size=2,
+    gradient_accumulation_steps=2,
+    max_steps=7,
+    learning_rate=1e-2,
+    train_sampling_strategy="sequential",
+)
 
 
 def train(folder, tokenizer, *callbacks, kind="llama", resume=None, **changes):

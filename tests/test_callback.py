@@ -1,4 +1,5 @@
 import copy
+import functools
 import json
 import os
 import random
@@ -10,11 +11,11 @@ import pytest
 import torch
 from accelerate.state import PartialState
 from accelerate.utils import DistributedType
-from conftest import build_model
+from conftest import CHOSEN, build_model, plan_for, training_arguments
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 from torch.utils.data import Dataset
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import Trainer, TrainerCallback
 
 from gradloc import GradLocCallback, LayerPlan, attach
 from gradloc.config.default import GradLocConfig
@@ -40,8 +41,6 @@ from gradloc.training.methods.interpolation import START_FILE, InterpolationCall
 from gradloc.training.methods.reference_kl import ReferenceKLCallback
 from gradloc.training.protection import protecting_methods
 
-CHOSEN = ("model.layers.1.mlp", "model.layers.2.self_attn")
-
 
 class Rows(Dataset):
     def __init__(self, n=24):
@@ -55,27 +54,17 @@ class Rows(Dataset):
         return {"input_ids": self.ids[index], "labels": self.ids[index]}
 
 
-def plan_for(model, chosen=CHOSEN, scale=1.0):
-    units = tuple(unit.info for unit in find_units(model))
-    return LayerPlan(scale={u.name: scale if u.name in chosen else 0.0 for u in units}, units=units)
-
-
-def arguments(folder, **changes):
-    defaults = dict(
-        output_dir=str(folder),
-        per_device_train_batch_size=4,
-        max_steps=6,
-        learning_rate=1e-2,
-        weight_decay=0.1,
-        save_strategy="steps",
-        save_steps=2,
-        logging_steps=1,
-        report_to="none",
-        use_cpu=True,
-        disable_tqdm=True,
-        seed=0,
-    )
-    return TrainingArguments(**defaults | changes)
+arguments = functools.partial(
+    training_arguments,
+    per_device_train_batch_size=4,
+    max_steps=6,
+    learning_rate=1e-2,
+    weight_decay=0.1,
+    save_strategy="steps",
+    save_steps=2,
+    logging_steps=1,
+    seed=0,
+)
 
 
 def trainer_for(folder, callback=None, model=None, **changes):

@@ -2,7 +2,7 @@ import copy
 
 import pytest
 import torch
-from conftest import build_model
+from conftest import build_model, plan_for
 from peft import LoraConfig, get_peft_model
 
 from gradloc import freeze_layers
@@ -12,16 +12,10 @@ from gradloc.errors import (
     PlanMismatchError,
     SelectionError,
 )
-from gradloc.localization.plan import LayerPlan
 from gradloc.models.units import find_units
 from gradloc.training.freezing import check_trains_something, scale_learning_rates
 
 CHOSEN = "model.layers.1.mlp"
-
-
-def plan_for(model, chosen=(CHOSEN,), scale=1.0):
-    units = tuple(unit.info for unit in find_units(model))
-    return LayerPlan(scale={u.name: scale if u.name in chosen else 0.0 for u in units}, units=units)
 
 
 def train(model, optimizer, steps=3, before_step=lambda: None):
@@ -50,7 +44,7 @@ def test_frozen_stays_frozen_under_decay_momentum_accumulation_and_tied_weights(
     train(llama, optimizer, steps=1)  # momentum for every parameter
     before = copy.deepcopy(llama.state_dict())
     optimizer.zero_grad()
-    with freeze_layers(llama, plan_for(llama)) as frozen:
+    with freeze_layers(llama, plan_for(llama, (CHOSEN,))) as frozen:
         train(llama, optimizer)
         frozen.verify()
         assert changed(llama, before) == parameters_of(llama, CHOSEN)
@@ -58,7 +52,7 @@ def test_frozen_stays_frozen_under_decay_momentum_accumulation_and_tied_weights(
 
 
 def test_the_same_check_fails_for_zeroed_gradients(llama):
-    frozen = freeze_layers(llama, plan_for(llama))
+    frozen = freeze_layers(llama, plan_for(llama, (CHOSEN,)))
     optimizer = torch.optim.AdamW(llama.parameters(), lr=1e-2, weight_decay=0.1)
     keep = {id(p) for n, p in llama.named_parameters() if n in parameters_of(llama, CHOSEN)}
     for p in llama.parameters():
@@ -76,14 +70,14 @@ def test_the_same_check_fails_for_zeroed_gradients(llama):
 
 def test_no_optimizer_state_and_no_gradient_for_frozen_parameters(llama):
     optimizer = torch.optim.AdamW(llama.parameters(), lr=1e-2)
-    freeze_layers(llama, plan_for(llama))
+    freeze_layers(llama, plan_for(llama, (CHOSEN,)))
     train(llama, optimizer)
     names = {n for n, p in llama.named_parameters() if p in optimizer.state}
     assert names == parameters_of(llama, CHOSEN)
 
 
 def test_a_single_flipped_bit_is_seen(llama):
-    frozen = freeze_layers(llama, plan_for(llama))
+    frozen = freeze_layers(llama, plan_for(llama, (CHOSEN,)))
     frozen.verify()
     llama.model.norm.weight.data.view(torch.int32)[3] ^= 1
     with pytest.raises(FrozenParametersChangedError, match=r"1 frozen.*model\.norm\.weight"):
@@ -103,7 +97,7 @@ def test_adapters_follow_the_unit_they_sit_in():
     model = get_peft_model(
         build_model("llama_tied"), LoraConfig(r=2, target_modules=["q_proj", "up_proj"])
     )
-    freeze_layers(model, plan_for(model))
+    freeze_layers(model, plan_for(model, (CHOSEN,)))
     trained = {n for n, p in model.named_parameters() if p.requires_grad}
     assert len(trained) == 2
     assert all("layers.1.mlp" in n and "lora_" in n for n in trained)

@@ -1,13 +1,14 @@
 """Passages reach the model at exactly their steps, whatever the batches are."""
 
+import functools
 from types import SimpleNamespace
 
 import pytest
 from accelerate.data_loader import BatchSamplerShard
-from conftest import build_model
+from conftest import build_model, training_arguments
 from datasets import Dataset
 from torch.utils.data import BatchSampler, SequentialSampler
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer
 
 from gradloc.config.recipe import CorpusConfig, InjectionConfig
 from gradloc.data.batches import collate
@@ -45,19 +46,13 @@ def ordinary(n=40):
     return [{"input_ids": row, "labels": list(row)} for row in rows]
 
 
-def arguments(folder, **changes):
-    given = {
-        "per_device_train_batch_size": 2,
-        "gradient_accumulation_steps": 2,
-        "max_steps": 6,
-        "train_sampling_strategy": "sequential",
-        "use_cpu": True,
-        "report_to": "none",
-        "save_strategy": "no",
-        "disable_tqdm": True,
-        **changes,
-    }
-    return TrainingArguments(output_dir=str(folder), **given)
+arguments = functools.partial(
+    training_arguments,
+    per_device_train_batch_size=2,
+    gradient_accumulation_steps=2,
+    max_steps=6,
+    train_sampling_strategy="sequential",
+)
 
 
 def rows_of_updates(folder, tokenizer, resume=None, **changes):

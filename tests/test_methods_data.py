@@ -1,9 +1,10 @@
+import functools
 from collections import Counter
 
 import pytest
 import torch
-from conftest import build_model
-from transformers import Trainer, TrainingArguments
+from conftest import build_model, training_arguments
+from transformers import Trainer
 
 from gradloc import LayerPlan
 from gradloc.data.batches import collate, training_rows
@@ -18,19 +19,13 @@ from gradloc.training.methods.replay import Replay
 REFERENCE = [f"Old text number {i}." for i in range(7)]
 
 
-def arguments(folder, **changes):
-    defaults = dict(
-        output_dir=str(folder),
-        per_device_train_batch_size=4,
-        max_steps=6,
-        learning_rate=1e-3,
-        save_strategy="no",
-        report_to="none",
-        use_cpu=True,
-        disable_tqdm=True,
-        seed=5,
-    )
-    return TrainingArguments(**defaults | changes)
+arguments = functools.partial(
+    training_arguments,
+    per_device_train_batch_size=4,
+    max_steps=6,
+    learning_rate=1e-3,
+    seed=5,
+)
 
 
 @pytest.fixture

@@ -2,12 +2,12 @@ import json
 
 import pytest
 import torch
-from conftest import build_model
+from conftest import build_model, plan_for
 from peft import LoraConfig, get_peft_model
 from torch.utils.data import Dataset
 from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 
-from gradloc import GradLocCallback, LayerPlan
+from gradloc import GradLocCallback
 from gradloc.errors import MethodError
 from gradloc.models.units import find_units
 from gradloc.models.wrappers import canonical_name
@@ -27,15 +27,6 @@ class Rows(Dataset):
 
     def __getitem__(self, index):
         return {"input_ids": self.ids[index], "labels": self.ids[index]}
-
-
-def plan_for(model, chosen=CHOSEN, granularity="sublayer", scale=1.0):
-    units = tuple(unit.info for unit in find_units(model, granularity))
-    return LayerPlan(
-        scale={u.name: scale if any(part in u.name for part in chosen) else 0.0 for u in units},
-        units=units,
-        granularity=granularity,
-    )
 
 
 def context_for(model, plan, folder, **changes):

@@ -2,11 +2,11 @@ import random
 
 import pytest
 import torch
-from conftest import build_model
+from conftest import build_model, plan_for
 from reference_checks import PATH, read_vectors
 from transformers import Trainer, TrainingArguments
 
-from gradloc import GradLocCallback, LayerPlan
+from gradloc import GradLocCallback
 from gradloc.data.batches import collate, training_rows
 from gradloc.data.probes import Probe
 from gradloc.errors import MethodError, SelectionError
@@ -30,14 +30,6 @@ FACTS = (
     Probe("b", "new", "The mayor is", ("Ilse",)),
     Probe("c", "updated", "The king is", ("Carl",), old_targets=("Olav",)),
 )
-
-
-def plan_for(model, chosen=CHOSEN, scale=1.0):
-    units = tuple(unit.info for unit in find_units(model))
-    return LayerPlan(
-        scale={u.name: scale if any(part in u.name for part in chosen) else 0.0 for u in units},
-        units=units,
-    )
 
 
 def context_for(folder, tokenizer, kind="llama", chosen=CHOSEN, scale=1.0, **changes):

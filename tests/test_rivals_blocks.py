@@ -1,16 +1,17 @@
 """LISA and BAdam (evaluation/studies/rivals) against plain loops over the blocks awake."""
 
+import functools
+
 import pytest
 import torch
-from conftest import build_model
+from conftest import build_model, plan_for, training_arguments
 from torch.utils.data import Dataset
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import Trainer, TrainerCallback
 
 from evaluation.studies.rivals.badam import BAdamCallback
 from evaluation.studies.rivals.lisa import LisaCallback
-from gradloc import GradLocCallback, LayerPlan
+from gradloc import GradLocCallback
 from gradloc.errors import MethodError
-from gradloc.models.units import find_units
 
 
 class Rows(Dataset):
@@ -40,29 +41,16 @@ def weights_of(model):
     return {name: p.detach().clone() for name, p in model.named_parameters()}
 
 
-def plan_for(model, chosen):
-    units = tuple(unit.info for unit in find_units(model))
-    return LayerPlan(
-        scale={u.name: float(any(part in u.name for part in chosen)) for u in units}, units=units
-    )
-
-
-def arguments(folder, **changes):
-    defaults = dict(
-        output_dir=str(folder),
-        per_device_train_batch_size=2,
-        max_steps=9,
-        learning_rate=1e-2,
-        lr_scheduler_type="constant",
-        weight_decay=0.1,
-        train_sampling_strategy="sequential",
-        save_strategy="no",
-        report_to="none",
-        use_cpu=True,
-        disable_tqdm=True,
-        seed=3,
-    )
-    return TrainingArguments(**defaults | changes)
+arguments = functools.partial(
+    training_arguments,
+    per_device_train_batch_size=2,
+    max_steps=9,
+    learning_rate=1e-2,
+    lr_scheduler_type="constant",
+    weight_decay=0.1,
+    train_sampling_strategy="sequential",
+    seed=3,
+)
 
 
 def train(folder, callbacks, model=None, resume=None, **changes):
