@@ -1,7 +1,11 @@
+import os
 import sys
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parent / "_ext"), str(Path(__file__).parents[1])]
+
+# Help texts are wrapped to the terminal's width; code this wide is not cut off on a page.
+os.environ |= {"COLUMNS": "88", "NO_COLOR": "1"}
 
 from gradloc import __version__  # noqa: E402
 
