@@ -11,6 +11,7 @@ import inspect
 import io
 import json
 import re
+import textwrap
 import types
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -475,7 +476,7 @@ def commands() -> str:
     from gradloc.cli.main import COMMANDS, command, overview
     from gradloc.cli.options import read_options
 
-    texts = {"gradloc": overview()}
+    texts = {"gradloc": "\n".join(map(_wrapped, overview().splitlines()))}
     for name in COMMANDS:
         text = io.StringIO()
         with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
@@ -487,6 +488,13 @@ def commands() -> str:
         for line in (f"### `{name}`", "", "```text", text, "```", "")
     ]
     return "\n".join(lines)
+
+
+def _wrapped(line: str) -> str:
+    """A line of the overview, its command's summary in a column of its own."""
+    if not line.startswith("  "):
+        return line
+    return textwrap.fill(line, 88, subsequent_indent=" " * 23)
 
 
 def public_names() -> str:

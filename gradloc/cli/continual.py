@@ -31,7 +31,9 @@ def continual(
 
       gradloc continual current-events-continual --arm full --arm interference_ratio
       gradloc continual news.yaml --by quarter --from 2024-Q3 --to 2025-Q2
+
     A continual.json alone (of another machine, say) is drawn by
+
       gradloc continual runs/news/continual.json
 
     Args:

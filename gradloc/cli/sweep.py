@@ -40,8 +40,10 @@ def sweep(
       gradloc sweep sweeps/frontier --list
       gradloc sweep sweeps/frontier --seed 0 --arm full --arm interference_ratio
       gradloc sweep sweeps/frontier --devices 0,1,2,3
-      gradloc sweep sweeps/frontier --earlier frontier.json      # go on elsewhere
+      gradloc sweep sweeps/frontier --earlier frontier.json
+
     A sweep.json alone (of another machine, say) is drawn by
+
       gradloc sweep runs/frontier/sweep.json
 
     Args:
