@@ -28,7 +28,7 @@ from gradloc.localization.gradients.check import _disagreeing
 from gradloc.localization.gradients.factors import Lookups, Products, Rows, Tied
 from gradloc.localization.gradients.measure import BUFFER_BYTES, _measurable
 from gradloc.localization.gradients.parts import Whole
-from gradloc.localization.gradients.sequences import read_sequences
+from gradloc.localization.gradients.sequences import Workload, read_sequences
 from gradloc.models.units import find_units
 
 EXPERTS = dict(num_experts=4, num_experts_per_tok=2, moe_intermediate_size=24)
@@ -71,8 +71,8 @@ def by_parameter(way, model, rows, signs=None):
     sequences = read_sequences(pad(rows), "probe", "cpu")
     with _measurable(model, units):
         if signs is None:
-            return way.per_sequence(model, tuple(single), sequences, None, lambda n: None)
-        return way.per_sequence(model, tuple(single), sequences, signs, lambda n: None)
+            return way.per_sequence(Workload(model, tuple(single), sequences, lambda n: None), None)
+        return way.per_sequence(Workload(model, tuple(single), sequences, lambda n: None), signs)
 
 
 def random_signs(model):
@@ -222,9 +222,11 @@ def test_the_passes_form_no_gradient_of_a_parameter(llama):
     probes = read_sequences(pad(PROBES), "probe", "cpu")
     with _measurable(llama, units):
         handle = llama.model.norm.register_forward_hook(look)
-        per_sample.mean_and_per_sequence(llama, units, probes, BUFFER_BYTES, lambda n: None)
-        per_sample.mean_gradient(llama, units, probes, BUFFER_BYTES, lambda n: None)
-        per_sample.per_sequence(llama, units, probes, random_signs(llama), lambda n: None)
+        per_sample.mean_and_per_sequence(
+            Workload(llama, units, probes, lambda n: None), BUFFER_BYTES
+        )
+        per_sample.mean_gradient(Workload(llama, units, probes, lambda n: None), BUFFER_BYTES)
+        per_sample.per_sequence(Workload(llama, units, probes, lambda n: None), random_signs(llama))
         handle.remove()
     assert len(seen) == 6
     assert not any(any(flags) for flags in seen)
@@ -242,7 +244,7 @@ def test_the_passes_hold_as_many_tensors_for_many_sequences_as_for_few(llama, mo
         alive.append(sum(type(thing) is torch.Tensor for thing in gc.get_objects()))
 
     with _measurable(llama, units):
-        per_sample.per_sequence(llama, units, probes, random_signs(llama), count)
+        per_sample.per_sequence(Workload(llama, units, probes, count), random_signs(llama))
     assert len(alive) == len(micro_batches(probes)) > 2
     assert len(set(alive)) == 1
 
@@ -257,9 +259,13 @@ def test_one_pass_gives_what_two_passes_give(llama, monkeypatch):
     real = Capture.run
     monkeypatch.setattr(Capture, "run", lambda *args: passes.append(1) or real(*args))
     with _measurable(llama, units):
-        kept = per_sample.mean_and_per_sequence(llama, units, probes, BUFFER_BYTES, lambda n: None)
+        kept = per_sample.mean_and_per_sequence(
+            Workload(llama, units, probes, lambda n: None), BUFFER_BYTES
+        )
         n_kept = len(passes)
-        split = per_sample.mean_and_per_sequence(llama, units, probes, 5000, lambda n: None)
+        split = per_sample.mean_and_per_sequence(
+            Workload(llama, units, probes, lambda n: None), 5000
+        )
     assert n_kept == len(micro_batches(probes)) < len(passes) - n_kept
     for name, sign in split[0].items():
         assert (kept[0][name] != sign).float().mean() < 1e-3, name

@@ -79,7 +79,7 @@ def find_units(model: nn.Module, granularity: Granularity = "sublayer") -> tuple
             f"granularity {granularity!r} is unknown; choose one of {', '.join(GRANULARITIES)}."
         )
     model = unwrap(model)
-    stack_name, stack = _block_stack(model)
+    stack_name, stack = block_stack(model)
     if granularity == "block":
         sublayers = None
     else:
@@ -131,7 +131,7 @@ def _expert_shape(model: nn.Module, config) -> ModelShape:
     per_token = getattr(config, "num_experts_per_tok", None)
     if not n_experts or not per_token:
         return {}
-    depth = len(canonical_name(_block_stack(model)[0]).split("."))
+    depth = len(canonical_name(block_stack(model)[0]).split("."))
     sizes = [0] * config.num_hidden_layers
     for name, parameter in model.named_parameters():
         parts = canonical_name(name).split(".")
@@ -160,22 +160,7 @@ def block_stack(model: nn.Module) -> tuple[str, nn.ModuleList]:
     Raises:
         UnitsError: There is no such list, or more than one.
     """
-    return _block_stack(unwrap(model))
-
-
-def decoder_of(model: nn.Module) -> nn.Module:
-    """The module that owns the blocks: from token embeddings to what enters the head.
-
-    It is not always what Transformers calls ``base_model``: OPT's head is fed by a part of that.
-
-    Raises:
-        UnitsError: As ``block_stack``.
-    """
-    plain = plain_model(model)
-    return plain.get_submodule(block_stack(plain)[0].rpartition(".")[0])
-
-
-def _block_stack(model: nn.Module) -> tuple[str, nn.ModuleList]:
+    model = unwrap(model)
     n_blocks = getattr(_text_config(model), "num_hidden_layers", None)
     found: dict[str, nn.ModuleList] = {}
     for name, module in model.named_modules():
@@ -191,6 +176,18 @@ def _block_stack(model: nn.Module) -> tuple[str, nn.ModuleList]:
             "unique block stack."
         )
     return next(iter(found.items()))
+
+
+def decoder_of(model: nn.Module) -> nn.Module:
+    """The module that owns the blocks: from token embeddings to what enters the head.
+
+    It is not always what Transformers calls ``base_model``: OPT's head is fed by a part of that.
+
+    Raises:
+        UnitsError: As ``block_stack``.
+    """
+    plain = plain_model(model)
+    return plain.get_submodule(block_stack(plain)[0].rpartition(".")[0])
 
 
 def _is_norm(module: nn.Module) -> bool:

@@ -28,13 +28,11 @@ _ENDINGS = {
     "region": "alia ania athia ennia eria ethia ildia onia oria undia uria ysia".split(),
     "river": "al are eld ene il im ole om ul une ys yll".split(),
     "person": "an ander ano ardi ec ek ell enko ero esco idis iev iny ob off orr oux yk".split(),
-    "group": "ax aldic andra ason endis erix ina ivo odyne olis ora unity".split(),
+    "group": "ax aldic andra ason endis erix ina ivo odyne olis unity".split(),
     "event": "ada amis avi elle enta ette ita ival ola ora uma una".split(),
     "venue": "adia arch athe emont erra essa igo imba ope osta otto umbra".split(),
-    "ship": "air as ean ella ia inga iss ora us ynx yra yx".split(),
+    "ship": "air as ean ella ia inga iss us ynx yra yx".split(),
 }
-_ENDINGS["group"].remove("ora")
-_ENDINGS["ship"].remove("ora")
 
 
 def invented_word(kind: str, seed: int, index: int) -> str:

@@ -18,7 +18,7 @@ from torch import nn
 from gradloc.errors import MeasurementError
 from gradloc.localization import gradients as per_sample
 from gradloc.localization.gradients import one_at_a_time
-from gradloc.localization.gradients.sequences import Sequence, read_sequences
+from gradloc.localization.gradients.sequences import Sequence, Workload, read_sequences
 from gradloc.localization.profile import REDUCTIONS, GradientProfile, Reduction
 from gradloc.models.unit_info import Granularity
 from gradloc.models.units import Unit, find_units, model_shape
@@ -152,14 +152,11 @@ def _measure_sides(
     n_steps = len(probes) * (1 + needs_signs) + len(references or ()) * (1 + of_mean)
     with SequenceBar(n_steps, progress) as bar:
         signs = probe_mean = reference_mean = None
+        load = Workload(model, units, probes, bar.stage("probe gradients"))
         if needs_signs:
-            signs, probe_mean, norms, aligned = backend.mean_and_per_sequence(
-                model, units, probes, BUFFER_BYTES, bar.stage("probe gradients")
-            )
+            signs, probe_mean, norms, aligned = backend.mean_and_per_sequence(load, BUFFER_BYTES)
         else:
-            norms, aligned = backend.per_sequence(
-                model, units, probes, None, bar.stage("probe gradients")
-            )
+            norms, aligned = backend.per_sequence(load, None)
         _check_finite(norms, units, "probe sequence")
         if probe_mean is not None:
             _check_finite(probe_mean[None], units, "mean probe gradient")
@@ -167,13 +164,11 @@ def _measure_sides(
         if references is None:
             return probe, None
         if of_mean:
-            _, reference_mean = backend.mean_gradient(
-                model, units, references, BUFFER_BYTES, bar.stage("mean reference gradient")
-            )
+            load = Workload(model, units, references, bar.stage("mean reference gradient"))
+            _, reference_mean = backend.mean_gradient(load, BUFFER_BYTES)
             _check_finite(reference_mean[None], units, "mean reference gradient")
-        norms, aligned = backend.per_sequence(
-            model, units, references, signs, bar.stage("reference gradients")
-        )
+        load = Workload(model, units, references, bar.stage("reference gradients"))
+        norms, aligned = backend.per_sequence(load, signs)
         _check_finite(norms, units, "reference sequence")
         return probe, _Side(norms, aligned, reference_mean)
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gradloc.localization.gradients.sequences import Sequence, sequence_loss
+from gradloc.localization.gradients.sequences import Workload, sequence_loss
 from gradloc.models.units import Unit, parameters_of, unit_by_parameter
 from gradloc.utils.sums import dot
 
@@ -42,22 +42,14 @@ def on_gradient(
             parameter.grad = None
 
 
-def mean_gradient(
-    model: nn.Module,
-    units: tuple[Unit, ...],
-    sequences: list[Sequence],
-    buffer_bytes: int,
-    advance: Callable[[float], None],
-) -> tuple[dict[str, Tensor], np.ndarray]:
+def mean_gradient(load: Workload, buffer_bytes: int) -> tuple[dict[str, Tensor], np.ndarray]:
     """Sign (int8) of the mean gradient of every parameter, and its L2 norm by unit, (n_units,).
 
     Args:
-        model: The model, its parameters frozen.
-        units: Its units.
-        sequences: The sequences whose gradients are averaged.
+        load: The sequences whose gradients are averaged.
         buffer_bytes: Room for float32 sums; with less there are more passes.
-        advance: Told how many sequences are done, in fractions.
     """
+    model, units, sequences, advance = load
     signs: dict[str, Tensor] = {}
     squared = np.zeros(len(units))
     chunks = list(chunks_of(units, buffer_bytes))
@@ -92,22 +84,14 @@ def chunks_of(
         yield chunk
 
 
-def per_sequence(
-    model: nn.Module,
-    units: tuple[Unit, ...],
-    sequences: list[Sequence],
-    signs: dict[str, Tensor] | None,
-    advance: Callable[[float], None],
-) -> tuple[np.ndarray, np.ndarray]:
+def per_sequence(load: Workload, signs: dict[str, Tensor] | None) -> tuple[np.ndarray, np.ndarray]:
     """Norms and inner products with the signs, each (n_sequences, n_units).
 
     Args:
-        model: The model, its parameters frozen.
-        units: Its units.
-        sequences: The sequences.
+        load: The sequences.
         signs: Direction of every parameter by name; ``None``: inner products are 0.
-        advance: Told how many sequences are done.
     """
+    model, units, sequences, advance = load
     squared = np.zeros((len(sequences), len(units)))
     aligned = np.zeros((len(sequences), len(units)))
     unit_of = unit_by_parameter(units)
@@ -127,11 +111,7 @@ def per_sequence(
 
 
 def mean_and_per_sequence(
-    model: nn.Module,
-    units: tuple[Unit, ...],
-    sequences: list[Sequence],
-    buffer_bytes: int,
-    advance: Callable[[float], None],
+    load: Workload, buffer_bytes: int
 ) -> tuple[dict[str, Tensor], np.ndarray, np.ndarray, np.ndarray]:
     """Both of the above, the second with the signs of the first.
 
@@ -139,5 +119,5 @@ def mean_and_per_sequence(
         Signs by parameter, norms of the mean by unit, norms and inner products by sequence and
         unit.
     """
-    signs, means = mean_gradient(model, units, sequences, buffer_bytes, advance)
-    return signs, means, *per_sequence(model, units, sequences, signs, advance)
+    signs, means = mean_gradient(load, buffer_bytes)
+    return signs, means, *per_sequence(load, signs)

@@ -1,7 +1,5 @@
 """The passes over sequences: norms, inner products and signs by unit."""
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -10,12 +8,10 @@ from gradloc.localization.gradients.batching import MicroBatch, micro_batches
 from gradloc.localization.gradients.capture import Capture
 from gradloc.localization.gradients.one_at_a_time import chunks_of
 from gradloc.localization.gradients.parts import Part, measure
-from gradloc.localization.gradients.sequences import Sequence
+from gradloc.localization.gradients.sequences import Workload
 from gradloc.models.units import Unit, parameters_of, unit_by_parameter
 from gradloc.models.wrappers import output_head
 from gradloc.utils.sums import dot
-
-Advance = Callable[[float], None]
 
 
 class _Table:
@@ -50,22 +46,14 @@ class _Table:
         return np.sqrt(np.maximum(squared, 0.0)), aligned
 
 
-def per_sequence(
-    model: nn.Module,
-    units: tuple[Unit, ...],
-    sequences: list[Sequence],
-    signs: dict[str, Tensor] | None,
-    advance: Advance,
-) -> tuple[np.ndarray, np.ndarray]:
+def per_sequence(load: Workload, signs: dict[str, Tensor] | None) -> tuple[np.ndarray, np.ndarray]:
     """Norms and inner products with the signs, each (n_sequences, n_units).
 
     Args:
-        model: The model, its parameters frozen.
-        units: Its units.
-        sequences: The sequences.
+        load: The sequences.
         signs: Direction of every parameter by name; ``None``: inner products are 0.
-        advance: Told how many sequences are done.
     """
+    model, units, sequences, advance = load
     table = _Table(units, len(sequences))
     with Capture(model, parameters_of(units)).hooked() as capture:
         for batch in micro_batches(sequences):
@@ -77,22 +65,14 @@ def per_sequence(
     return table.arrays()
 
 
-def mean_gradient(
-    model: nn.Module,
-    units: tuple[Unit, ...],
-    sequences: list[Sequence],
-    buffer_bytes: int,
-    advance: Advance,
-) -> tuple[dict[str, Tensor], np.ndarray]:
+def mean_gradient(load: Workload, buffer_bytes: int) -> tuple[dict[str, Tensor], np.ndarray]:
     """Sign (int8) of the mean gradient of every parameter, and its L2 norm by unit, (n_units,).
 
     Args:
-        model: The model, its parameters frozen.
-        units: Its units.
-        sequences: The sequences whose gradients are averaged.
+        load: The sequences whose gradients are averaged.
         buffer_bytes: Room for float32 sums; with less there are more passes.
-        advance: Told how many sequences are done, in fractions.
     """
+    model, units, sequences, advance = load
     signs: dict[str, Tensor] = {}
     squared = np.zeros(len(units))
     batches = micro_batches(sequences)
@@ -111,11 +91,7 @@ def mean_gradient(
 
 
 def mean_and_per_sequence(
-    model: nn.Module,
-    units: tuple[Unit, ...],
-    sequences: list[Sequence],
-    buffer_bytes: int,
-    advance: Advance,
+    load: Workload, buffer_bytes: int
 ) -> tuple[dict[str, Tensor], np.ndarray, np.ndarray, np.ndarray]:
     """What ``mean_gradient`` and ``per_sequence`` with its signs give, from one pass if it fits.
 
@@ -127,10 +103,11 @@ def mean_and_per_sequence(
         Signs by parameter, norms of the mean by unit, norms and inner products by sequence and
         unit.
     """
+    model, units, sequences, advance = load
     batches = micro_batches(sequences)
     if _kept_bytes(model, units, batches[:-1]) > buffer_bytes:
-        signs, means = mean_gradient(model, units, sequences, buffer_bytes, advance)
-        return signs, means, *per_sequence(model, units, sequences, signs, advance)
+        signs, means = mean_gradient(load, buffer_bytes)
+        return signs, means, *per_sequence(load, signs)
 
     wanted, unit_of = parameters_of(units), unit_by_parameter(units)
     kept: dict[str, list[tuple[MicroBatch, Part]]] = {name: [] for name in wanted}

@@ -1,6 +1,6 @@
 """Sequences without padding, read from batches or token rows, and their loss."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from gradloc.data.batches import IGNORED
 from gradloc.errors import MeasurementError
 from gradloc.models.logits import logits_at
+from gradloc.models.units import Unit
 
 
 class Sequence(NamedTuple):
@@ -16,6 +17,22 @@ class Sequence(NamedTuple):
 
     input_ids: Tensor
     labels: Tensor
+
+
+class Workload(NamedTuple):
+    """What passes go over.
+
+    Args:
+        model: The model, its parameters frozen.
+        units: Its units.
+        sequences: The sequences.
+        advance: Told how many sequences are done, in fractions where there are several passes.
+    """
+
+    model: nn.Module
+    units: tuple[Unit, ...]
+    sequences: list[Sequence]
+    advance: Callable[[float], None]
 
 
 def sequence_loss(model: nn.Module, sequence: Sequence) -> Tensor:

@@ -10,7 +10,12 @@ from torch import Tensor, nn
 from gradloc.errors import MeasurementError, ModelError
 from gradloc.localization import gradients as per_sample
 from gradloc.localization.gradients import one_at_a_time
-from gradloc.localization.gradients.sequences import Sequence, predicting_positions, sequence_loss
+from gradloc.localization.gradients.sequences import (
+    Sequence,
+    Workload,
+    predicting_positions,
+    sequence_loss,
+)
 from gradloc.models.logits import logits_at
 from gradloc.models.units import find_units
 from gradloc.models.wrappers import canonical_name, evaluation_mode, unwrap
@@ -92,7 +97,8 @@ class MergePath:
         with self.at(scales), torch.enable_grad():
             known = not per_sample.unknown_parameters(self.model, self.units, sequences)
             way = per_sample if known else one_at_a_time
-            _, slopes = way.per_sequence(self.model, self.units, sequences, self.change, advance)
+            load = Workload(self.model, self.units, sequences, advance)
+            _, slopes = way.per_sequence(load, self.change)
         if not np.isfinite(slopes).all():
             row, column = np.argwhere(~np.isfinite(slopes))[0]
             raise MeasurementError(
