@@ -24,7 +24,8 @@ from gradloc.experiments.bench import (
     time_arms,
     time_ratios,
 )
-from gradloc.experiments.bench_arms import Arm, ArmSetup, BenchConfig, fill_cache, run_arm
+from gradloc.experiments.bench_arms import Arm, ArmSetup, fill_cache, run_arm
+from gradloc.experiments.bench_config import BenchConfig
 from gradloc.localization.plan import LayerPlan
 from gradloc.models import load_model
 from gradloc.models.units import find_units

@@ -24,7 +24,8 @@ from transformers import Trainer
 from gradloc.config.schema import did_you_mean
 from gradloc.errors import GradlocError, MethodError, SelectionError
 from gradloc.experiments.bench import REFERENCE, bench_table, plan_arm, run_bench
-from gradloc.experiments.bench_arms import Arm, ArmSetup, BenchConfig
+from gradloc.experiments.bench_arms import Arm, ArmSetup
+from gradloc.experiments.bench_config import BenchConfig
 from gradloc.localization.cost import predict_cost
 from gradloc.localization.plan import LayerPlan
 from gradloc.models.mixed_precision import PARTS

@@ -53,7 +53,8 @@ from gradloc.experiments.bench import (
     time_arms,
     time_ratios,
 )
-from gradloc.experiments.bench_arms import Arm, BenchConfig
+from gradloc.experiments.bench_arms import Arm
+from gradloc.experiments.bench_config import BenchConfig
 from gradloc.localization.cost import StepShape, step_memory, step_seconds, step_work
 from gradloc.localization.gradients.measure import BUFFER_BYTES, measure_gradients
 from gradloc.localization.profile import GradientProfile

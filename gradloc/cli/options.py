@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_type_hints
 
 import tyro
 from pydantic import Field, ValidationError, validate_call
-from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, UseAppendAction, arg
+from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, UseAppendAction, arg
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from gradloc.config.schema import rule
@@ -58,9 +58,10 @@ def _optional(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
     )
 
 
-def fields_of(cls: type, **defaults: Any) -> Any:
+def fields_of(cls: type, positional: str = "", **defaults: Any) -> Any:
     """Take the fields of a dataclass as options, some with another default than the dataclass has.
 
+    One of them may be a positional argument.
     They become the dataclass in ``read_options``, so that bounds are told as those of any option.
     """
 
@@ -71,7 +72,12 @@ def fields_of(cls: type, **defaults: Any) -> Any:
     options.__signature__ = inspect.Signature(
         [item.replace(default=defaults.get(item.name, item.default)) for item in parameters]
     )
-    options.__annotations__ = get_type_hints(cls, include_extras=True)
+    hints = get_type_hints(cls, include_extras=True)
+    if positional:
+        hints[positional] = Annotated[
+            hints[positional], Positional, arg(metavar=positional.upper())
+        ]
+    options.__annotations__ = hints
     options.__doc__ = (cls.__doc__ or "").replace("``", "")
     return arg(constructor=options)
 

@@ -9,7 +9,7 @@ from datetime import date
 from enum import Enum
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from gradloc.config.schema import kind_of, report_mismatch
+from gradloc.config.schema import KINDS, kind_of, report_mismatch
 from gradloc.config.yaml_source import Source
 from gradloc.errors import GradlocError, MethodError
 from gradloc.utils.names import did_you_mean, lookup
@@ -30,15 +30,6 @@ _POSITIVE = (
     "per_device_eval_batch_size",
     "per_device_train_batch_size",
 )
-_KINDS = {
-    int: "int",
-    float: "float",
-    bool: "bool",
-    str: "str",
-    list: "list",
-    dict: "map",
-    type(None): "none",
-}
 
 
 def check_date(text: str) -> str:
@@ -217,7 +208,7 @@ def _unknown_argument(name: str, fields: list[str]) -> str:
 def _check_argument(source: Source, key: str, value: Any, hint: Any) -> None:
     parts = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
     enums = [part for part in parts if isinstance(part, type) and issubclass(part, Enum)]
-    kinds = [_KINDS.get(get_origin(part) or part, "") for part in parts]
+    kinds = [KINDS.get(get_origin(part) or part, "") for part in parts]
     kinds += ["str"] * bool(enums)
     if any(get_origin(part) is Literal for part in parts):
         kinds += [kind_of(item) for part in parts for item in get_args(part)]

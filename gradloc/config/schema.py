@@ -12,6 +12,8 @@ from pydantic import TypeAdapter, ValidationError
 from gradloc.config.yaml_source import Source
 from gradloc.utils.names import did_you_mean
 
+KINDS: dict[Any, str] = {bool: "bool", int: "int", float: "float", str: "str", list: "list",
+                         dict: "map", type(None): "none"}  # fmt: skip
 _WORDS = {
     "int": "a whole number",
     "float": "a number",
@@ -35,8 +37,7 @@ _KINDS_OF_ERROR = {
 
 def kind_of(value: Any) -> str:
     """``int``, ``float``, ``bool``, ``str``, ``list``, ``map`` or ``none``."""
-    kinds = {bool: "bool", int: "int", float: "float", str: "str", dict: "map", type(None): "none"}
-    return kinds.get(type(value), "list")
+    return KINDS.get(type(value), "list")
 
 
 def mismatch(kinds: Collection[str], value: Any) -> str:

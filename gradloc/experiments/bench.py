@@ -32,11 +32,11 @@ from gradloc.errors import GradlocError
 from gradloc.experiments.bench_arms import (
     Arm,
     ArmSetup,
-    BenchConfig,
     fill_cache,
     run_arm,
     token_rows,
 )
+from gradloc.experiments.bench_config import BenchConfig
 from gradloc.localization.cost import StepShape, predict_cost
 from gradloc.localization.plan import LayerPlan
 from gradloc.models import load_model

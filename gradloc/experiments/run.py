@@ -1,7 +1,6 @@
-"""The stages in order, on one run folder.
+"""The stages of a recipe in order, on one run folder; a killed run continues.
 
-Comes in: a ``Recipe``. Goes out: a run folder with one file a stage. A stage whose file is there
-is not run again; each file is written whole or not at all, so a killed run continues.
+Each stage writes one file, whole or not at all, and is not run again once the file is there.
 
     recipe.yaml -> probes.jsonl -> profile.json -> plan.json -> checkpoint/ -> results.json
     -> report.html

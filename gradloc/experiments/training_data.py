@@ -1,8 +1,4 @@
-"""What a recipe trains on: token rows of its documents.
-
-Comes in: a recipe, its corpus and probes, and the methods that change rows. Goes out: a dataset
-for the Trainer, and the callbacks that follow injected facts. It builds no Trainer.
-"""
+"""What a recipe trains on: token rows of its documents, and what follows injected facts."""
 
 import functools
 import itertools
