@@ -15,7 +15,7 @@ from gradloc.report.headline import BigFigure
 from gradloc.report.page import Figures, Page, Pictures, Section, Text, write_page
 from gradloc.report.styles import ArmStyle, assign_styles
 
-CONTROL = "not injected"
+CONTROL = "control"
 _DASHES = {"verbatim": (1, 0), "paraphrase": (6, 3), "composition": (2, 2)}
 _OTHER_DASH = (8, 3, 2, 3)
 _FIT_DASH = (5, 4)
@@ -139,7 +139,7 @@ def _learning(analysis: AcquisitionAnalysis) -> list[Any]:
         "are aligned at that step; dotted lines are injections."
     )
     if any(group.control_curve for group in analysis.groups):
-        text += " Gray: facts that were not injected, whose gain is the passages’ manner."
+        text += " Gray: control facts, which were not injected."
     return [Text(text), Pictures(_drawn(pictures), "medium")]
 
 

@@ -32,6 +32,8 @@ PAGE_FILE = "continual.html"
 BEFORE = "before"
 # Wider matrices have no room for a number in each cell; the table below has them.
 _MAX_NUMBERS = 14
+# Of more arms than that the matrices are tables alone.
+_MAX_MAPS = 4
 # Field of ``ArmFigures`` -> heading, whether higher is better, whether the base model has a value.
 _CURVES = {
     "current": ("Uptake on the period just trained on", True, False),
@@ -82,7 +84,11 @@ def continual_page(record: ContinualRecord, figures: ContinualFigures) -> Page:
     styles = assign_styles(list(figures.arms), references=full)
     top = largest_change(figures)
     maps = [
-        matrix_picture(f"matrix-{i}", name, figures, top) for i, name in enumerate(figures.arms)
+        matrix_picture(f"matrix-{i}", name, figures, top)
+        for i, name in enumerate(list(figures.arms)[:_MAX_MAPS])
+    ]
+    others = [
+        Details(name, [tables.matrix_table(figures, arm)]) for name, arm in list(arms)[_MAX_MAPS:]
     ]
     return Page(
         title=figures.name,
@@ -107,6 +113,7 @@ def continual_page(record: ContinualRecord, figures: ContinualFigures) -> Page:
                     "it: what earlier stages give in advance."
                 ),
                 Pictures(maps),
+                *others,
             ]),
             Section("details", "Details", [
                 Details("How each arm trains", [tables.training_table(figures)], is_open=True),
