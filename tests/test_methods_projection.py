@@ -279,8 +279,9 @@ for model, given in ((shards, mine), (whole, projections), (shards, None), (whol
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
     make = InputProjectionCallback
     callback = make(given) if given else make.from_texts(texts)
+    args = SimpleNamespace(deepspeed=None, disable_tqdm=True, process_index=rank)
     callback.on_train_begin(
-        None, None, None, model=model, optimizer=optimizer, processing_class=tokenizer
+        args, None, None, model=model, optimizer=optimizer, processing_class=tokenizer
     )
     for _ in range(3):
         model(input_ids=ids, labels=ids).loss.backward()
@@ -299,7 +300,7 @@ assert not torch.allclose(expected[names[0]], without_dropout("llama_tied").stat
 for callback in (WeightAveragingCallback(), RecAdamCallback(starting_weights(whole))):
     with pytest.raises(MethodError, match="sharded ones"):
         callback.on_train_begin(
-            None, SimpleNamespace(global_step=0, max_steps=3), None, model=shards,
+            args, SimpleNamespace(global_step=0, max_steps=3), None, model=shards,
             optimizer=torch.optim.AdamW(shards.parameters()),
         )
 torch.distributed.destroy_process_group()
@@ -390,7 +391,7 @@ def test_what_cannot_be_projected_is_refused(tmp_path, character_tokenizer):
         by_trainer(tmp_path, model, [InputProjectionCallback(projections)], plan_for(model))
     with pytest.raises(MethodError, match="DeepSpeed"):
         InputProjectionCallback({}).on_train_begin(
-            SimpleNamespace(deepspeed="zero.json"), None, None
+            SimpleNamespace(deepspeed="zero.json"), None, None, model=model, optimizer=None
         )
     projections = {chosen_weights(model)[0]: torch.eye(3)}
     with pytest.raises(MethodError, match="inputs"):

@@ -60,6 +60,12 @@ def canonical_name(name: str) -> str:
     return ".".join(parts).removeprefix("base_model.model.")
 
 
+def local_part(tensor: torch.Tensor) -> torch.Tensor:
+    """This process's part of a tensor that FSDP2 has sharded; any other tensor as it is."""
+    to_local = getattr(tensor, "to_local", None)
+    return tensor if to_local is None else to_local()
+
+
 def reshard(model: nn.Module) -> None:
     """Let FSDP2's modules hold this process's parts again, if the model is sharded.
 

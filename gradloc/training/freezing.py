@@ -1,8 +1,5 @@
 """Apply a plan to a model, undo it, and prove that it held.
 
-Comes in: a model and a ``LayerPlan``. Goes out: the same model with ``requires_grad`` set, and a
-handle that verifies and restores. It builds no optimizer and runs no training.
-
 A zero gradient is not a freeze: weight decay and momentum would still move the weights. Frozen
 means ``requires_grad=False`` and no gradient, so the optimizer never holds state for the tensor.
 """
@@ -17,7 +14,7 @@ from gradloc.errors import FrozenParametersChangedError, GradlocError, Selection
 from gradloc.localization.plan import LayerPlan, as_plan
 from gradloc.models.unit_info import lowest_block
 from gradloc.models.units import find_units
-from gradloc.models.wrappers import canonical_name, reshard, unwrap
+from gradloc.models.wrappers import canonical_name, local_part, reshard, unwrap
 
 
 class FrozenLayers:
@@ -166,9 +163,8 @@ def check_trains_something(plan: LayerPlan) -> None:
 
 def tensor_digest(tensor: torch.Tensor) -> str:
     """Digest of a tensor's bits (of this process's shard, where it is sharded)."""
-    local = tensor.to_local() if hasattr(tensor, "to_local") else tensor
-    data = local.detach().contiguous().cpu().flatten().view(torch.uint8).numpy()
-    return hashlib.blake2b(data, digest_size=16).hexdigest()
+    data = local_part(tensor).detach().contiguous().cpu().flatten().view(torch.uint8).numpy()
+    return hashlib.blake2b(data.data, digest_size=16).hexdigest()
 
 
 def scale_learning_rates(

@@ -129,7 +129,7 @@ def _carried(method: ReferenceKL, context: TrainContext) -> ReferenceKLCallback:
         top_k=method.top_k,
         n_texts=method.n_texts,
         max_length=context.max_length,
-        seed=context.seed,
+        seed=context.draw_seed,
         tokenizer=context.tokenizer,
     )
 

@@ -32,7 +32,7 @@ class Workload(NamedTuple):
     model: nn.Module
     units: tuple[Unit, ...]
     sequences: list[Sequence]
-    advance: Callable[[float], None]
+    advance: Callable[[float], object]
 
 
 def sequence_loss(model: nn.Module, sequence: Sequence) -> Tensor:

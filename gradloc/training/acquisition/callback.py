@@ -95,12 +95,12 @@ class AcquisitionCallback(ResumableCallback):
             self.tokenizer = getattr(processing_class, "tokenizer", processing_class)
         self.record = self._earlier(args, state)
 
-    def on_step_begin(self, args, state, control, model=None, **kwargs):
+    def on_step_begin(self, args, state, control, model, **kwargs):
         """Measure the weights before this update."""
         if state.global_step % self.every == 0:
             self._measure(args, state, model)
 
-    def on_step_end(self, args, state, control, model=None, **kwargs):
+    def on_step_end(self, args, state, control, model, **kwargs):
         """Measure the final weights.
 
         Not in ``on_train_end``, where they may have been replaced by those of the best step.

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from gradloc.errors import MeasurementError, ModelError
+from gradloc.evaluation.scoring.tokens import vocabulary_size
 from gradloc.localization import gradients as per_sample
 from gradloc.localization.gradients import one_at_a_time
 from gradloc.localization.gradients.sequences import (
@@ -24,7 +25,7 @@ from gradloc.models.wrappers import canonical_name, evaluation_mode, unwrap
 # assumption: this much is there wherever three copies of a model are.
 LOGIT_BYTES = 2**28
 
-Advance = Callable[[float], None]
+Advance = Callable[[float], object]
 
 
 class MergePath:
@@ -160,7 +161,7 @@ class MergePath:
 
     def _chunks(self, sequences: list[Sequence]) -> Iterator[list[Sequence]]:
         """Runs of sequences whose logits fit in ``LOGIT_BYTES``."""
-        vocabulary = self.model.config.get_text_config().vocab_size
+        vocabulary = vocabulary_size(self.model)
         chunk, size = [], 0
         for sequence in sequences:
             n_bytes = 4 * vocabulary * len(predicting_positions(sequence))

@@ -29,7 +29,7 @@ def write_shards(
     tensors: dict[str, StoredTensor],
     pieces: Callable[[str], Iterator[Tensor]],
     shard_bytes: int = SHARD_BYTES,
-    advance: Callable[[int], None] = lambda n_bytes: None,
+    advance: Callable[[int], object] = lambda n_bytes: None,
 ) -> None:
     """Write tensors as Transformers reads them, one piece in memory at a time.
 
@@ -49,7 +49,7 @@ def write_shards(
             out.write(_header({name: tensors[name] for name in names}))
             for name in names:
                 for piece in pieces(name):
-                    out.write(piece.contiguous().reshape(-1).view(torch.uint8).numpy())
+                    out.write(piece.contiguous().reshape(-1).view(torch.uint8).numpy().data)
                     advance(piece.nbytes)
     if len(shards) > 1:
         homes = {name: file for file, names in zip(files, shards, strict=True) for name in names}

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 from scipy.optimize import brentq
@@ -34,7 +35,7 @@ def solve_merge(
     tokenizer,
     *,
     min_uptake: float = 0.95,
-    granularity: str = "sublayer",
+    granularity: Literal["sublayer", "block"] = "sublayer",
     n_probes: int = 24,
     n_reference: int = 24,
     max_length: int = 128,
@@ -136,7 +137,7 @@ def solve_merge(
     warnings += _remarks(gain_error, divergences, uniform)
     options = {"min_uptake": min_uptake, "seed": seed, "max_length": max_length}
     return MergeSolution(
-        plan=_plan(path, scales, gains, granularity, options),
+        plan=_plan(path, scales, gains, granularity=granularity, options=options),
         min_uptake=min_uptake,
         target=target,
         kept=kept,
@@ -180,7 +181,7 @@ def _measured(
 
 
 def _gains(
-    path: MergePath, asked: list[Sequence], n_nodes: int, advance: Callable[[float], None]
+    path: MergePath, asked: list[Sequence], n_nodes: int, advance: Callable[[float], object]
 ) -> np.ndarray:
     """What each unit's change takes off the probes' mean loss, in nats, (n_units,)."""
     nodes, weights = np.polynomial.legendre.leggauss(n_nodes)
@@ -192,7 +193,7 @@ def _gains(
 
 
 def _cost(
-    path: MergePath, texts: list[Sequence], seed: int, advance: Callable[[float], None]
+    path: MergePath, texts: list[Sequence], seed: int, advance: Callable[[float], object]
 ) -> tuple[np.ndarray, float]:
     """The quadratic form whose half is the KL divergence, (n_units, n_units), and its shrinkage.
 
@@ -229,19 +230,17 @@ def _uniform_scale(share: Callable[[float], float], kept: float) -> float:
     """The one scale for all units that keeps as much; 1 where the solution keeps it all."""
     if kept >= 1:
         return 1.0
-    return float(brentq(lambda t: share(t) - kept, 0.0, 1.0, xtol=2e-3, maxiter=10, disp=False))
+    found = brentq(lambda t: share(t) - kept, 0.0, 1.0, xtol=2e-3, maxiter=10, disp=False)
+    return float(found)  # type: ignore[arg-type] - scipy gives a pair with full_output only
 
 
-def _plan(
-    path: MergePath, scales: np.ndarray, gains: np.ndarray, granularity: str, options: dict
-) -> LayerPlan:
+def _plan(path: MergePath, scales: np.ndarray, gains: np.ndarray, **how: Any) -> LayerPlan:
     names = [unit.name for unit in path.units]
     return LayerPlan(
         scale=dict(zip(names, map(float, scales), strict=True)),
         units=tuple(unit.info for unit in path.units),
         policy="merge_solve",
-        options=options,
-        granularity=granularity,
+        **how,
         model=getattr(path.model.config, "_name_or_path", ""),
         score_name="share of the uptake",
         scores=dict(zip(names, map(float, gains / gains.sum()), strict=True)),

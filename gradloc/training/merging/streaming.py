@@ -86,12 +86,11 @@ def merge_checkpoints(
         >>> merge_checkpoints("base", "tuned", 0.7, "merged")  # doctest: +SKIP
     """
     out = Path(out)
-    by_number = isinstance(plan, (int, float))
     for scale in (plan, default_scale):
         if isinstance(scale, (int, float)) and not (scale >= 0 and math.isfinite(scale)):
             raise ModelError(f"scale {scale}: give a finite number from 0 (base) up; 1 is tuned.")
     refuse_used(out)
-    plan = plan if by_number else as_plan(plan)
+    plan = plan if isinstance(plan, (int, float)) else as_plan(plan)
     with ExitStack() as stack:
         after = Checkpoint(stack.enter_context(weights_folder(tuned, out.parent, tokenizer=True)))
         dtype = _loaded_as(after)
@@ -115,7 +114,7 @@ def merge_checkpoints(
         for path in after.folder.iterdir():
             if _is_kept(path):
                 shutil.copy2(path, partial / path.name)
-        if not by_number:
+        if isinstance(plan, LayerPlan):
             plan.save(partial / PLAN_FILE)
         if out.exists():
             out.rmdir()
@@ -153,9 +152,10 @@ def _scales(
     default_scale: float | None,
 ) -> dict[str, float]:
     """Tensor -> scale, for all tensors that are to be written."""
-    found = dict.fromkeys([*after.tensors, *before.tensors])
-    for name in found:
-        found[name] = plan if isinstance(plan, (int, float)) else _scale_of(name, plan)
+    found = {
+        name: _scale_of(name, plan) if isinstance(plan, LayerPlan) else plan
+        for name in (*after.tensors, *before.tensors)
+    }
     differing = before.tensors.keys() ^ after.tensors.keys()
     for name in list(found):
         if name in differing or found[name] is None:
@@ -168,6 +168,7 @@ def _scales(
             f"{before.folder} and {after.folder} hold different tensors ({', '.join(only[:4])}, "
             f"{len(only)} in all); merge two checkpoints of one architecture."
         )
+    scales: dict[str, float] = {}
     for name, scale in found.items():
         old, new = before.tensors[name].shape, after.tensors[name].shape
         if old != new:
@@ -175,12 +176,15 @@ def _scales(
                 f"tensor {name} is {old} in the base, {new} in the tuned checkpoint; merge two "
                 "checkpoints of one architecture."
             )
-        if scale is None and default_scale is None:
+        scale = default_scale if scale is None else scale
+        if scale is None:
+            model = getattr(plan, "model", "")
             raise PlanMismatchError(
-                f"the plan{f' (made for {plan.model})' if plan.model else ''} says nothing of "
+                f"the plan{f' (made for {model})' if model else ''} says nothing of "
                 f"tensor {name}. Add its unit, or give a default scale (--default-scale)."
             )
-    return {name: default_scale if scale is None else scale for name, scale in found.items()}
+        scales[name] = scale
+    return scales
 
 
 def _scale_of(name: str, plan: LayerPlan) -> float | None:

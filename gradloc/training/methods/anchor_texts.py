@@ -32,7 +32,7 @@ def anchor_texts(context: TrainContext, source: str, n_texts: int) -> list[str]:
     Raises:
         MethodError: There is no such text.
     """
-    seed = context.seed
+    seed = context.draw_seed
     if source == "facts":
         return fact_texts(n_texts, seed)
     if source in ("generated", "continued"):
@@ -57,7 +57,7 @@ def new_rows(context: TrainContext, n_texts: int) -> list[tuple[int, ...]]:
     An end token behind a document is left out: all documents share it. Empty where rows cannot
     be read ahead of the Trainer, or are tokenised by its collator.
     """
-    found = dataset_rows(context.dataset, n_texts, context.max_length, context.seed)
+    found = dataset_rows(context.dataset, n_texts, context.max_length, context.draw_seed)
     eos = context.tokenizer.eos_token_id
     rows = [tuple(row[:-1] if row[-1] == eos else row) for row in found]
     return [row for row in rows if len(row) >= 2]
@@ -100,7 +100,7 @@ def written_texts(context: TrainContext, source: str, n_texts: int) -> list[str]
         context.tokenizer,
         n=n_texts,
         n_tokens=_ADDED_TOKENS if continued else context.max_length,
-        seed=context.seed,
+        seed=context.draw_seed,
         beginnings=_beginnings(context, n_texts) if continued else (),
     )
 
@@ -118,7 +118,7 @@ def _beginnings(context: TrainContext, n: int) -> list[list[int]]:
             f"source: continued takes beginnings of {_BEGINNING_TOKENS} tokens from the new "
             "documents, and none of them is as long. Choose another source."
         )
-    generator = random.Random(context.seed)
+    generator = random.Random(context.draw_seed)
     found = []
     for number in range(n):
         ids = generator.choice(rows)

@@ -55,9 +55,10 @@ class TrainContext:
     seed: int | None = None
     progress: bool | None = None
 
-    def __post_init__(self):
-        if self.seed is None:
-            self.seed = self.arguments.seed
+    @property
+    def draw_seed(self) -> int:
+        """Seed of what is drawn."""
+        return self.arguments.seed if self.seed is None else self.seed
 
 
 class Method:

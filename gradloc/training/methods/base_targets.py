@@ -6,6 +6,7 @@ tokens together. Token ids take 4 bytes and log-probabilities 4: positions x k x
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -161,12 +162,18 @@ def position_logits(model: nn.Module, rows: Sequence[Sequence[int]]) -> Tensor:
     return forward_at(model, ids, positions, attention_mask=mask, use_cache=False)[0]
 
 
+def head_weight(model: nn.Module) -> Tensor:
+    """What makes the logits, (vocab, width); the embeddings where a model has no head."""
+    inner: Any = unwrap(model)
+    head = inner.get_output_embeddings()
+    return (head if head is not None else inner.get_input_embeddings()).weight
+
+
 def parts_within_memory(
     model: nn.Module, rows: Sequence[Sequence[int]], indices: Sequence[int], batch_size: int
 ) -> list[list[int]]:
     """Divide indices into parts of at most ``batch_size`` rows whose logits fit ``LOGIT_BYTES``."""
-    head = unwrap(model).get_output_embeddings()
-    head = head if head is not None else unwrap(model).get_input_embeddings()
-    row_bytes = max(len(rows[i]) for i in indices) * head.weight.shape[0] * head.weight.itemsize
+    weight = head_weight(model)
+    row_bytes = max(len(rows[i]) for i in indices) * weight.shape[0] * weight.itemsize
     size = max(1, min(batch_size, LOGIT_BYTES // row_bytes))
     return [list(indices[start : start + size]) for start in range(0, len(indices), size)]

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field
@@ -106,17 +106,16 @@ class ContextDistillation(Method):
             logits = model(
                 input_ids=ids, attention_mask=inputs["attention_mask"], use_cache=False
             ).logits
-            total = sum(
-                distillation_loss(logits[row][mask[row]][:-1], wanted[row], self.temperature)
-                for row in range(len(rows))
-            )
+            total = torch.zeros((), device=ids.device)
+            for logit, real, target in zip(logits, mask, wanted, strict=True):
+                total = total + distillation_loss(logit[real][:-1], target, self.temperature)
             return total / sum(len(row) - 1 for row in rows)
 
         return loss
 
     def _write(
         self,
-        model: nn.Module,
+        model: Any,
         documents: Sequence[list[int]],
         prompt: list[int],
         context: TrainContext,

@@ -71,13 +71,13 @@ class ExtraLoss(TrainerCallback):
         """
         raise NotImplementedError
 
-    def on_train_begin(self, args, state, control, model=None, **kwargs):
+    def on_train_begin(self, args, state, control, model, **kwargs):
         """Note what trains; plans are applied by now."""
         self._parameters = trainable_parameters(model)
         refuse_shards(self.log_key, self._parameters, args, fsdp2=self.takes_shards)
         self.begin(self._parameters)
 
-    def on_step_begin(self, args, state, control, model=None, optimizer=None, **kwargs):
+    def on_step_begin(self, args, state, control, model, optimizer, **kwargs):
         """Put the extra gradient where the backward passes will accumulate."""
         if (state.global_step + 1) % self.every:  # before the first step nothing has moved yet
             return

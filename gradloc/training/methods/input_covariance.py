@@ -7,6 +7,7 @@ cost is the ordinary one times (I + s C)^-1.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +23,7 @@ from gradloc.utils.progress import SequenceBar
 _BATCH_TOKENS = 2048
 
 
-def projected_names(model: nn.Module, trained: Collection[str]) -> list[str]:
+def projected_names(model: Any, trained: Collection[str]) -> list[str]:
     """The linear layers among what trains, the head aside.
 
     Raises:
@@ -53,10 +54,11 @@ def mean_covariance(
     with SequenceBar(sum(map(len, groups)), progress) as bar:
         count = bar.stage("input covariance")
         found = [input_covariance(model, rows, names, pad_id, count) for rows in groups]
-    return {name: sum(part[name] for part in found) / len(found) for name in names}
+    zero = torch.zeros(())
+    return {name: sum((part[name] for part in found), zero) / len(found) for name in names}
 
 
-def linear_modules(model: nn.Module) -> dict[str, nn.Module]:
+def linear_modules(model: nn.Module) -> dict[str, nn.Linear | Conv1D]:
     """Canonical name of its weight -> each linear layer that a projection can act on."""
     return {
         f"{canonical_name(name)}.weight": module
@@ -107,7 +109,7 @@ def input_covariance(
     # The stack alone, so that no head runs. FSDP2 gathers what lies outside the blocks around the
     # forward pass of the whole model only.
     sharded = any(hasattr(parameter, "to_local") for parameter in model.parameters())
-    stack = model if sharded else model.base_model
+    stack: Any = model if sharded else model.base_model
     try:
         with evaluation_mode(model), torch.no_grad():
             for part in _batches(rows):

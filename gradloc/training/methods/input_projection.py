@@ -20,7 +20,7 @@ from gradloc.data.corpora import general_passages
 from gradloc.errors import MethodError
 from gradloc.localization.plan import LayerPlan
 from gradloc.models.units import find_units
-from gradloc.models.wrappers import reshard, unwrap
+from gradloc.models.wrappers import local_part, reshard, unwrap
 from gradloc.training.methods.anchor_texts import (
     Source,
     anchor_rows,
@@ -77,7 +77,7 @@ class InputProjectionCallback(TrainerCallback):
         # -> projections.
         self._measure: Callable[[nn.Module, Any, bool | None], dict[str, Tensor]] | None = None
         # Name -> weight, and whether it is held as (in, out).
-        self._weights: dict[str, tuple[nn.Parameter, bool]] = {}
+        self._weights: dict[str, tuple[Tensor, bool]] = {}
         self._before: dict[str, Tensor] = {}
         self._hooks: list = []
 
@@ -133,7 +133,7 @@ class InputProjectionCallback(TrainerCallback):
         return callback
 
     def on_train_begin(
-        self, args, state, control, model=None, optimizer=None, processing_class=None, **kwargs
+        self, args, state, control, model, optimizer, processing_class=None, **kwargs
     ):
         """Find the weights and hook into the optimizer; plans are applied by now."""
         if getattr(args, "deepspeed", None):
@@ -187,7 +187,7 @@ class InputProjectionCallback(TrainerCallback):
     @torch.no_grad()
     def _copy(self, optimizer, args, kwargs) -> None:
         self._before = {
-            name: _here(weight).clone()
+            name: local_part(weight).clone()
             for name, (weight, _) in self._weights.items()
             if weight.grad is not None
         }
@@ -196,7 +196,7 @@ class InputProjectionCallback(TrainerCallback):
     def _project(self, optimizer, args, kwargs) -> None:
         for name, before in self._before.items():
             parameter, transposed = self._weights[name]
-            weight, projection = _here(parameter), self.projections[name]
+            weight, projection = local_part(parameter), self.projections[name]
             update = (weight - before).to(projection.dtype)
             # A projection is symmetric.
             projected = projection @ update if transposed else update @ projection
@@ -205,8 +205,8 @@ class InputProjectionCallback(TrainerCallback):
 
 
 def _checked_weight(
-    name: str, module: nn.Module | None, projection: Tensor
-) -> tuple[nn.Parameter, bool]:
+    name: str, module: nn.Linear | Conv1D | None, projection: Tensor
+) -> tuple[Tensor, bool]:
     """The weight that a projection is for, and whether it is held as (in, out), as by Conv1D."""
     if module is None or not module.weight.requires_grad:
         raise MethodError(
@@ -228,11 +228,6 @@ def _checked_weight(
             "(GradLocCallback.from_probes(..., projection=0))."
         )
     return module.weight, transposed
-
-
-def _here(weight: nn.Parameter) -> Tensor:
-    """The weight's values on this process: FSDP2 shards it by rows, each with all its inputs."""
-    return weight.to_local() if hasattr(weight, "to_local") else weight
 
 
 def trained_projections(

@@ -59,7 +59,7 @@ class InterpolationCallback(ResumableCallback):
         self.interpolation, self.vector_interpolation = interpolation, vector_interpolation
         self._start: dict[str, Tensor] = {}
 
-    def on_train_begin(self, args, state, control, model=None, **kwargs):
+    def on_train_begin(self, args, state, control, model, **kwargs):
         """Note where the trained weights start, or read it from the checkpoint."""
         model = unwrap(model)
         # FSDP's first version makes every weight a part of one long vector.
@@ -93,15 +93,12 @@ class InterpolationCallback(ResumableCallback):
     def on_save(self, args, state, control, **kwargs):
         """Put the starting weights beside each checkpoint's own."""
         # Gathered on every process: where weights are sharded, all have to take part.
-        whole = {
-            name: start.full_tensor() if hasattr(start, "full_tensor") else start
-            for name, start in self._start.items()
-        }
+        whole = {name: _whole(start) for name, start in self._start.items()}
         folder = saved_checkpoint(args, state)
         if state.is_world_process_zero and folder.is_dir():
             save_file({name: start.cpu() for name, start in whole.items()}, folder / START_FILE)
 
-    def on_train_end(self, args, state, control, model=None, **kwargs):
+    def on_train_end(self, args, state, control, model, **kwargs):
         """Interpolate."""
         interpolate_to_start(
             _weights(model), self._start, self.interpolation, self.vector_interpolation
@@ -154,13 +151,19 @@ def _weights(model: nn.Module) -> dict[str, nn.Parameter]:
     return {canonical_name(name): weight for name, weight in model.named_parameters()}
 
 
+def _whole(weight: Tensor) -> Tensor:
+    gather = getattr(weight, "full_tensor", None)
+    return weight if gather is None else gather()
+
+
 def _like(saved: Tensor, weight: nn.Parameter) -> Tensor:
     """A whole tensor on the weight's device, and in parts where the weight is."""
     saved = saved.to(weight.device, weight.dtype)
     if not hasattr(weight, "to_local"):
         return saved
-    from torch.distributed.tensor import distribute_tensor
+    from torch.distributed.tensor import DTensor, distribute_tensor
 
+    assert isinstance(weight, DTensor)
     return distribute_tensor(saved, weight.device_mesh, weight.placements)
 
 

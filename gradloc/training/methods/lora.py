@@ -1,7 +1,7 @@
 """Low-rank adapters inside the units that a plan trains, merged into the weights at the end."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field
@@ -53,7 +53,7 @@ class Lora(Method):
         names = linear_layers(model, context.plan)
         config = LoraConfig(
             r=self.r,
-            lora_alpha=self.alpha,
+            lora_alpha=self.alpha,  # type: ignore[arg-type] - PEFT divides any number by r
             lora_dropout=self.dropout,
             target_modules=names,
             # GPT-2's Conv1D holds its weight as (in, out).
@@ -73,8 +73,9 @@ class Lora(Method):
         Raises:
             MethodError: A merged weight is not finite.
         """
+        adapted: Any = model
         try:
-            return model.merge_and_unload(safe_merge=True)
+            return adapted.merge_and_unload(safe_merge=True)
         except ValueError as error:
             raise MethodError(
                 f"lora: the adapters cannot be merged: {error} Lower the learning rate."

@@ -61,7 +61,7 @@ def build_method(name: str, options: Mapping[str, Any] | None = None) -> Method:
     """
     method_class = method_named(name)
     options = dict(options or {})
-    known = [item.name for item in dataclasses.fields(method_class)]
+    known = [item.name for item in dataclasses.fields(method_class)]  # type: ignore[arg-type] - it is one
     for option in options:
         if option not in known:
             hint = did_you_mean(option, known)

@@ -144,10 +144,11 @@ class ReferenceKLCallback(ResumableCallback, ExtraLoss):
 
     def record(self, model: nn.Module, progress: bool | None = None) -> None:
         """Record what ``from_texts`` asked for now, and not when training starts."""
-        self.targets = self._record(unwrap(model), None, progress)
-        self._is_recorded = True
+        if self._record is not None:
+            self.targets = self._record(unwrap(model), None, progress)
+            self._is_recorded = True
 
-    def on_train_begin(self, args, state, control, model=None, processing_class=None, **kwargs):
+    def on_train_begin(self, args, state, control, model, processing_class=None, **kwargs):
         """Note what trains, and record or read the predictions that were asked for."""
         super().on_train_begin(args, state, control, model=model)
         if self._record is None:
@@ -169,13 +170,16 @@ class ReferenceKLCallback(ResumableCallback, ExtraLoss):
     def on_save(self, args, state, control, **kwargs):
         """Put predictions that were recorded here beside each checkpoint's weights."""
         folder = saved_checkpoint(args, state)
-        if self._record is not None and state.is_world_process_zero and folder.is_dir():
+        if self._record is None or self.targets is None or not state.is_world_process_zero:
+            return
+        if folder.is_dir():
             save_file(self.targets.to_tensors(), folder / TARGETS_FILE)
 
     def add_gradients(
         self, model: nn.Module, parameters: Weights, turn: int, factor: float, args
     ) -> Tensor:
         """Add the gradient on this turn's texts; see ``ExtraLoss.add_gradients``."""
+        assert self.targets is not None  # since training began
         rows = self.targets.rows
         size = min(self.batch_size, len(rows))
         first = (turn * args.world_size + args.process_index) * size
@@ -258,6 +262,6 @@ class ReferenceKL(Method):
                 weight=self.weight,
                 batch_size=self.batch_size,
                 every=self.every,
-                seed=context.seed,
+                seed=context.draw_seed,
             )
         ]
