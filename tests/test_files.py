@@ -20,7 +20,7 @@ from gradloc.models.unit_info import UnitInfo
 from gradloc.training.acquisition.record import AcquisitionRecord
 from gradloc.utils.io import parse_json, read_json, read_lines, read_text, write_text
 
-PACKED = gzip.compress(b"some text\n" * 50)
+PACKED = gzip.compress(b"some text\n" * 50, mtime=0)
 
 
 @pytest.mark.parametrize(

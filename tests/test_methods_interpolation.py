@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import build_model
-from hand_training import arguments, by_trainer, largest_gap, moved, plan_for
+from conftest import build_model, plan_for
+from hand_training import arguments, by_trainer, largest_gap, moved
 from safetensors.torch import load_file, save_file
 from test_callback import run_on_two_processes
 

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import build_model
+from conftest import build_model, plan_for
 from hand_training import (
     TEXTS,
     arguments,
@@ -16,7 +16,6 @@ from hand_training import (
     context_for,
     largest_gap,
     moved,
-    plan_for,
     token_rows,
 )
 from test_callback import DDP, FSDP2, run_on_two_processes
@@ -388,7 +387,8 @@ import hand_training
 from accelerate.state import PartialState
 from accelerate.utils import DistributedType
 from conftest import build_model
-from hand_training import by_trainer, plan_for, token_rows
+from conftest import plan_for
+from hand_training import by_trainer, token_rows
 from gradloc.training.methods.base_targets import base_targets
 from gradloc.training.methods.method_table import build_method
 from gradloc.training.methods.reference_kl import ReferenceKLCallback

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import build_model
-from hand_training import CHOSEN, Rows, arguments, by_trainer, context_for, plan_for, token_rows
+from conftest import CHOSEN, build_model, plan_for
+from hand_training import Rows, arguments, by_trainer, context_for, token_rows
 from test_callback import run_on_two_processes
 from transformers import AutoModelForCausalLM, OPTConfig, Qwen2MoeConfig
 

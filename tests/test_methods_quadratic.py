@@ -5,16 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import build_model
-from hand_training import (
-    by_hand,
-    by_trainer,
-    context_for,
-    largest_gap,
-    moved,
-    plan_for,
-    token_rows,
-)
+from conftest import build_model, plan_for
+from hand_training import by_hand, by_trainer, context_for, largest_gap, moved, token_rows
 from peft import LoraConfig, get_peft_model
 from torch.nn import functional
 

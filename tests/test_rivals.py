@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import build_model
+from conftest import build_model, plan_for
 from hand_training import (
     EPSILON,
     RATE,
@@ -15,7 +15,6 @@ from hand_training import (
     context_for,
     largest_gap,
     moved,
-    plan_for,
     token_rows,
 )
 from reference_checks import DEFAULT, GIVEN, PATH, agrees, read_vectors
