@@ -268,7 +268,7 @@ def predicted_ratios(
         return dict.fromkeys(_RATIOS)
     step = StepShape(config.sequence_length, config.batch_size, dtype=config.dtype, **arm.step)
     found = predict_cost(arm.plan.units, arm.plan.scale, model_shape(model), step)
-    return {ratio: found[ratio] for ratio in _RATIOS}
+    return {ratio: found.get(ratio) for ratio in _RATIOS}
 
 
 def time_ratios(turns: Sequence[Turn], arm: str) -> list[float]:
