@@ -69,7 +69,7 @@ def measure(
 
     Args:
         model: Model to measure; gradloc --help says what it may be.
-        probes: JSONL of probes (see docs: concepts).
+        probes: JSONL of probes (docs: how-to/write-probes).
         dtype: Type of the weights.
         seed: Seed of the draw of probes and texts.
         out: File to write.
@@ -113,7 +113,7 @@ def select(
 
     Args:
         profile: profile.json of gradloc measure.
-        policy: Selection policy (docs: policies), or the import path of yours (my_module:mine).
+        policy: Selection policy (docs: reference/policies), or the import path of yours (my_module:mine).
         out: File to write.
         force: Overwrite the file.
     """
@@ -189,7 +189,7 @@ def evaluate(
       gradloc evaluate full=out/full lora=out/lora --suite mine.yaml --baseline MODEL
 
     Suites that come with gradloc: temporal, temporal-full, abilities, knowledge-edits,
-    fictional-knowledge. One of your own is ten lines of YAML: docs, evaluation.
+    fictional-knowledge. One of your own is ten lines of YAML (docs: how-to/evaluate).
 
     A checkpoint may be given a name, as in full=runs/a/checkpoint; a folder of checkpoint-* stands
     for all of them. gradloc report results.json draws the result.

@@ -1,9 +1,6 @@
 """The Trainer adapter: measure, freeze and verify inside an ordinary training script.
 
-Comes in: a plan, or probes to make one from. Goes out: a Trainer whose optimizer touches nothing
-but the plan's units. There is no algorithm inside.
-
-When it acts. The Trainer builds its optimizer after a checkpoint has been loaded and before the
+When it acts: The Trainer builds its optimizer after a checkpoint has been loaded and before the
 model is wrapped, but fires no event there and hands no callback its trainer. So the callback
 finds its trainer once, when the Trainer has been built (``on_init_end``), and wraps that
 instance's ``create_optimizer``: first the ordinary optimizer over everything trainable, then the

@@ -1,7 +1,6 @@
 """What is seen of a training while it runs: a progress bar, a few probes, and its time.
 
-Comes in: a Trainer's events. Goes out: a bar on the terminal, and points in the Trainer's log
-history, which become the columns of ``training.json``. It changes nothing of the training.
+Points go to the Trainer's log history and become the columns of ``training.json``.
 """
 
 import time

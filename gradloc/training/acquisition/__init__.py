@@ -1,8 +1,6 @@
 """Each probe's loss all along a training: the record, and the callback that writes it.
 
-Comes in: probes, and a model in training. Goes out: ``acquisition.json``. What the losses mean is
-``gradloc.evaluation.metrics.acquisition``'s business. The callback is imported when first asked
-for, so that reading a record loads no model library.
+The callback is imported when first asked for, so that reading a record loads no model library.
 """
 
 from gradloc.training.acquisition.record import RECORD_FILE, AcquisitionRecord

@@ -1,7 +1,6 @@
 """Record every probe's loss during training, in any ``Trainer``.
 
-Comes in: probes, and a trainer's events. Goes out: ``acquisition.json`` in the output folder. It
-leaves the model, its gradients and the random state as found, and analyses nothing.
+It writes ``acquisition.json`` and leaves the model, its gradients and the random state as found.
 """
 
 import logging

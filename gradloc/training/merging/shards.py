@@ -1,8 +1,5 @@
 """Safetensors files that are written while their tensors are computed.
 
-Comes in: the names, types and shapes of tensors, and a function that gives their values piece by
-piece. Goes out: one or more files and, for more, the index that Transformers looks for.
-
 ``safetensors.save_file`` wants all tensors of a file in memory. Its format needs no such thing:
 eight bytes (the length of the header, little-endian), the header as JSON (name -> dtype, shape,
 first and last byte), then the bytes of the tensors without gaps
