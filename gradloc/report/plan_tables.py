@@ -78,15 +78,15 @@ def _plan_table(planning: Planning):
     ]
     rows = []
     for is_chosen, names, row in _without_repeats(planning):
-        lowest = row.predicted["lowest_block"]
+        lowest = row.predicted.get("lowest_block")
         cells = [
             f"{'→' if is_chosen else ' '} " + "\n= ".join(names),
             describe_units(row.plan.units, row.plan.trained),
             str(len(row.plan.trained)),
             _NONE if lowest is None else str(lowest),
-            _ratio(row.predicted["time_ratio"]),
+            _ratio(row.predicted.get("time_ratio")),
             _ratio(row.cached_time_ratio),
-            _ratio(row.predicted["memory_ratio"]),
+            _ratio(row.predicted.get("memory_ratio")),
         ]
         share = _NONE if row.share is None else f"{row.share:.0%}"
         rows.append(make_row([*cells, *([share] if has_mass else [])], is_main=is_chosen))
