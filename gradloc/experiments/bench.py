@@ -158,7 +158,7 @@ def plan_arms(plan: LayerPlan, model: PreTrainedModel, folder: Path) -> dict[str
     plan = replace(plan, units=units)
     arms = {REFERENCE: Arm("plain Trainer, everything trains", ArmSetup)}
     arms["plan"] = plan_arm(plan)
-    if predict_cost(units, plan.scale, {})["lowest_block"]:
+    if predict_cost(units, plan.scale, {}).get("lowest_block"):
         arms["plan_cached"] = plan_arm(plan, folder / "plan_cached")
     return arms
 
