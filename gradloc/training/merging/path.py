@@ -18,7 +18,7 @@ from gradloc.localization.gradients.sequences import (
     sequence_loss,
 )
 from gradloc.models.logits import logits_at
-from gradloc.models.units import find_units
+from gradloc.models.units import Granularity, find_units
 from gradloc.models.wrappers import canonical_name, evaluation_mode, unwrap
 
 # Logits of the base that are kept while other mixtures are compared with them.
@@ -41,7 +41,7 @@ class MergePath:
         ModelError: A parameter of the model is missing from ``tuned`` or has another shape.
     """
 
-    def __init__(self, model: nn.Module, tuned: Mapping[str, Tensor], granularity: str):
+    def __init__(self, model: nn.Module, tuned: Mapping[str, Tensor], granularity: Granularity):
         self.model = unwrap(model)
         self.units = find_units(model, granularity)
         theirs = {canonical_name(name): name for name in tuned}

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from gradloc.errors import MethodError
 from gradloc.models.logits import forward_at
 from gradloc.models.wrappers import evaluation_mode, plain_model, unwrap
+from gradloc.training.methods.base_targets import head_weight
 from gradloc.utils.numbers import check_number
 
 
@@ -66,7 +67,7 @@ def generate_texts(
         raise MethodError(f"generating texts: {n} beginnings of one length are needed.")
     model = unwrap(model)
     given = torch.tensor([list(row) for row in beginnings] or [[]] * n, dtype=torch.long)
-    allowed = _ordinary_tokens(tokenizer, _vocabulary_size(model))
+    allowed = _ordinary_tokens(tokenizer, len(head_weight(model)))
     draws = torch.rand((n, n_tokens), generator=torch.Generator().manual_seed(seed))
     start = next(
         (i for i in (tokenizer.bos_token_id, tokenizer.eos_token_id) if i is not None), None
@@ -128,11 +129,6 @@ def _ordinary_tokens(tokenizer, size: int) -> Tensor:
     allowed[: len(tokenizer)] = True
     allowed[[i for i in tokenizer.all_special_ids if i < size]] = False
     return allowed
-
-
-def _vocabulary_size(model: nn.Module) -> int:
-    head = model.get_output_embeddings()
-    return len((head if head is not None else model.get_input_embeddings()).weight)
 
 
 def _takes_cache(model: nn.Module) -> bool:
