@@ -113,7 +113,8 @@ def select(
 
     Args:
         profile: profile.json of gradloc measure.
-        policy: Selection policy (docs: reference/policies), or the import path of yours (my_module:mine).
+        policy: Selection policy (docs: reference/policies), or the import path of yours
+            (my_module:mine).
         out: File to write.
         force: Overwrite the file.
     """

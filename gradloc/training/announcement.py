@@ -2,7 +2,9 @@
 
 import logging
 import sys
+from typing import Any
 
+from torch.optim import Optimizer
 from tqdm.auto import tqdm
 from transformers import Trainer
 
@@ -70,7 +72,7 @@ def _protection(trainer: Trainer) -> list[str]:
         parts.append(f"KL {kl.weight:g}{rhythm}")
     if interpolation := _first(trainer, InterpolationCallback):
         parts.append(f"interpolation {interpolation.interpolation:g}")
-    groups = trainer.optimizer.param_groups
+    groups = _groups(trainer)
     if parts and "betas" in groups[0]:
         parts.append(f"momentum {groups[0]['betas'][0]:g}")
     return parts
@@ -78,9 +80,12 @@ def _protection(trainer: Trainer) -> list[str]:
 
 def _learning_rate(trainer: Trainer) -> float:
     """The highest rate of the optimizer's groups, before any schedule."""
-    return max(
-        float(group.get("initial_lr", group["lr"])) for group in trainer.optimizer.param_groups
-    )
+    return max(float(group.get("initial_lr", group["lr"])) for group in _groups(trainer))
+
+
+def _groups(trainer: Trainer) -> list[dict[str, Any]]:
+    assert isinstance(trainer.optimizer, Optimizer)  # the line is written when it has been made
+    return trainer.optimizer.param_groups
 
 
 def _first(trainer: Trainer, kind: type):

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
+from torch.optim import Optimizer
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_callback import ExportableState
 
@@ -102,7 +103,8 @@ class GradLocCallback(TrainerCallback, ExportableState):
         **fields: Any,
     ):
         # Dictionaries come from a checkpoint: the Trainer rebuilds callbacks from their state.
-        self.plan = LayerPlan.from_dict(plan) if isinstance(plan, dict) else plan and as_plan(plan)
+        plan = LayerPlan.from_dict(plan) if isinstance(plan, dict) else plan
+        self.plan: LayerPlan | None = as_plan(plan) if plan else None
         config = GradLocConfig(**config) if isinstance(config, dict) else config
         self.config = _configured(config or GradLocConfig(protect=False), fields)
         self.reference = reference if reference is None else _texts_of(reference)
@@ -195,6 +197,7 @@ class GradLocCallback(TrainerCallback, ExportableState):
             self.prefix_cache.keep_training_rows = 1 < state.num_train_epochs < sys.maxsize
         # The Trainer fails at its first save if a resumed state lacks a stateful callback.
         state.stateful_callbacks.setdefault(type(self).__name__, self.state())
+        assert model is not None  # the Trainer always passes it
         _end_backward_above_frozen(model)
 
     def on_epoch_begin(self, args, state, control, **kwargs):
@@ -207,18 +210,21 @@ class GradLocCallback(TrainerCallback, ExportableState):
         if self.prefix_cache is not None:
             self.prefix_cache.refresh()
         folder = saved_checkpoint(args, state)
-        if state.is_world_process_zero and folder.is_dir():
+        if self.plan is not None and state.is_world_process_zero and folder.is_dir():
             self.plan.save(folder / PLAN_FILE)
 
     def on_train_end(self, args, state, control, **kwargs):
         """Prove that what was frozen is unchanged."""
+        assert self._frozen is not None  # on_train_begin refused to go on without
         self.n_verified = self._frozen.verify()
         if self.prefix_cache is not None:
             self.prefix_cache.refresh()
 
     def _freeze(self, trainer: Trainer) -> None:
         """Decide on the plan and apply it; the optimizer exists, the model is not wrapped yet."""
-        saved = _plan_in_checkpoint(trainer)
+        saved, model = _plan_in_checkpoint(trainer), _model_of(trainer)
+        optimizer = trainer.optimizer
+        assert isinstance(optimizer, Optimizer)  # it has just been made
         if self.plan is None:
             self.plan = saved or self._measure(trainer)
         elif saved is not None and saved.scale != self.plan.scale:
@@ -229,18 +235,18 @@ class GradLocCallback(TrainerCallback, ExportableState):
                 f"{PLAN_FILE}, or start anew without resume_from_checkpoint."
             )
         check_trains_something(self.plan)
-        self._frozen = freeze_layers(trainer.model, self.plan)
+        self._frozen = freeze_layers(model, self.plan)
         if self._frozen.learning_rate_scales:
-            self._hooks = scale_learning_rates(trainer.optimizer, self._frozen.learning_rate_scales)
+            self._hooks = scale_learning_rates(optimizer, self._frozen.learning_rate_scales)
         _froze[id(trainer.args)] = self
-        self._protect(trainer)
-        self._save_work(trainer)
-        n_parameters = sum(p.numel() for p in trainer.model.parameters())
+        self._protect(trainer, model, optimizer)
+        self._save_work(trainer, model, self._frozen.lowest_block)
+        n_parameters = sum(p.numel() for p in model.parameters())
         self.trainable_fraction = self._frozen.n_trainable / n_parameters
         if trainer.is_world_process_zero():
             announce(trainer, self.plan, self.trainable_fraction)
 
-    def _save_work(self, trainer: Trainer) -> None:
+    def _save_work(self, trainer: Trainer, model: nn.Module, lowest: int | None) -> None:
         """Leave out what no step needs: logits without a label, blocks that never change."""
         # Another loss than the model's own may read the logits of every position.
         own_loss = (
@@ -251,10 +257,10 @@ class GradLocCallback(TrainerCallback, ExportableState):
         if trainer.args.n_gpu > 1:
             self._check_replicas()
             own_loss = False
-        config, lowest = self.config, self._frozen.lowest_block
+        config = self.config
         if config.label_loss or (config.label_loss is None and own_loss):
             try:
-                self._hooks.append(score_labels_only(trainer.model))
+                self._hooks.append(score_labels_only(model))
             except GradlocError as error:
                 if config.label_loss:
                     raise
@@ -264,12 +270,12 @@ class GradLocCallback(TrainerCallback, ExportableState):
 
             kept = CacheConfig(config.cache, config.cache_dtype, config.cache_max_gib)
             rank = trainer.accelerator.process_index
-            self.prefix_cache = PrefixCache(trainer.model, lowest, kept, rank)
+            self.prefix_cache = PrefixCache(model, lowest, kept, rank)
             self._hooks.append(self.prefix_cache)
         if config.bfloat16:
             from gradloc.models.mixed_precision import compute_in_bfloat16
 
-            self._hooks.append(compute_in_bfloat16(trainer.model, config.bfloat16, lowest))
+            self._hooks.append(compute_in_bfloat16(model, config.bfloat16, lowest))
 
     def _check_replicas(self) -> None:
         """Refuse hooks on the model where the Trainer copies it to several GPUs at each step."""
@@ -281,25 +287,25 @@ class GradLocCallback(TrainerCallback, ExportableState):
                     "gpu train.py), show one alone (CUDA_VISIBLE_DEVICES=0), or leave it out."
                 )
 
-    def _protect(self, trainer: Trainer) -> None:
+    def _protect(self, trainer: Trainer, model: nn.Module, optimizer: Optimizer) -> None:
         """Protect what is known from the training of what trains, as the configuration says."""
         for earlier in (self.projection, self.reference_kl, self.interpolate_to_start):
             if earlier is not None:  # of an earlier train()
                 trainer.remove_callback(earlier)
         self.projection = self.reference_kl = self.interpolate_to_start = None
         # accelerate wraps the optimizer of an earlier train()
-        optimizer = getattr(trainer.optimizer, "optimizer", trainer.optimizer)
-        overridden = set_momentum(self.config, trainer.model, optimizer)
+        optimizer = getattr(optimizer, "optimizer", optimizer)
+        overridden = set_momentum(self.config, model, optimizer)
         if overridden and trainer.is_world_process_zero():
             logger.warning("gradloc overrides a training argument: %s.", overridden)
-        methods = self.config.methods()
-        if not methods:
+        methods, plan = self.config.methods(), self.plan
+        if not methods or plan is None:
             return
         reads_text = not methods.keys().isdisjoint(("input_projection", "reference_kl"))
         context = TrainContext(
-            model=trainer.model,
+            model=model,
             tokenizer=_tokenizer(trainer) if reads_text else None,
-            plan=self.plan,
+            plan=plan,
             arguments=trainer.args,
             reference=self._reference(),
             dataset=trainer.train_dataset,
@@ -315,8 +321,8 @@ class GradLocCallback(TrainerCallback, ExportableState):
                 self.reference_kl = callback
                 # Before the model computes in bfloat16 or is sharded; FSDP alone loads it later.
                 if resumed_state(trainer) is None and not trainer.is_fsdp_enabled:
-                    callback.record(trainer.model, context.progress)
-            else:
+                    callback.record(model, context.progress)
+            elif isinstance(callback, InterpolationCallback):
                 self.interpolate_to_start = callback
             trainer.add_callback(callback)
 
@@ -330,7 +336,8 @@ class GradLocCallback(TrainerCallback, ExportableState):
                 "GradLocCallback needs a plan: GradLocCallback('plan.json') or "
                 "GradLocCallback.from_probes('probes.jsonl')."
             )
-        if any(hasattr(parameter, "to_local") for parameter in trainer.model.parameters()):
+        model = _model_of(trainer)
+        if any(hasattr(parameter, "to_local") for parameter in model.parameters()):
             raise GradlocError(
                 "The model was sharded when it was loaded, and gradients are measured on whole "
                 "ones. Measure first (gradloc measure, gradloc select) and give the plan: "
@@ -346,7 +353,7 @@ class GradLocCallback(TrainerCallback, ExportableState):
                 self.config,
                 self.probes,
                 self._reference(),
-                trainer.model,
+                model,
                 _tokenizer(trainer),
                 shows_progress(trainer.args),
             )
@@ -366,7 +373,9 @@ def attach(trainer: Trainer, plan: LayerPlan | str | Path | GradLocCallback) -> 
     """
     callback = plan if isinstance(plan, GradLocCallback) else GradLocCallback(plan)
     trainer.add_callback(callback)
-    trainer.state.stateful_callbacks.setdefault(type(callback).__name__, callback.state())
+    saved = trainer.state.stateful_callbacks
+    assert isinstance(saved, dict)  # a list only before the state is made
+    saved.setdefault(type(callback).__name__, callback.state())
     _freeze_with_optimizer(trainer, callback)
     return callback
 
@@ -431,14 +440,20 @@ def _texts_of(reference: str | Path | Sequence[str] | None) -> list[str]:
     return list(reference)
 
 
+def _model_of(trainer: Trainer) -> nn.Module:
+    assert isinstance(trainer.model, nn.Module)  # no Trainer is built without one
+    return trainer.model
+
+
 def _tokenizer(trainer: Trainer):
     tokenizer = trainer.processing_class
     if tokenizer is not None:
         return getattr(tokenizer, "tokenizer", tokenizer)
-    return load_tokenizer(trainer.model.config._name_or_path)
+    model: Any = _model_of(trainer)
+    return load_tokenizer(model.config._name_or_path)
 
 
-def _end_backward_above_frozen(model: nn.Module) -> None:
+def _end_backward_above_frozen(model: Any) -> None:
     """Let the backward pass end at the lowest trained block where activations are checkpointed.
 
     Checkpointing makes the embeddings' output require gradients, which carries the backward pass

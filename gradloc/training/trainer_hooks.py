@@ -76,7 +76,7 @@ def around_create_optimizer(
         after()
         return optimizer
 
-    create_optimizer_between.is_surrounded = True
+    vars(create_optimizer_between)["is_surrounded"] = True
     trainer.create_optimizer = create_optimizer_between
 
 
@@ -109,7 +109,7 @@ def note_resume(trainer: Trainer) -> None:
         finally:
             _resumed.pop(id(trainer.args), None)
 
-    train_noted.is_noted = True
+    vars(train_noted)["is_noted"] = True
     trainer.train = train_noted
 
 
@@ -161,7 +161,7 @@ def _resumed_folder(args: TrainingArguments) -> Path | None:
 
 def saved_checkpoint(args: TrainingArguments, state: TrainerState) -> Path:
     """Folder that the Trainer saves the present step in; it need not exist."""
-    return Path(args.output_dir) / f"checkpoint-{state.global_step}"
+    return Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
 
 
 def shows_progress(args: TrainingArguments) -> bool:

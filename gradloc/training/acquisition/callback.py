@@ -116,7 +116,7 @@ class AcquisitionCallback(ResumableCallback):
     def on_train_end(self, args, state, control, **kwargs):
         """Write the whole record."""
         if state.is_world_process_zero and self.record is not None:
-            self.record.save(Path(args.output_dir) / RECORD_FILE)
+            self.record.save(Path(str(args.output_dir)) / RECORD_FILE)
 
     def _measure(self, args, state, model) -> None:
         if self.record is not None and state.global_step in self.record.steps[-1:]:
