@@ -1,6 +1,7 @@
 """Tiny models built from configuration, one for each way in which models differ."""
 
 import copy
+import logging
 import sys
 from pathlib import Path
 
@@ -43,6 +44,17 @@ CONFIGS = {
     # Gemma 2: norms before and after each sublayer, soft-capped logits
     "gemma": Gemma2Config(**GROUPED, head_dim=8, sliding_window=32),
 }
+
+
+@pytest.fixture(autouse=True)
+def own_logging():
+    """The command line sets handlers and levels; no other test is to see them."""
+    loggers = logging.getLogger(), logging.getLogger("gradloc")
+    before = [(logger, logger.level, list(logger.handlers)) for logger in loggers]
+    yield
+    for logger, level, handlers in before:
+        logger.setLevel(level)
+        logger.handlers[:] = handlers
 
 
 @pytest.fixture

@@ -326,14 +326,15 @@ def test_matched_spans_are_as_long_as_the_groups_answers(facts, character_tokeni
     model, probes, texts, _ = facts
     seen = []
 
-    def record(model, batches, **options):
-        seen.extend(batches)
-        return measure(model, batches, **options)
+    def record(model, rows, **options):
+        seen.append(rows)
+        return measure(model, rows, **options)
 
     measure = localization_measure.measure_gradients
     monkeypatch.setattr(localization_measure, "measure_gradients", record)
     measure_groups(model, character_tokenizer, probes, texts, n=6, progress=False)
-    n_labelled = [[int((row != -100).sum()) for row in batch["labels"]] for batch in seen]
+    n_labelled = [sum(label != -100 for label in row["labels"]) for row in seen[0]]
+    n_labelled = [n_labelled[start : start + 6] for start in range(0, len(n_labelled), 6)]
     # New, updated, known and missed facts, each: spans, whole sequences, matched spans.
     assert n_labelled[0] == n_labelled[2] == [3] * 6
     assert n_labelled[6] == n_labelled[8] == [1] * 6

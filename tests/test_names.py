@@ -8,14 +8,14 @@ from gradloc.utils.names import lookup
 
 @pytest.fixture
 def module(tmp_path, monkeypatch):
-    (tmp_path / "my_policies.py").write_text("def mine(profile): return profile\n")
+    (tmp_path / "named_policies.py").write_text("def mine(profile): return profile\n")
     (tmp_path / "broken.py").write_text("1 / 0\n")
     monkeypatch.syspath_prepend(tmp_path)
 
 
 def test_names_and_import_paths(module):
     assert lookup({"a": 1}, "a", "policy") == 1
-    assert lookup({"a": 1}, "my_policies:mine", "policy")("x") == "x"
+    assert lookup({"a": 1}, "named_policies:mine", "policy")("x") == "x"
 
 
 @pytest.mark.parametrize(
@@ -23,8 +23,8 @@ def test_names_and_import_paths(module):
     [
         ("al", "policy 'al' is unknown. Did you mean 'all'?"),
         ("zzz", "policy 'zzz' is unknown. Known: all."),
-        ("my_policies:mien", "module 'my_policies' has no 'mien'. Did you mean 'mine'?"),
-        ("my_policies:", "module 'my_policies' has no ''. Known: mine."),
+        ("named_policies:mien", "module 'named_policies' has no 'mien'. Did you mean 'mine'?"),
+        ("named_policies:", "module 'named_policies' has no ''. Known: mine."),
         ("nowhere:mine", "importing 'nowhere' failed with ModuleNotFoundError: No module named"),
         ("broken:mine", "importing 'broken' failed with ZeroDivisionError"),
         (":mine", "importing '' failed with ValueError"),
