@@ -102,7 +102,7 @@ def test_a_preset_is_spelt_out_and_what_the_arm_says_goes_before_it(tmp_path):
         "own": ArmConfig(
             preset="protected",
             policy="all",
-            methods={"reference_kl": {"source": "facts"}, "replay": {}},
+            methods={"reference_kl": {"weight": 0.5}, "replay": {}},
             training={"learning_rate": 1e-3},
         ),
     }
@@ -111,7 +111,8 @@ def test_a_preset_is_spelt_out_and_what_the_arm_says_goes_before_it(tmp_path):
     own = recipe.arms["own"]
     assert own.policy == "all" and own.training == {"adam_beta1": 0.0, "learning_rate": 1e-3}
     assert list(own.methods) == [*GradLocConfig().methods(), "replay"]
-    assert own.methods["reference_kl"] == {"source": "facts"}
+    kl = GradLocConfig().methods()["reference_kl"]
+    assert kl["every"] == 4 and own.methods["reference_kl"] == {**kl, "weight": 0.5}
     # A value that the recipe gives to all arms was given.
     given = Recipe("x", arms=arms, training={"adam_beta1": 0.9}).arms["plain"]
     assert given.training == {}

@@ -176,9 +176,12 @@ class ArmConfig:
             return self
         preset = PRESETS[self.preset]
         training = {n: v for n, v in preset.training_arguments().items() if n not in given}
+        methods = preset.methods()
+        for name, options in self.methods.items():
+            methods[name] = {**methods.get(name, {}), **options}
         return replace(
             self,
-            methods={**preset.methods(), **self.methods},
+            methods=methods,
             training={**training, **self.training},
             preset="",
         )
