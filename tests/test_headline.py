@@ -6,6 +6,7 @@ import pytest
 from report_records import figure, make_results, rich_results, versus
 
 from gradloc.evaluation.results import ArmResult, MetricValue
+from gradloc.report.arms import best_reference
 from gradloc.report.headline import big_figures, judge
 
 SPACE = "\N{NARROW NO-BREAK SPACE}"
@@ -151,6 +152,15 @@ def test_a_diverged_arm_is_never_good(value):
     broken = MetricValue(value, None, None, 9, "nats/token", False, note)
     headline, text = said(forgetting={"general_text": broken})
     assert (headline.tone, headline.word) == ("bad", "Diverged") and "not finite" in text
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_diverged_full_training_is_no_reference(value):
+    results = make_results()
+    first, *others = results.reference_arms
+    broken = replace(results.arms[first], uptake={"new_paraphrase_nll": figure(value)})
+    results = replace(results, arms={**results.arms, first: broken})
+    assert others and best_reference(results) in [results.arms[name] for name in others]
 
 
 def test_without_a_baseline_nothing_is_claimed():
