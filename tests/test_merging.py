@@ -7,16 +7,13 @@ import psutil
 import pytest
 import torch
 from conftest import build_model
-from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from gradloc.errors import ModelError, PlanMismatchError
 from gradloc.localization.plan import LayerPlan
 from gradloc.models.units import find_units
-from gradloc.training.merging import folders, merge_checkpoints
-from gradloc.training.merging.folders import Checkpoint
-from gradloc.training.merging.shards import write_shards
+from gradloc.training.merging import Checkpoint, merge_checkpoints
 from gradloc.utils.memory import PeakMemory
 
 
@@ -42,8 +39,7 @@ SCALES = {"model.layers.0.mlp": 1.0, "model.layers.2.self_attn": 0.25}
 
 
 @pytest.mark.parametrize("shard_bytes", [2**31, 20_000])
-def test_each_unit_keeps_its_share_of_the_change(pair, shard_bytes, monkeypatch):
-    monkeypatch.setattr(folders, "PIECE_ELEMENTS", 100)  # several pieces a tensor
+def test_each_unit_keeps_its_share_of_the_change(pair, shard_bytes):
     base, tuned, folder = pair
     plan = plan_with(base, SCALES)
     merge_checkpoints(
@@ -124,15 +120,15 @@ def test_what_a_short_plan_leaves_out_gets_the_default(pair):
 def test_a_failure_half_way_leaves_no_folder(pair, monkeypatch):
     base, _, folder = pair
     arguments = (folder / "base", folder / "tuned", plan_with(base, {}), folder / "out")
-    rows, calls = Checkpoint.rows, []
+    read, calls = Checkpoint.__getitem__, []
 
-    def breaking(self, name, *args):
+    def breaking(self, name):
         calls.append(name)
         if len(calls) > 5:
             raise OSError(28, "No space left on device")
-        return rows(self, name, *args)
+        return read(self, name)
 
-    monkeypatch.setattr(Checkpoint, "rows", breaking)
+    monkeypatch.setattr(Checkpoint, "__getitem__", breaking)
     with pytest.raises(OSError):
         merge_checkpoints(*arguments)
     assert sorted(path.name for path in folder.iterdir()) == ["base", "tuned"]
@@ -236,45 +232,6 @@ def test_a_base_that_is_no_folder_of_weights_is_loaded(pair):
     assert sorted(path.name for path in folder.iterdir()) == ["adapter", "base", "out", "tuned"]
 
 
-def test_safetensors_reads_what_is_written(tmp_path):
-    """Mixed widths, so that a tensor of eight bytes follows one of an odd number of bytes."""
-    tensors = {
-        "flags": torch.tensor([True, False, True]),
-        "half": torch.randn(5, 3).half(),
-        "scalar": torch.tensor(3.5),
-        "wide": torch.randn(2, 2, 2, dtype=torch.float64),
-        "empty": torch.zeros(0, 4),
-        "bf": torch.randn(7).bfloat16(),
-        "counts": torch.arange(3),
-    }
-    (tmp_path / "in").mkdir()
-    save_file(tensors, tmp_path / "in" / "model.safetensors")
-    read = Checkpoint(tmp_path / "in")
-    assert {name: read[name].shape for name in read} == {n: t.shape for n, t in tensors.items()}
-    in_order = {name: read.tensors[name] for name in tensors}
-    for shard_bytes, n_files in ((10**6, 1), (40, 3)):
-        folder = tmp_path / str(shard_bytes)
-        folder.mkdir()
-        write_shards(folder, in_order, lambda name: iter([read[name]]), shard_bytes)
-        assert len(list(folder.glob("*.safetensors"))) == n_files
-        back = merged_tensors(folder)
-        assert all(back[n].dtype == t.dtype and torch.equal(back[n], t) for n, t in tensors.items())
-        for file in folder.glob("*.safetensors"):
-            with safe_open(file, "pt") as opened:
-                assert opened.metadata() == {"format": "pt"}
-            # Readers that map the file need each tensor at a multiple of its width.
-            raw = file.read_bytes()
-            length = int.from_bytes(raw[:8], "little")
-            entries = json.loads(raw[8 : 8 + length])
-            assert length % 8 == 0
-            for name in entries.keys() - {"__metadata__"}:
-                assert entries[name]["data_offsets"][0] % tensors[name].element_size() == 0
-        if n_files > 1:
-            index = json.loads((folder / "model.safetensors.index.json").read_text())
-            assert index["weight_map"].keys() == tensors.keys()
-            assert index["metadata"]["total_size"] == sum(t.nbytes for t in tensors.values())
-
-
 def write_zeros(folder, rows):
     """A checkpoint of float32 tensors (rows, 1000) that takes no disk: a hole behind a header."""
     entries, at = {}, 0
@@ -289,15 +246,39 @@ def write_zeros(folder, rows):
         file.truncate(8 + len(header) + at)
 
 
-@pytest.mark.parametrize("rows", [[7_500] * 10, [50_000, 25_000]], ids=["ten", "two"])
-def test_memory_does_not_grow_with_the_model(tmp_path, rows):
-    """Two checkpoints of 300 MB need less than three tensors of 30 MB; with one of 200 MB too."""
+def test_memory_does_not_grow_with_the_model(tmp_path):
+    """Two checkpoints of 300 MB, merged into files of 60 MB, need a few such files."""
     for side in ("base", "tuned"):
-        write_zeros(tmp_path / side, rows)
+        write_zeros(tmp_path / side, [7_500] * 10)
         write_zeros(tmp_path / f"small_{side}", [10])
     merge_checkpoints(tmp_path / "small_base", tmp_path / "small_tuned", 0.5, tmp_path / "warm")
     with PeakMemory() as peak:
         before = psutil.Process().memory_info().rss / 2**20
-        merge_checkpoints(tmp_path / "base", tmp_path / "tuned", 0.5, tmp_path / "out")
-    assert (tmp_path / "out" / "model.safetensors").stat().st_size > 300e6
-    assert peak.mib - before < 90
+        merge_checkpoints(
+            tmp_path / "base", tmp_path / "tuned", 0.5, tmp_path / "out", shard_bytes=60 * 10**6
+        )
+    sizes = [file.stat().st_size for file in (tmp_path / "out").glob("*.safetensors")]
+    assert len(sizes) == 5 and sum(sizes) > 300e6
+    assert peak.mib - before < 180
+
+
+def test_the_command(gradloc, pair):
+    base, _, folder = pair
+    sides, out = (folder / "base", folder / "tuned"), folder / "out"
+    code, text, err = gradloc("merge", *sides, "--interpolation", "1.5", "--out", out)
+    assert code == 0 and text.strip() == str(out), err
+    plan_with(base, SCALES).save(folder / "plan.json")
+    again = folder / "again"
+    code, text, _ = gradloc(
+        "merge", *sides, "--plan", folder / "plan.json", "--out", again, "--json"
+    )
+    assert code == 0 and json.loads(text) == {"checkpoint": str(again)}
+    for wrong, message in (
+        ((), "found neither"),
+        (("--interpolation", 1, "--plan", "p"), "found both"),
+        (("--interpolation", 70), "--interpolation 70 goes 70 times as far as TUNED"),
+        (("--plan", "p", "--default-scale", 70), "for 70 % write 0.7"),
+        (("--interpolation", 1, "--out", out), "holds files already"),
+    ):
+        code, _, err = gradloc("merge", *sides, "--out", folder / "no", *wrong)
+        assert code == 2 and message in err, err

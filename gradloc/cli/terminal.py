@@ -12,10 +12,8 @@ from gradloc.localization.profile import GradientProfile
 from gradloc.models.unit_info import UnitInfo
 from gradloc.report import result_tables
 from gradloc.report.arms import arm_styles, main_arm
-from gradloc.report.formatting import number, span
 from gradloc.report.headline import judge
-from gradloc.report.table import Cell, Column, make_table, rich_table
-from gradloc.training.merging.solution import MergeSolution
+from gradloc.report.table import rich_table
 
 BAR_WIDTH = 16
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
@@ -85,44 +83,6 @@ def result_table(result: EvalResult) -> Group:
     headline = judge(result, main_arm(result, []))
     said = Text.assemble((f"{headline.arm}. ", "bold"), headline.text)
     return Group(rich_table(table, title, "\n".join(_caption(result))), said)
-
-
-def solution_table(solution: MergeSolution) -> Group:
-    """What ``gradloc merge --solve`` found beside base, tuned and the uniform control."""
-    nats = "nats per token"
-    columns = [
-        Column(""),
-        Column("probe loss", nats, "", False),
-        Column("uptake kept", "%", "", True),
-        Column("reference KL", nats, "", False),
-        Column("reference loss", nats, "", False),
-    ]
-    probe, interval = solution.probe_loss_nats, ""
-    if solution.kept_low is not None and solution.kept_high is not None:
-        interval = span(100 * solution.kept_low, 100 * solution.kept_high)
-    rows = []
-    for name in ("base", "tuned", "merged", "uniform"):
-        kept = (probe["base"] - probe[name]) / (probe["base"] - probe["tuned"])
-        rows.append([
-            f"uniform {solution.uniform_scale:.2f}" if name == "uniform" else name,
-            f"{probe[name]:.3f}",
-            Cell(number(100 * kept), interval if name == "merged" else ""),
-            f"{solution.reference_kl_nats.get(name, 0.0):.4f}",
-            f"{solution.reference_loss_nats[name]:.4f}",
-        ])  # fmt: skip
-    scales = [solution.plan.scale[name] for name, share in solution.plan.scores.items() if share]
-    whole = sum(scale > 0.99 for scale in scales)
-    none = sum(scale < 0.01 for scale in scales)
-    counts = solution.counts
-    lines = [
-        f"of {len(scales)} changed units, {whole} are kept whole, {none} are undone, "
-        f"{len(scales) - whole - none} lie between",
-        f"solved on {counts['probes_solved_on']} probes and {counts['texts_solved_on']} texts, "
-        f"measured on {counts['probes_measured_on']} and {counts['texts_measured_on']} others",
-        "95 % interval over entities below; judge the result with gradloc evaluate",
-    ]
-    warnings = [Text(f"warning: {text}", style="bold yellow") for text in solution.warnings]
-    return Group(rich_table(make_table(columns, rows)), *map(Text, lines), *warnings)
 
 
 def _caption(result: EvalResult) -> list[str]:

@@ -11,18 +11,19 @@ from conftest import build_model
 from torch.func import functional_call
 from transformers import AutoModelForCausalLM
 
+from evaluation.studies.merge_by_unit.__main__ import main
+from evaluation.studies.merge_by_unit.drawing import split_probes
+from evaluation.studies.merge_by_unit.path import MergePath
+from evaluation.studies.merge_by_unit.scales import least_cost_scales, shrunk_second_moment
+from evaluation.studies.merge_by_unit.solving import _cost, _gains, _kept_interval, solve_merge
+from evaluation.studies.merge_by_unit.target import lowest_target
 from gradloc.data.batches import probe_rows
 from gradloc.data.probes import Probe, ProbeSet
 from gradloc.errors import MeasurementError, ModelError
 from gradloc.localization.gradients.sequences import Sequence, read_sequences, sequence_loss
 from gradloc.localization.plan import LayerPlan
 from gradloc.models.units import find_units
-from gradloc.training.merging import solve_merge
-from gradloc.training.merging.drawing import split_probes
-from gradloc.training.merging.path import MergePath
-from gradloc.training.merging.scales import least_cost_scales, shrunk_second_moment
-from gradloc.training.merging.solving import _cost, _gains, _kept_interval
-from gradloc.training.merging.target import lowest_target
+from gradloc.training.merging import merge_checkpoints
 
 TOWNS = ["Arvenholm", "Brusk", "Cendary", "Dolmar", "Eskil", "Farrow", "Gant", "Holme"]
 NAMES = ["Ilse", "Bruno", "Clara", "Dmitri", "Edda", "Franz", "Greta", "Henk"]
@@ -169,7 +170,8 @@ def test_the_cost_is_the_divergence_to_second_order():
 
 
 def test_divergence_is_that_of_two_models(llama, monkeypatch):
-    monkeypatch.setattr("gradloc.training.merging.path.LOGIT_BYTES", 4_000)  # one sequence a chunk
+    # One sequence a chunk.
+    monkeypatch.setattr("evaluation.studies.merge_by_unit.path.LOGIT_BYTES", 4_000)
     tuned = copy.deepcopy(llama)
     tuned.load_state_dict(shifted(llama))
     sequences = some_sequences()
@@ -408,49 +410,21 @@ def test_the_target_moves_until_enough_is_kept():
     assert scales.tolist() == [1, 1, 1] and kept == 1 and "stay whole" in warnings[0]
 
 
-def test_the_command(gradloc, tuned_pair, probes, character_tokenizer, tmp_path):
+def test_the_script(tuned_pair, probes, character_tokenizer, tmp_path):
     for side, model in zip(("base", "tuned"), tuned_pair, strict=True):
         model.save_pretrained(tmp_path / side)
         character_tokenizer.save_pretrained(tmp_path / side)
     probes.save(tmp_path / "probes.jsonl")
     (tmp_path / "texts.txt").write_text("\n\n".join(TEXTS))
-    sides = (tmp_path / "base", tmp_path / "tuned")
+    base, tuned, out = (str(tmp_path / name) for name in ("base", "tuned", "out"))
     files = ("--probes", tmp_path / "probes.jsonl", "--reference", tmp_path / "texts.txt")
-    out = tmp_path / "out"
-    code, text, err = gradloc(
-        "merge", *sides, "--solve", *files, "--min-uptake", ".8", "--out", out
-    )
-    assert code == 0, err
-    assert "uniform" in text and str(out) in text
-    solution = json.loads((out / "merge.json").read_text())
+    main([base, tuned, *map(str, files), "--min-uptake", ".8", "--out", out])
+    solution = json.loads((tmp_path / "out" / "merge.json").read_text())
     assert solution["min_uptake"] == 0.8
-    assert LayerPlan.load(out / "plan.json").scale == solution["plan"]["scale"]
-    loaded = AutoModelForCausalLM.from_pretrained(out)
+    assert LayerPlan.load(tmp_path / "out" / "plan.json").scale == solution["plan"]["scale"]
+    merge_checkpoints(base, tuned, tmp_path / "out" / "plan.json", tmp_path / "merged")
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
     asked = asked_of(character_tokenizer, split_probes(probes, 24, 0)[1])
     with torch.no_grad():
         loss = float(torch.stack([sequence_loss(loaded, s) for s in asked]).mean())
     assert loss == pytest.approx(solution["probe_loss_nats"]["merged"], abs=1e-4)
-
-    code, text, err = gradloc("merge", *sides, "--interpolation", "0.5", "--out", tmp_path / "half")
-    assert code == 0 and text.strip() == str(tmp_path / "half"), err
-    code, _, err = gradloc("merge", *sides, "--interpolation", "1.5", "--out", tmp_path / "beyond")
-    assert code == 0, err
-    code, text, _ = gradloc(
-        "merge", *sides, "--plan", out / "plan.json", "--out", tmp_path / "again", "--json"
-    )
-    assert code == 0 and json.loads(text) == {"checkpoint": str(tmp_path / "again")}
-    assert (tmp_path / "again" / "model.safetensors").read_bytes() == (
-        out / "model.safetensors"
-    ).read_bytes()
-    for wrong, message in (
-        ((), "none of them"),
-        (("--interpolation", 1, "--solve", *files), "--interpolation and --solve"),
-        (("--solve",), "--solve needs --probes"),
-        (("--interpolation", 1, *files[:2]), "--probes belongs to --solve"),
-        (("--interpolation", 70), "--interpolation 70 goes 70 times as far as TUNED"),
-        (("--plan", "p", "--default-scale", 70), "for 70 % write 0.7"),
-    ):
-        code, _, err = gradloc("merge", *sides, *wrong, "--out", tmp_path / "no")
-        assert code == 2 and message in err
-    code, _, err = gradloc("merge", *sides, "--solve", *files, "--out", out)
-    assert code == 2 and "holds files already" in err

@@ -9,17 +9,22 @@ from scipy.optimize import brentq
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from evaluation.studies.merge_by_unit.drawing import (
+    entity_of,
+    probe_sequences,
+    split_probes,
+    text_sides,
+)
+from evaluation.studies.merge_by_unit.path import MergePath
+from evaluation.studies.merge_by_unit.scales import least_cost_scales, shrunk_second_moment
+from evaluation.studies.merge_by_unit.solution import MergeSolution
+from evaluation.studies.merge_by_unit.target import lowest_target
 from gradloc.data.probes import ProbeSet
 from gradloc.errors import ModelError
 from gradloc.evaluation.bootstrap import bootstrap_replicates, interval
 from gradloc.localization.gradients.sequences import Sequence, predicting_positions
 from gradloc.localization.plan import LayerPlan
-from gradloc.training.merging.drawing import entity_of, probe_sequences, split_probes, text_sides
-from gradloc.training.merging.folders import Checkpoint
-from gradloc.training.merging.path import MergePath
-from gradloc.training.merging.scales import least_cost_scales, shrunk_second_moment
-from gradloc.training.merging.solution import MergeSolution
-from gradloc.training.merging.target import lowest_target
+from gradloc.training.merging import Checkpoint
 
 # Points on the line from base to tuned at which slopes are taken.
 N_NODES = 3
