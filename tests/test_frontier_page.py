@@ -12,18 +12,15 @@ from sweep_records import AXIS, CONSTANTS, POLICIES, UPTAKES, make_record
 from test_report_browser import browser as browser
 from test_report_browser import count, rgb, show, style_of
 
-from gradloc.errors import GradlocError
 from gradloc.experiments.sweep.frontier_page import (
     curve_picture,
     frontier_page,
     frontier_styles,
-    write_frontier,
-)
-from gradloc.experiments.sweep.frontier_tables import (
     frontier_tables,
     point_table,
     ratio_table,
     verdict,
+    write_frontier,
 )
 from gradloc.experiments.sweep.frontiers import find_frontier
 from gradloc.report.page import render
@@ -70,7 +67,7 @@ def page(record, frontier):
 @pytest.fixture(scope="module")
 def address(record, frontier, tmp_path_factory):
     out = tmp_path_factory.mktemp("sweep") / "frontier.html"
-    return write_frontier(record, out, frontier=frontier).as_uri()
+    return write_frontier(record, frontier, out).as_uri()
 
 
 def specs_of(page):
@@ -235,15 +232,6 @@ def test_names_cannot_break_the_page(record):
     text = render(frontier_page(evil, find_frontier(evil, n_bootstrap=N)))
     assert "<script>window.hacked" not in text
     assert "&lt;script&gt;window.hacked" in text
-
-
-def test_a_page_is_written_from_a_file(tmp_path):
-    few = make_record(arms=("full", "half"), seeds=(0,), losses=("general_text",))
-    path = few.save(tmp_path / "sweep.json")
-    out = write_frontier(path, tmp_path / "pages" / "frontier.html")
-    assert out.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
-    with pytest.raises(GradlocError, match="no such file"):
-        write_frontier(tmp_path / "none.json", out)
 
 
 # The terminal

@@ -347,8 +347,9 @@ def stored_edits() -> str:
 def _frontier(name: str) -> Any:
     """A stored sweep, compared with its reference arm."""
     from gradloc.experiments.sweep.frontiers import find_frontier
+    from gradloc.experiments.sweep.sweep_record import SweepRecord
 
-    return find_frontier(STORED / name)
+    return find_frontier(SweepRecord.load(STORED / name))
 
 
 def _frontier_tables(
@@ -400,11 +401,10 @@ def _frontier_tables(
 
 def stored_projections() -> str:
     """Every run of the stored look at the projection: uptake, and forgetting / the line's there."""
-    from gradloc.experiments.sweep.frontiers import find_frontier
     from gradloc.report.formatting import learning_rate, number
     from gradloc.report.metric_names import metric_label
 
-    frontier = find_frontier(STORED / "frontier-projections.json")
+    frontier = _frontier("frontier-projections.json")
     (corpus,) = frontier.corpora.values()
     losses = list(corpus.arms[frontier.line].forgetting)
     head = ("arm", "learning rate", "uptake, nats", *(metric_label(loss) for loss in losses))

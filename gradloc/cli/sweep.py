@@ -114,12 +114,11 @@ def sweep(
 
 
 def _draw(path: Path, as_json: bool) -> None:
-    from gradloc.experiments.sweep.frontier_page import write_frontier
-    from gradloc.experiments.sweep.frontier_tables import frontier_tables
-    from gradloc.experiments.sweep.frontiers import find_frontier, frontier_figures
+    from gradloc.experiments.sweep.frontier_page import frontier_tables, write_frontier
+    from gradloc.experiments.sweep.frontiers import find_frontier
     from gradloc.experiments.sweep.sweep_record import SweepRecord
 
     record = SweepRecord.load(path)
     frontier = find_frontier(record)
-    page = write_frontier(record, path.parent / PAGE_FILE, frontier=frontier)
-    show(as_json, lambda: frontier_figures(frontier), frontier_tables(frontier), page)
+    page = write_frontier(record, frontier, path.parent / PAGE_FILE)
+    show(as_json, frontier.to_dict, frontier_tables(frontier), page)

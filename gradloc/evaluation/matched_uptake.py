@@ -27,6 +27,11 @@ class Point(NamedTuple):
     uptake: BootstrapEstimate
     forgetting: BootstrapEstimate
 
+    @property
+    def is_finite(self) -> bool:
+        """Whether both scores are: weights that have diverged have none."""
+        return bool(np.isfinite([self.uptake.value, self.forgetting.value]).all())
+
 
 def columns(found: BootstrapEstimate) -> np.ndarray:
     """The estimate, then its replicates, (1 + n_bootstrap,)."""
@@ -94,6 +99,12 @@ def straight(
         return y0 + (at - x0) / (x1 - x0) * (y1 - y0)
 
 
+def stack_points(points: Sequence[Point]) -> tuple[np.ndarray, np.ndarray]:
+    """Uptake and forgetting of points, each (n_points, 1 + n_bootstrap)."""
+    uptake, forgetting = zip(*(map(columns, point) for point in points), strict=True)
+    return np.stack(uptake), np.stack(forgetting)
+
+
 def uptake_share(arm: BootstrapEstimate, references: Sequence[BootstrapEstimate]) -> MetricValue:
     """The arm's uptake / that of the reference that takes up most.
 
@@ -108,7 +119,7 @@ def uptake_share(arm: BootstrapEstimate, references: Sequence[BootstrapEstimate]
     best = max(finite, key=lambda reference: reference.value, default=None)
     if best is None or best.value <= 0:
         return undefined(arm.n, "ratio", True, "full training takes up nothing at any of its rates")
-    return _ratio_figure(arm, best, higher_is_better=True)
+    return ratio_figure(arm, best, higher_is_better=True)
 
 
 def forgetting_ratio(arm: Point, line: Sequence[Point]) -> MetricValue:
@@ -136,12 +147,10 @@ def forgetting_ratio(arm: Point, line: Sequence[Point]) -> MetricValue:
         >>> forgetting_ratio(point(3.0, 0.125), [point(2.0, 0.25), point(4.0, 0.75)]).value
         0.25
     """
-    n, at, own = arm.forgetting.n, arm.uptake.value, arm.forgetting.value
+    n, at = arm.forgetting.n, arm.uptake.value
     none = partial(undefined, n, "ratio", False)
-    line = [
-        point for point in line if np.isfinite([point.uptake.value, point.forgetting.value]).all()
-    ]
-    if not line or not np.isfinite([at, own]).all():
+    line = [point for point in line if point.is_finite]
+    if not line or not arm.is_finite:
         return none("scores are not finite; the weights may have diverged")
     if at <= 0:
         return none("takes up nothing, so there is no equal uptake to compare at")
@@ -150,8 +159,7 @@ def forgetting_ratio(arm: Point, line: Sequence[Point]) -> MetricValue:
         return none(
             "takes up more than full training at any of its rates: compare their forgetting itself"
         )
-    uptakes = np.stack([columns(point.uptake) for point in line])
-    forgettings = np.stack([columns(point.forgetting) for point in line])
+    uptakes, forgettings = stack_points(line)
     ends = np.maximum(uptakes.max(axis=0), 0)
     held = np.clip(columns(arm.uptake), 0, ends)
     value, *replicates = interpolate_forgetting(uptakes, forgettings, held).tolist()
@@ -170,12 +178,13 @@ def forgetting_ratio(arm: Point, line: Sequence[Point]) -> MetricValue:
         notes.append(
             f"in {beyond:.0%} of the resamples it takes up more than full training ever does"
         )
-    return _ratio_figure(arm.forgetting, reference, higher_is_better=False, note="; ".join(notes))
+    return ratio_figure(arm.forgetting, reference, higher_is_better=False, note="; ".join(notes))
 
 
-def _ratio_figure(
+def ratio_figure(
     top: BootstrapEstimate, bottom: BootstrapEstimate, higher_is_better: bool, note=""
 ) -> MetricValue:
+    """The ratio of two estimates from the same resamples; the bottom is above 0."""
     ratio = top._replace(
         value=top.value / bottom.value,
         replicates=ratio_replicates(top.replicates, bottom.replicates),

@@ -1,18 +1,22 @@
-"""The runs of one corpus, and the means of their scores with replicates that all arms share."""
+"""The runs of one corpus: means of their scores with replicates that all arms share, and curves."""
 
 from collections.abc import Sequence
+from functools import cached_property
 
 from gradloc.errors import GradlocError
 from gradloc.evaluation.bootstrap import N_BOOTSTRAP, BootstrapEstimate, estimate_over_seeds
+from gradloc.evaluation.matched_uptake import Point
 from gradloc.evaluation.score_record import ItemScores, item_sums
+from gradloc.experiments.sweep.frontier_curves import Curve, make_curve
 from gradloc.experiments.sweep.sweep_record import RunRecord
 
 
 class CorpusRuns:
-    """The runs of one corpus, and their estimates from shared draws.
+    """The runs of one corpus, their estimates from shared draws and the arms' curves.
 
     Args:
         runs: Runs of one corpus; at least one.
+        axis: The metric of uptake.
         n_bootstrap: Number of resamples.
         seed: Seed of the draws.
 
@@ -21,11 +25,14 @@ class CorpusRuns:
             measured on the same items, so that they cannot be paired.
     """
 
-    def __init__(self, runs: Sequence[RunRecord], *, n_bootstrap: int = N_BOOTSTRAP, seed: int = 0):
-        self.corpus = runs[0].corpus
+    def __init__(
+        self, runs: Sequence[RunRecord], axis: str, *, n_bootstrap: int = N_BOOTSTRAP, seed: int = 0
+    ):
+        self.corpus, self.axis = runs[0].corpus, axis
         self.runs = {(run.arm, run.learning_rate, run.seed): run for run in runs}
         self.n_bootstrap, self.seed = n_bootstrap, seed
         self._done: dict[tuple, dict[tuple[str, float], BootstrapEstimate]] = {}
+        self._curves: dict[tuple, Curve | None] = {}
         if len(self.runs) < len(runs):
             raise GradlocError(
                 f"corpus {self.corpus}: {len(runs) - len(self.runs)} runs have the arm, rate "
@@ -38,17 +45,14 @@ class CorpusRuns:
         """Names of the arms, in the order of the record."""
         return tuple(dict.fromkeys(arm for arm, _, _ in self.runs))
 
-    @property
+    @cached_property
     def metrics(self) -> dict[str, ItemScores]:
         """Metric -> scores of some run, which say its kind and unit."""
         return {name: scores for run in self.runs.values() for name, scores in run.metrics.items()}
 
     def of_arm(self, arm: str) -> list[RunRecord]:
         """The runs of an arm, by rate and seed."""
-        return sorted(
-            (run for run in self.runs.values() if run.arm == arm),
-            key=lambda run: (run.learning_rate, run.seed),
-        )
+        return [self.runs[key] for key in sorted(self.runs) if key[0] == arm]
 
     def rates(self, arm: str) -> tuple[float, ...]:
         """Learning rates of an arm, ascending."""
@@ -74,27 +78,40 @@ class CorpusRuns:
             self._done[asked] = self._resample(metric, seeds)
         return self._done[asked].get((arm, rate))
 
+    def point(self, arm: str, rate: float, measure: str, seeds: tuple[int, ...]) -> Point | None:
+        """Uptake of an arm at a rate, and what it forgets in a measure."""
+        uptake = self.estimate(arm, rate, self.axis, seeds)
+        forgotten = self.estimate(arm, rate, measure, seeds)
+        return None if uptake is None or forgotten is None else Point(uptake, forgotten)
+
+    def curve(self, arm: str, measure: str, seeds: tuple[int, ...]) -> Curve | None:
+        """The curve of an arm; the axis itself stands in for forgetting where uptake is wanted."""
+        key = (arm, measure, seeds)
+        if key not in self._curves:
+            points = {rate: self.point(arm, rate, measure, seeds) for rate in self.rates(arm)}
+            found = {rate: point for rate, point in points.items() if point is not None}
+            self._curves[key] = make_curve(found)
+        return self._curves[key]
+
     def _resample(
         self, metric: str, seeds: tuple[int, ...]
     ) -> dict[tuple[str, float], BootstrapEstimate]:
-        keys = [
-            key
-            for key in dict.fromkeys((arm, rate) for arm, rate, _ in self.runs)
-            if all(self._has(metric, (*key, seed)) for seed in seeds)
-        ]
-        if not keys or not seeds:
+        def scores(key: tuple[str, float], seed: int) -> ItemScores | None:
+            run = self.runs.get((*key, seed))
+            return run.metrics.get(metric) if run else None
+
+        keys = dict.fromkeys((arm, rate) for arm, rate, _ in self.runs)
+        found = {key: [scores(key, seed) for seed in seeds] for key in keys}
+        whole = {key: own for key, own in found.items() if own and None not in own}
+        if not whole:
             return {}
         sums = {
-            seed: item_sums([self.runs[(*key, seed)].metrics[metric] for key in keys])
-            for seed in seeds
+            seed: item_sums(systems) for seed, *systems in zip(seeds, *whole.values(), strict=True)
         }
-        found = estimate_over_seeds(
+        estimates = estimate_over_seeds(
             sums, f"{self.corpus}/{metric}", n_bootstrap=self.n_bootstrap, seed=self.seed
         )
-        return dict(zip(keys, found, strict=True))
-
-    def _has(self, metric: str, key: tuple[str, float, int]) -> bool:
-        return key in self.runs and metric in self.runs[key].metrics
+        return dict(zip(whole, estimates, strict=True))
 
     def _check_items(self) -> None:
         """Arms of one seed must have been measured on the same items, or nothing is paired."""
