@@ -198,7 +198,7 @@ def test_training_time_counts_what_methods_do_before_and_after(prepared, recipe_
     assert logs[1]["train_seconds"] > logs[1]["method_seconds"]
 
 
-def test_a_method_sees_the_new_texts_of_a_stream(prepared, recipe_file, tmp_path):
+def test_a_method_sees_the_rows_of_a_stream(prepared, recipe_file, tmp_path):
     """It is read ahead; without new texts the default projection could not be made."""
     methods = "arms.plain.methods={input_projection: {source: new}}"
     recipe = load_recipe(recipe_file, ["corpus.streaming=true", methods])

@@ -2,7 +2,6 @@ import functools
 from collections import Counter
 
 import pytest
-import torch
 from conftest import build_model, training_arguments
 from transformers import Trainer
 
@@ -12,7 +11,6 @@ from gradloc.data.corpora import fact_passages
 from gradloc.errors import MethodError
 from gradloc.models.units import find_units
 from gradloc.training.methods.base import TrainContext
-from gradloc.training.methods.generation import generate_texts
 from gradloc.training.methods.method_table import build_method
 from gradloc.training.methods.replay import Replay
 
@@ -76,20 +74,6 @@ def test_old_and_new_rows_are_shuffled_by_the_seed(context, tmp_path):
     assert places != list(range(12)) and places != list(range(12, 24))
 
 
-def test_generated_replay_needs_no_old_text_and_ends_no_document(context):
-    context.reference = ()
-    rows = new_rows(context.tokenizer, 6)
-    mixed = Replay(source="generated", n_texts=4).rows(rows, context)
-    written = generate_texts(context.model, context.tokenizer, n=4, n_tokens=24, seed=5)
-    counts = Counter(
-        tuple(row["input_ids"]) for row in mixed if tuple(row["input_ids"]) not in
-        {tuple(new["input_ids"]) for new in rows}
-    )  # fmt: skip
-    expected = [tuple(context.tokenizer(text)["input_ids"]) for text in written]
-    assert set(counts) == set(expected)
-    assert sorted(counts.values()) == [1, 1, 2, 2]
-
-
 def test_replayed_facts_are_shipped_passages_to_their_end(context):
     context.reference, context.max_length = (), 600
     rows = new_rows(context.tokenizer, 6)
@@ -99,17 +83,6 @@ def test_replayed_facts_are_shipped_passages_to_their_end(context):
     end = context.tokenizer.eos_token_id
     shipped = [context.tokenizer(passage.text)["input_ids"] + [end] for passage in fact_passages()]
     assert len(old) == 6 and all(row in shipped for row in old)
-
-
-@pytest.mark.parametrize("packing", [False, True])
-def test_sampled_texts_end_only_where_the_next_one_begins(context, monkeypatch, packing):
-    monkeypatch.setattr(
-        "gradloc.training.methods.anchor_texts.written_texts", lambda *args, **kw: ["abcd"] * 4
-    )
-    rows = new_rows(context.tokenizer, 4)
-    mixed = Replay(source="generated", packing=packing).rows(rows, context)
-    old = {context.tokenizer.decode(row["input_ids"]) for row in mixed if row not in rows}
-    assert old == ({"abcd~abcd~abcd~abcd~"} if packing else {"abcd"})
 
 
 def test_packed_replay_fills_its_rows(context):
@@ -186,11 +159,3 @@ def test_columns_that_old_rows_lack_are_refused_and_masks_are_made(context):
 def test_options_out_of_range_are_refused(wrong):
     with pytest.raises(MethodError, match=next(iter(wrong))):
         build_method("replay", wrong)
-
-
-def test_the_model_is_left_as_found(context):
-    before = [p.clone() for p in context.model.parameters()]
-    context.model.train()
-    Replay(source="generated", n_texts=2).rows(new_rows(context.tokenizer, 2), context)
-    assert context.model.training
-    assert all(torch.equal(a, b) for a, b in zip(before, context.model.parameters(), strict=True))

@@ -336,7 +336,7 @@ def test_what_cannot_be_recorded_is_refused(tmp_path):
 # --- as a method ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("source", ["reference", "generated"])
+@pytest.mark.parametrize("source", ["reference", "facts"])
 def test_the_method_records_the_base_and_trains_against_it(tmp_path, character_tokenizer, source):
     options = {"source": source, "n_texts": 5, "top_k": 8, "batch_size": 2, "weight": 2.0}
     method = build_method("reference_kl", options)

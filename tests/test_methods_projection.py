@@ -317,7 +317,7 @@ def test_sharded_weights_are_projected_like_whole_ones(tmp_path):
 
 def test_a_resumed_training_equals_an_uninterrupted_one(tmp_path, character_tokenizer):
     def callbacks():
-        context = context_for(tmp_path, character_tokenizer, new_texts=NEW)
+        context = context_for(tmp_path, character_tokenizer)
         return build_method("input_projection").callbacks(context)
 
     whole, broken = build_model("llama_tied"), build_model("llama_tied")
@@ -335,7 +335,7 @@ def test_a_resumed_training_equals_an_uninterrupted_one(tmp_path, character_toke
 
 
 def test_only_the_plans_linear_layers_get_a_projection(tmp_path, character_tokenizer):
-    context = context_for(tmp_path, character_tokenizer, new_texts=NEW)
+    context = context_for(tmp_path, character_tokenizer)
     (callback,) = build_method("input_projection", {"strength": 2.0}).callbacks(context)
     assert sorted(callback.projections) == sorted(chosen_weights(context.model))
 
@@ -343,16 +343,16 @@ def test_only_the_plans_linear_layers_get_a_projection(tmp_path, character_token
 def test_of_two_sources_each_counts_the_same_however_much_text_it_has(
     tmp_path, character_tokenizer
 ):
-    context = context_for(tmp_path, character_tokenizer, new_texts=NEW)
+    context = context_for(tmp_path, character_tokenizer)
     names = chosen_weights(context.model)
     parts = [
         input_covariance(context.model, anchor_rows(context, source, 20), names)
-        for source in ("reference", "continued")
+        for source in ("reference", "facts")
     ]
     expected = input_projections(
         {name: (parts[0][name] + parts[1][name]) / 2 for name in names}, 2.0
     )
-    options = {"strength": 2.0, "source": ["reference", "continued"], "n_texts": 20}
+    options = {"strength": 2.0, "source": ["reference", "facts"], "n_texts": 20}
     (callback,) = build_method("input_projection", options).callbacks(context)
     for name in names:
         assert torch.allclose(callback.projections[name], expected[name], atol=1e-5)

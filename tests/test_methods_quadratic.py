@@ -138,7 +138,7 @@ def test_normalized_importance_has_mean_one_over_all_weights():
 
 
 @pytest.mark.parametrize(
-    "method", [L2ToStart(weight=3.0), EWC(weight=3.0, source="generated", n_texts=4)]
+    "method", [L2ToStart(weight=3.0), EWC(weight=3.0, source="facts", n_texts=4)]
 )
 def test_a_resumed_training_is_pulled_to_the_same_start(tmp_path, character_tokenizer, method):
     def train(resume=None, **changes):

@@ -18,7 +18,7 @@ from gradloc.data.corpora.readers import read_corpus
 from gradloc.data.preparation import build_probes
 from gradloc.data.probes import ProbeSet
 from gradloc.errors import GradlocError
-from gradloc.experiments.training_data import new_texts, training_data
+from gradloc.experiments.training_data import training_data
 from gradloc.localization.plan import LayerPlan, as_plan
 from gradloc.localization.probe_profile import recipe_reference
 from gradloc.models import load_model, load_tokenizer
@@ -92,7 +92,6 @@ def train(
         plan=plan,
         arguments=arguments,
         reference=recipe_reference(recipe, corpus) if methods else (),
-        new_texts=new_texts(recipe, corpus, probes) if methods else (),
         facts=tuple(probe for probe in probes if probe.split == "localization"),
         max_length=recipe.corpus.max_length,
         progress=None if shows_progress(arguments) else False,

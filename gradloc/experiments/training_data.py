@@ -1,7 +1,6 @@
 """What a recipe trains on: token rows of its documents, and what follows injected facts."""
 
 import functools
-import itertools
 from collections.abc import Callable, Iterator, Sequence
 
 from datasets import Dataset, IterableDataset
@@ -14,19 +13,9 @@ from gradloc.data.injection import InjectedRows, ordinary_texts, plan_injection
 from gradloc.data.preparation import training_documents
 from gradloc.data.probes import ProbeSet
 from gradloc.errors import CorpusError, MethodError
-from gradloc.localization.probe_profile import MAX_REFERENCE
 from gradloc.training.acquisition.callback import AcquisitionCallback
 from gradloc.training.methods.base import Method, TrainContext
 from gradloc.training.monitoring import Stopwatch
-
-
-def new_texts(recipe: Recipe, corpus: Corpus, probes: ProbeSet) -> tuple[str, ...]:
-    """The update documents, of a stream the first; of injected facts the text around them."""
-    if recipe.injection.n_facts:
-        return tuple(itertools.islice(ordinary_texts(recipe.injection, corpus), MAX_REFERENCE))
-    limit = MAX_REFERENCE if recipe.corpus.streaming else None
-    documents = training_documents(recipe, corpus, probes)
-    return tuple(document.text for document in itertools.islice(documents, limit))
 
 
 def training_data(

@@ -32,7 +32,6 @@ class TrainContext:
         plan: Which units train.
         arguments: Arguments of the Trainer; ``seed`` among them.
         reference: Anchor texts: text from before the cut-off, whose behaviour should stay.
-        new_texts: The documents to train on; of a streamed corpus the first ones.
         facts: Probes that may be trained with: localisation probes with their old answers. None
             of them is used in evaluation.
         dataset: What the Trainer trains on; ``None`` until all rows are made.
@@ -47,7 +46,6 @@ class TrainContext:
     plan: LayerPlan
     arguments: TrainingArguments
     reference: Sequence[str] = ()
-    new_texts: Sequence[str] = ()
     facts: Sequence[Probe] = ()
     dataset: Any = None
     max_length: int = 128

@@ -162,18 +162,13 @@ def position_logits(model: nn.Module, rows: Sequence[Sequence[int]]) -> Tensor:
     return forward_at(model, ids, positions, attention_mask=mask, use_cache=False)[0]
 
 
-def head_weight(model: nn.Module) -> Tensor:
-    """What makes the logits, (vocab, width); the embeddings where a model has no head."""
-    inner: Any = unwrap(model)
-    head = inner.get_output_embeddings()
-    return (head if head is not None else inner.get_input_embeddings()).weight
-
-
 def parts_within_memory(
     model: nn.Module, rows: Sequence[Sequence[int]], indices: Sequence[int], batch_size: int
 ) -> list[list[int]]:
     """Divide indices into parts of at most ``batch_size`` rows whose logits fit ``LOGIT_BYTES``."""
-    weight = head_weight(model)
+    inner: Any = unwrap(model)
+    # Some models have no head and take the embeddings for one.
+    weight = (inner.get_output_embeddings() or inner.get_input_embeddings()).weight
     row_bytes = max(len(rows[i]) for i in indices) * weight.shape[0] * weight.itemsize
     size = max(1, min(batch_size, LOGIT_BYTES // row_bytes))
     return [list(indices[start : start + size]) for start in range(0, len(indices), size)]

@@ -270,11 +270,9 @@ class InputProjection(Method):
         strength: How strongly, see ``input_projections``. A stronger projection needs a higher
             learning rate.
         source: ``reference``: the context's reference texts; ``facts``: passages on people and
-            places that ship with gradloc; ``generated``: texts sampled once from the base model;
-            ``continued``: its continuations of a few words of the new documents; ``new``: the rows
-            that are trained on, so that what they share with one another (their style, common
-            words) moves less than what is particular to each. Only the first needs old text. Of
-            several, each counts the same.
+            places that ship with gradloc; ``new``: the rows that are trained on, so that what they
+            share with one another (their style, common words) moves less than what is particular
+            to each. Only the first needs old text. Of several, each counts the same.
         n_texts: How many texts of each source at most. A few thousand tokens are needed for as
             many inputs.
     """

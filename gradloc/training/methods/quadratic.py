@@ -156,9 +156,8 @@ class EWC(Method):
     Args:
         weight: Factor of the penalty. With 1, and without ``normalize``, it is about the KL
             divergence from the base model in nats per token, as far as a diagonal can say.
-        source: ``reference``: the context's reference texts (empirical Fisher); ``generated``:
-            texts sampled from the base model (the Fisher information proper); ``continued``: what
-            it makes of a few words of the new documents.
+        source: ``reference``: the context's reference texts; ``facts``: passages on people and
+            places that ship with gradloc. Either gives the empirical Fisher information.
         n_texts: How many texts at most.
         normalize: Divide F by its mean over all trained weights, so that a weight has the same
             meaning in models whose gradients differ in size.

@@ -226,8 +226,7 @@ class ReferenceKL(Method):
         weight: Factor of the penalty, in nats per token as the loss is.
         batch_size: Texts a step.
         source: ``reference``: the context's reference texts; ``facts``: passages on people and
-            places that ship with gradloc; ``generated``: texts sampled once from the base model;
-            ``continued``: its continuations of a few words of the new documents.
+            places that ship with gradloc.
         n_texts: How many texts at most.
         top_k: Tokens kept of each position's distribution; the rest counts as one event. 0: all.
         every: Only at every n-th step, n times as strong.

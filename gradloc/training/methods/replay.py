@@ -1,4 +1,4 @@
-"""Replay: rows of old text, or of the model's own, among those that are trained on."""
+"""Replay: rows of old text among those that are trained on."""
 
 import math
 from dataclasses import dataclass
@@ -24,17 +24,13 @@ class Replay(Method):
     Args:
         ratio: Replayed rows / all rows, 0 to below 1. 0.5: as many old rows as new ones.
         source: ``reference``: the context's reference texts; ``facts``: passages on people and
-            places that ship with gradloc; ``generated``: texts sampled from the model before it
-            trains; ``continued``: its continuations of a few words of the new documents. The last
-            three need no old data.
-        n_texts: Texts sampled at most. More rows than texts repeat them.
+            places that ship with gradloc.
+        n_texts: Shipped passages drawn at most. More rows than texts repeat them.
         packing: Fill the replayed rows with several texts, as ``corpus.packing`` does the others.
         extra: Lengthen a training by ``max_steps`` so that the visits of new rows stay.
 
     References: Ibrahim et al. 2024, arXiv:2403.08763, section 6.2 (share of replayed data in
-        continual pretraining); self-generated replay after Sun et al. 2020, arXiv:1909.03329, and
-        Huang et al. 2024, arXiv:2403.01244, who prompt for and refine whole examples, where this
-        samples plain text.
+        continual pretraining).
     """
 
     ratio: Annotated[float, Field(ge=0, lt=1)] = 0.5
@@ -84,15 +80,13 @@ class Replay(Method):
                 texts,
                 max_length=context.max_length,
                 packing=self.packing,
-                # A sampled text stops where its length is reached, not where it ends; but packed
-                # texts need a token between them.
-                append_eos=self.packing or self.source in ("reference", "facts"),
+                append_eos=True,
             )
         )
         if not pool:
             raise MethodError(
                 f"replay: the source {self.source!r} gives no text of two tokens or more. Give "
-                "reference texts (measure.reference), or take source: generated."
+                "reference texts (measure.reference), or take source: facts."
             )
         if "attention_mask" in columns:
             pool = [{**row, "attention_mask": [1] * len(row["input_ids"])} for row in pool]
