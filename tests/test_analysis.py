@@ -13,7 +13,6 @@ from gradloc.evaluation.metrics.decay import fit_decay, mean_retainability
 from gradloc.evaluation.results import ArmResult, EvalResult, MetricValue
 from gradloc.experiments.analysis import analyse_acquisition, analyse_stages
 from gradloc.experiments.analysis.acquisition_page import acquisition_page, write_acquisition_page
-from gradloc.report.page import save_pictures
 from gradloc.training.acquisition import RECORD_FILE, AcquisitionRecord
 
 EVERY, LAST = 2, 160
@@ -291,12 +290,6 @@ def test_the_page_never_scrolls_sideways(browser, address, width):  # noqa: F811
         "return [document.documentElement.scrollWidth, window.innerWidth]"
     )
     assert window == width and wide <= window
-
-
-def test_pictures_can_be_saved(analysis, tmp_path):
-    paths = save_pictures(acquisition_page(analysis, "run"), tmp_path)
-    assert {path.stem for path in paths} == PICTURES
-    assert all("var(--" not in path.read_text() for path in paths)
 
 
 def test_facts_shown_once_have_no_table_of_exposures(tmp_path):

@@ -27,9 +27,9 @@ from gradloc.report import write_report
 from gradloc.report.answers import judge_answer
 from gradloc.report.charts import Line, line_picture, plain_points
 from gradloc.report.formatting import duration, learning_rate, number, percent, ranges, span
-from gradloc.report.heat_map import color_levels, shade_levels
+from gradloc.report.heat_map import color_levels
 from gradloc.report.layer_map import layer_map
-from gradloc.report.page import pictures_of, save_pictures
+from gradloc.report.page import Details, pictures_of
 from gradloc.report.run_folder import read_run
 from gradloc.report.run_page import report_page
 from gradloc.report.scatter import Model, tradeoff_picture
@@ -103,19 +103,18 @@ def test_answers_are_judged_by_whole_words(answer, verdict):
 
 
 def test_levels_are_logarithmic_over_more_than_two_decades():
-    levels, ends, is_log = color_levels({"a": 1.0, "b": 30.0, "c": 1000.0, "d": None})
-    assert is_log and ends == (1.0, 1000.0)
-    assert levels == {"a": 0, "b": 4, "c": 8, "d": -1}
-    levels, _, is_log = color_levels({"a": -1.0, "b": 0.0, "c": 1.0})
-    assert not is_log and levels == {"a": 0, "b": 4, "c": 8}
-    assert color_levels({"a": 2.0})[0] == {"a": 4}
-    assert color_levels({"a": math.nan}) == ({"a": -1}, (None, None), False)
+    levels, ends, is_log = color_levels([1.0, 30.0, 1000.0, None])
+    assert is_log and ends == (1.0, 1000.0) and levels == [0, 4, 8, -1]
+    levels, _, is_log = color_levels([-1.0, 0.0, 1.0])
+    assert not is_log and levels == [0, 4, 8]
+    assert color_levels([2.0])[0] == [4]
+    assert color_levels([math.nan]) == ([-1], (None, None), False)
 
 
 def test_shades_of_changes_stand_around_zero():
-    levels, ends, _ = shade_levels({"a": -2.0, "b": 0.0, "c": 1.0, "d": math.nan})
-    assert levels == {"a": 0, "b": 6, "c": 9, "d": -1} and ends == (-2.0, 2.0)
-    assert shade_levels({"a": 1.0}, top=0.5)[0] == {"a": 12}
+    levels, ends, _ = color_levels([-2.0, 0.0, 1.0, math.nan], is_change=True)
+    assert levels == [0, 6, 9, -1] and ends == (-2.0, 2.0)
+    assert color_levels([1.0], is_change=True, top=0.5)[0] == [12]
 
 
 def test_no_two_arms_look_alike():
@@ -216,7 +215,7 @@ def test_the_table_shows_the_last_checkpoint_and_keeps_the_others(tmp_path):
     page = page_of(series_results(), tmp_path)
     table = page.sections[0].blocks[1]
     assert [row.cells[0].text for row in table.rows] == ["final", "lone"]
-    (details,) = [block for block in page.sections[0].blocks if block.kind == "details"]
+    (details,) = [block for block in page.sections[0].blocks if isinstance(block, Details)]
     assert details.summary == "All 8 checkpoints, step by step" and len(details.blocks[0].rows) == 8
 
 
@@ -319,15 +318,6 @@ def test_results_without_arms_are_an_error(run_dir):
     make_results(arms={}, reference_arms=()).save(run_dir / "results.json")
     with pytest.raises(RunError, match="holds no arm"):
         read_run(run_dir)
-
-
-def test_pictures_can_be_saved_for_a_readme(run_dir, tmp_path):
-    paths = save_pictures(report_page(read_run(run_dir)), tmp_path / "pictures")
-    assert len(paths) == 6
-    for path in paths:
-        text = path.read_text(encoding="utf-8")
-        assert text.startswith("<svg") and "var(--" not in text
-    assert "interference_ratio" in paths[0].read_text(encoding="utf-8")
 
 
 # ---- a results file ---------------------------------------------------------------------------

@@ -4,16 +4,16 @@ Pictures are Vega-Lite specifications; the browser draws them.
 """
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import altair as alt
 
 from gradloc.evaluation.results import MetricValue
 from gradloc.report.formatting import figure_text, is_finite, number
-from gradloc.report.styles import CONFIG, ArmStyle
-from gradloc.report.table import Cell, Table, figure_cell, make_table
+from gradloc.report.styles import ArmStyle
+from gradloc.report.table import Table, figure_cell, make_table
 
 # A longer curve is thinned: more points than pixels only make the page heavy.
 MAX_POINTS = 400
@@ -24,8 +24,7 @@ _ZERO = {"color": "var(--muted)", "strokeWidth": 1, "opacity": 0.6}
 _HALO = {"stroke": "var(--paper)", "strokeWidth": 1}
 
 
-@dataclass(frozen=True)
-class Picture:
+class Picture(NamedTuple):
     """One drawing, and the words and figures that replace it.
 
     Args:
@@ -45,8 +44,7 @@ class Picture:
     direction: str = ""
 
 
-@dataclass(frozen=True)
-class Line:
+class Line(NamedTuple):
     """One line: a figure at each place.
 
     Args:
@@ -57,7 +55,7 @@ class Line:
 
     name: str
     style: ArmStyle
-    points: Mapping[float, MetricValue] = field(default_factory=dict)
+    points: Mapping[float, MetricValue]
 
 
 def line_picture(
@@ -92,13 +90,12 @@ def line_picture(
     Returns:
         The picture; ``None`` where there is nothing to draw.
     """
-    lines = [Line(line.name, line.style, _thin(line.points)) for line in lines]
-    lines = [line for line in lines if line.points]
-    if not lines:
+    lines = [line._replace(points=_thin(line.points)) for line in lines]
+    if not (lines := [line for line in lines if line.points]):
         return None
     places = places or {x: _place_text(x) for line in lines for x in line.points}
     rows = [row for i, line in enumerate(lines) for row in _rows(line, i, len(lines), places)]
-    x = _x_axis(rows, places, x_title, is_log)
+    x = _x_axis(places, x_title, is_log)
     scale = alt.Scale(domain=list(domain), nice=False) if domain else alt.Scale(zero=has_zero)
     y = alt.Y("value:Q", title=y_title, axis=alt.Axis(tickCount=5), scale=scale)
     layers = [_rule("value", 0.0, y)] if has_zero else []
@@ -130,39 +127,32 @@ def fill_spec(layers: Sequence[alt.Chart], height: int) -> dict[str, Any]:
     fit = alt.AutoSizeParams(type="fit-x", contains="padding")
     chart = alt.layer(*layers).properties(width="container", height=height, autosize=fit)
     spec = chart.to_dict()
-    spec.pop("$schema", None)
-    spec["config"] = CONFIG
-    return spec
+    return {key: part for key, part in spec.items() if key not in ("$schema", "config")}
 
 
 def arm_channels(styles: Mapping[str, ArmStyle]) -> dict[str, Any]:
     """Color, sign and dash of each name, with one legend of those that are not in the background.
 
     ``bare`` is the color of a layer that adds nothing to the legend: a legend that is ``None`` in
-    one layer would take away that of all. ``hidden`` is for pictures without legend.
+    one layer would take away that of all.
 
     Args:
         styles: Name -> look; the data names it ``arm``.
     """
-    names = list(styles)
-    shown = [name for name, style in styles.items() if not style.is_quiet]
-    legend = None
-    if len(names) > 1:
-        legend = alt.Legend(title=None, orient="top", columns=2, values=shown)
-
-    def scale(looks: list) -> alt.Scale:
-        return alt.Scale(domain=names, range=looks)
-
-    colors = [style.color for style in styles.values()]
-    shapes = [style.shape for style in styles.values()]
-    dashes = [list(style.dash) for style in styles.values()]
+    names, looks = list(styles), list(styles.values())
+    shown = [style.name for style in looks if not style.is_quiet]
+    legend = (
+        alt.Legend(title=None, orient="top", columns=2, values=shown) if len(names) > 1 else None
+    )
+    colors = alt.Scale(domain=names, range=[style.color for style in looks])
+    shapes = alt.Scale(domain=names, range=[style.shape for style in looks])
+    dashes = alt.Scale(domain=names, range=[list(style.dash) for style in looks])
     return {
-        "color": alt.Color("arm:N", scale=scale(colors), legend=legend),
-        "bare": alt.Color("arm:N", scale=scale(colors)),
-        "fill": alt.Fill("arm:N", scale=scale(colors), legend=legend),
-        "hidden": alt.Color("arm:N", scale=scale(colors), legend=None),
-        "shape": alt.Shape("arm:N", scale=scale(shapes), legend=legend),
-        "dash": alt.StrokeDash("arm:N", scale=scale(dashes), legend=legend),
+        "color": alt.Color("arm:N", scale=colors, legend=legend),
+        "bare": alt.Color("arm:N", scale=colors),
+        "fill": alt.Fill("arm:N", scale=colors, legend=legend),
+        "shape": alt.Shape("arm:N", scale=shapes, legend=legend),
+        "dash": alt.StrokeDash("arm:N", scale=dashes, legend=legend),
     }
 
 
@@ -200,63 +190,45 @@ def _line_layers(
     rows: list[dict], x: alt.X, y: alt.Y, styles: dict[str, ArmStyle], y_title: str
 ) -> list[alt.Chart]:
     channels = arm_channels(styles)
-    color, dash = channels["color"], channels["dash"]
-    counts = [sum(row["arm"] == name for row in rows) for name in styles]
     base = alt.Chart(alt.Data(values=rows))
-    is_sparse = max(counts) <= _SPARSE
-    interval = (
-        base.mark_rule(strokeWidth=1.5, strokeOpacity=0.4)
-        if is_sparse
-        else base.mark_area(fillOpacity=0.14)
-    )
+    is_sparse = max(Counter(row["arm"] for row in rows).values()) <= _SPARSE
+    bars, band = {"strokeWidth": 1.5, "strokeOpacity": 0.4}, {"fillOpacity": 0.14}
     layers = []
     if any(row["low"] != row["high"] for row in rows):
+        interval = base.mark_rule(**bars) if is_sparse else base.mark_area(**band)
         layers.append(interval.encode(x, alt.Y("low:Q"), alt.Y2("high:Q"), channels["bare"]))
-    layers.append(base.mark_line(strokeWidth=2).encode(x, y, color, dash))
+    layers.append(base.mark_line(strokeWidth=2).encode(x, y, channels["color"], channels["dash"]))
     # Every point answers the pointer; a dense line shows the sign of its last one alone.
-    last = {row["arm"]: row for row in rows}
-    seen = base if is_sparse else alt.Chart(alt.Data(values=list(last.values())))
-    tips = [
-        alt.Tooltip("arm:N", title="line"),
-        alt.Tooltip("place:N", title="at"),
-        alt.Tooltip("text:N", title=y_title),
-    ]
-    layers.append(
-        seen.mark_point(filled=True, size=55, opacity=1, **_HALO).encode(
-            x, y, color, channels["shape"], tooltip=tips
-        )
-    )
+    last = list({row["arm"]: row for row in rows}.values())
+    named = {"arm": "line", "place": "at", "text": y_title}
+    tips = [alt.Tooltip(f"{field}:N", title=title) for field, title in named.items()]
+    seen = base if is_sparse else alt.Chart(alt.Data(values=last))
+    points = seen.mark_point(filled=True, size=55, opacity=1, **_HALO)
+    layers.append(points.encode(x, y, channels["color"], channels["shape"], tooltip=tips))
     if not is_sparse:
         layers.append(base.mark_point(filled=True, size=60, opacity=0).encode(x, y, tooltip=tips))
     return layers
 
 
-def _x_axis(rows: list[dict], places: Mapping[float, str], title: str, is_log: bool) -> alt.X:
-    named = any(text != _place_text(x) for x, text in places.items())
+def _x_axis(places: Mapping[float, str], title: str, is_log: bool) -> alt.X:
     axis: dict[str, Any] = {"grid": False, "tickCount": 5, "format": ",d"}
-    if named:
-        every = 1 if len(places) <= 13 else 3
-        shown = list(places)[::every]
+    if any(text != _place_text(x) for x, text in places.items()):
+        shown = list(places)[:: 1 if len(places) <= 13 else 3]
         words = [f"datum.value == {x} ? '{_quoted(places[x])}'" for x in shown]
-        axis = {
-            "grid": False, "values": shown, "labelExpr": " : ".join([*words, "''"]),
-            "labelAngle": -45 if len(shown) > 5 else 0,
-        }  # fmt: skip
+        angle = -45 if len(shown) > 5 else 0
+        label = " : ".join([*words, "''"])
+        axis = {"grid": False, "values": shown, "labelExpr": label, "labelAngle": angle}
     elif len(places) <= 6:
-        axis |= {"values": sorted(places)}
+        axis["values"] = sorted(places)
     zero = alt.Undefined if is_log else False
     scale = alt.Scale(type="log" if is_log else "linear", zero=zero, nice=False, padding=10)
     return alt.X("x:Q", title=title, axis=alt.Axis(**axis), scale=scale)
 
 
 def _line_table(lines: Sequence[Line], x_title: str, places: Mapping[float, str]) -> Table:
-    having = sorted({x for line in lines for x in line.points})
     rows = [
-        [
-            places[x],
-            *(figure_cell(line.points[x]) if x in line.points else Cell("") for line in lines),
-        ]
-        for x in having
+        [places[x], *(figure_cell(p[x]) if x in (p := line.points) else "" for line in lines)]
+        for x in sorted({x for line in lines for x in line.points})
     ]
     return make_table([x_title, *(line.name for line in lines)], rows)
 

@@ -1,8 +1,8 @@
 """The headline of a report: what the main arm learned and lost, in whole words and big figures."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from typing import ClassVar
+from dataclasses import replace
+from typing import NamedTuple
 
 from gradloc.evaluation.results import ArmResult, EvalResult, MetricValue
 from gradloc.report.arms import best_reference, has_diverged, uptake_metric
@@ -30,8 +30,7 @@ _NATS_GAIN, _NATS_LOSS = 0.1, 0.01
 _MUCH = 0.5
 
 
-@dataclass(frozen=True)
-class Headline:
+class Headline(NamedTuple):
     """What the run shows.
 
     Args:
@@ -45,16 +44,9 @@ class Headline:
     word: str
     arm: str
     text: str
-    kind: ClassVar[str] = "headline"
-
-    @property
-    def sign(self) -> str:
-        """A sign for the tone, so that color is not the only carrier."""
-        return {"good": "✓", "bad": "✗", "unclear": "≈"}[self.tone]
 
 
-@dataclass(frozen=True)
-class BigFigure:
+class BigFigure(NamedTuple):
     """One large number, the words below it, and what stands small."""
 
     value: str

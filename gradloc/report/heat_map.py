@@ -1,14 +1,14 @@
 """The heat map, used for layers and for score matrices."""
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import altair as alt
+import numpy as np
 
 from gradloc.report.charts import fill_spec
 from gradloc.report.formatting import is_finite, number
-from gradloc.report.styles import LEVELS, N_LEVELS, SHADES
+from gradloc.report.styles import LEVELS, SHADES
 
 
 class Tile(NamedTuple):
@@ -20,7 +20,7 @@ class Tile(NamedTuple):
         value: What colors it; ``None`` for no color.
         text: The value in words, for the pointer.
         label: What stands in it.
-        is_marked: Whether it has a frame.
+        marked: Whether it has a frame.
     """
 
     x: str
@@ -28,7 +28,7 @@ class Tile(NamedTuple):
     value: float | None
     text: str
     label: str = ""
-    is_marked: bool = False
+    marked: bool = False
 
 
 def heat_spec(
@@ -56,104 +56,79 @@ def heat_spec(
     Returns:
         The Vega-Lite specification.
     """
-    values = {place: tile.value for place, tile in enumerate(tiles)}
-    levels, extent, is_log = shade_levels(values, top) if is_change else color_levels(values)
-    rows = [
-        {"x": tile.x, "y": tile.y, "level": levels[place], "text": tile.text, "label": tile.label,
-         "marked": tile.is_marked}
-        for place, tile in enumerate(tiles)
-    ]  # fmt: skip
-    columns = list(dict.fromkeys(tile.x for tile in tiles))
-    lines = list(dict.fromkeys(tile.y for tile in tiles))
-    angle = -45 if len(columns) > 5 else 0
-    x = alt.X(
-        "x:N", title=x_title, scale=_bands(columns),
-        axis=alt.Axis(orient="top", labelAngle=angle, domain=False),
-    )  # fmt: skip
-    y = alt.Y(
-        "y:N", title=y_title, scale=_bands(lines),
-        axis=alt.Axis(values=lines[::every], domain=False),
-    )  # fmt: skip
-    tips = [alt.Tooltip("y:N", title=y_title), alt.Tooltip("x:N", title=x_title or "kind"),
-            alt.Tooltip("text:N", title="value")]  # fmt: skip
-    colors = SHADES if is_change else LEVELS
-    base = alt.Chart(alt.Data(values=rows))
+    values = [tile.value for tile in tiles]
+    levels, ends, is_log = color_levels(values, is_change, top)
+    data = [
+        {key: value for key, value in tile._asdict().items() if key != "value"} | {"level": level}
+        for tile, level in zip(tiles, levels, strict=True)
+    ]
+    columns, rows = (list(dict.fromkeys(tile[place] for tile in tiles)) for place in (0, 1))
+    top_axis = alt.Axis(orient="top", labelAngle=-45 if len(columns) > 5 else 0, domain=False)
+    side_axis = alt.Axis(values=rows[::every], domain=False)
+    x = alt.X("x:N", title=x_title, scale=_bands(columns), axis=top_axis)
+    y = alt.Y("y:N", title=y_title, scale=_bands(rows), axis=side_axis)
+    named = {"y": y_title, "x": x_title or "kind", "text": "value"}
+    tips = [alt.Tooltip(f"{field}:N", title=title) for field, title in named.items()]
+    color = _ramp(SHADES if is_change else LEVELS, ends, is_log)
+    base = alt.Chart(alt.Data(values=data))
+    box = {"cornerRadius": 2}
+    frame = {"fillOpacity": 0, "stroke": "var(--ink)", "strokeWidth": 1.8}
     layers = [
-        base.mark_rect(color="var(--missing)", cornerRadius=2).encode(x, y, tooltip=tips),
+        base.mark_rect(color="var(--missing)", **box).encode(x, y, tooltip=tips),
         base.transform_filter("datum.level >= 0")
-        .mark_rect(cornerRadius=2)
-        .encode(x, y, _ramp(colors, extent, is_log), tooltip=tips),
-        base.transform_filter("datum.marked")
-        .mark_rect(cornerRadius=2, fillOpacity=0, stroke="var(--ink)", strokeWidth=1.8)
-        .encode(x, y),
+        .mark_rect(**box)
+        .encode(x, y, color, tooltip=tips),
+        base.transform_filter("datum.marked").mark_rect(**box, **frame).encode(x, y),
     ]
     if any(tile.label for tile in tiles):
         text = base.mark_text(fontSize=11 if len(columns) <= 8 else 9.5, color="var(--ink)")
         layers.append(text.encode(x, y, alt.Text("label:N"), tooltip=tips))
-    return fill_spec(layers, height=row_height * len(lines))
+    return fill_spec(layers, height=row_height * len(rows))
 
 
 def color_levels(
-    values: Mapping[Any, float | None],
-) -> tuple[dict[Any, int], tuple[float | None, float | None], bool]:
+    values: Sequence[float | None], is_change: bool = False, top: float = 0.0
+) -> tuple[list[int], tuple[float | None, float | None], bool]:
     """Sort values into color levels; logarithmic where they span more than two decades.
 
+    Args:
+        values: The values.
+        is_change: As in ``heat_spec``.
+        top: As in ``heat_spec``.
+
     Returns:
-        Level of each (-1 for a missing value), the lowest and highest value, and whether the
-        levels are logarithmic.
+        Level of each (-1 for a missing value), the values at both ends, and whether the levels
+        are logarithmic.
     """
-    found = [value for value in values.values() if is_finite(value)]
-    if not found:
-        return dict.fromkeys(values, -1), (None, None), False
-    low, high = min(found), max(found)
-    is_log = low > 0 and high / low > 100
-    to = math.log10 if is_log else float
-    width = to(high) - to(low)
-    levels = {}
-    for name, value in values.items():
-        if not is_finite(value):
-            levels[name] = -1
-        elif width == 0:
-            levels[name] = N_LEVELS // 2
-        else:
-            share = (to(value) - to(low)) / width
-            levels[name] = min(N_LEVELS - 1, int(share * N_LEVELS))
-    return levels, (low, high), is_log
-
-
-def shade_levels(
-    values: Mapping[Any, float | None], top: float = 0.0
-) -> tuple[dict[Any, int], tuple[float, float], bool]:
-    """Sort changes into shades around zero, the same way as ``color_levels``."""
-    middle = len(SHADES) // 2
-    top = top or max((abs(value) for value in values.values() if is_finite(value)), default=0) or 1
-    levels = {
-        name: middle + max(-middle, min(middle, round(value / top * middle)))
-        if is_finite(value)
-        else -1
-        for name, value in values.items()
-    }
-    return levels, (-top, top), False
+    numbers = np.array([value if is_finite(value) else np.nan for value in values], float)
+    if np.isnan(numbers).all():
+        return [-1] * len(numbers), (None, None), False
+    low, high = ends = float(np.nanmin(numbers)), float(np.nanmax(numbers))
+    is_log = not is_change and low > 0 and high / low > 100
+    if is_change:
+        top = top or max(-low, high) or 1.0
+        middle, ends = len(SHADES) // 2, (-top, top)
+        levels = middle + np.round(middle * np.clip(numbers / top, -1, 1))
+    else:
+        to = np.log10 if is_log else np.asarray
+        # Equal values stand in the middle.
+        shares = (to(numbers) - to(low)) / (to(high) - to(low)) if high > low else 0 * numbers + 0.5
+        levels = np.minimum(np.floor(shares * len(LEVELS)), len(LEVELS) - 1)
+    return [-1 if np.isnan(level) else int(level) for level in levels], ends, is_log
 
 
 def _bands(names: list[str]) -> alt.Scale:
     return alt.Scale(domain=names, paddingInner=0.06, paddingOuter=0.02)
 
 
-def _ramp(colors: Sequence[str], extent: tuple, is_log: bool) -> alt.Color:
+def _ramp(colors: Sequence[str], ends: tuple, is_log: bool) -> alt.Color:
     """The color channel, whose legend names its two ends."""
-    last = len(colors) - 1
     scale = alt.Scale(domain=list(range(len(colors))), range=list(colors))
-    low, high = (number(end, 2) for end in extent)
+    low, high = (number(end, 2) for end in ends)
+    named = f"datum.value == 0 ? '{low}' : datum.value == {len(colors) - 1} ? '{high}' : ''"
     legend = alt.Legend(
-        title="logarithmic" if is_log else None,
-        orient="bottom",
-        direction="horizontal",
-        columns=len(colors),
-        columnPadding=2,
-        symbolType="square",
-        symbolSize=180,
-        symbolStrokeWidth=0,
-        labelExpr=f"datum.value == 0 ? '{low}' : datum.value == {last} ? '{high}' : ''",
-    )
+        title="logarithmic" if is_log else None, labelExpr=named, orient="bottom",
+        direction="horizontal", columns=len(colors), columnPadding=2, symbolType="square",
+        symbolSize=180, symbolStrokeWidth=0,
+    )  # fmt: skip
     return alt.Color("level:O", scale=scale, legend=legend)

@@ -1,7 +1,5 @@
 """The order of an evaluation's measures, and which of them a table or picture has room for."""
 
-from collections.abc import Mapping
-
 from gradloc.evaluation.results import EvalResult
 from gradloc.report.metric_names import (
     DEPTHS,
@@ -21,10 +19,9 @@ def measures(results: EvalResult, kind: str) -> list[str]:
         results: The evaluation.
         kind: ``uptake``, ``forgetting`` or ``scores``.
     """
-    sets, tasks = sets_of(results), tasks_of(results)
-    keys = list(dict.fromkeys(key for arm in results.arms.values() for key in getattr(arm, kind)))
-    whole = [key for key in keys if parent_set(split_key(key).items, sets, tasks) is None]
+    keys, parents = _keys(results, kind), _parents(results)
     seen = [split_key(key).items for key in keys]
+    whole = [key for key, items in zip(keys, seen, strict=True) if items not in parents]
     return sorted(whole, key=lambda key: _place(key, seen))
 
 
@@ -44,19 +41,15 @@ def main_losses(results: EvalResult) -> list[str]:
 
 def grouped_measures(results: EvalResult) -> dict[str, list[str]]:
     """Set of items -> every metric about it, the kinds of the set last."""
-    sets, tasks = sets_of(results), tasks_of(results)
-    arms = results.arms.values()
-    groups_of = ((*arm.uptake, *arm.forgetting, *arm.scores) for arm in arms)
-    keys = list(dict.fromkeys(key for group in groups_of for key in group))
+    keys, parents = _keys(results, "uptake", "forgetting", "scores"), _parents(results)
     seen = [split_key(key).items for key in keys]
-    heads = {items: _top_set(items, sets, tasks) for items in seen}
+    heads = {items: _head(items, parents) for items in seen}
 
     def place(key: str) -> tuple:
         items = split_key(key).items
-        top = heads[items]
-        is_kind = parent_set(items, sets, tasks) is not None
-        first = seen.index(top) if top in seen else 0
-        return (*_set_order(top), first, is_kind, *_place(key, seen))
+        head = heads[items]
+        first = seen.index(head) if head in seen else 0
+        return (*_set_order(head), first, items in parents, *_place(key, seen))
 
     groups: dict[str, list[str]] = {}
     for key in sorted(keys, key=place):
@@ -64,37 +57,36 @@ def grouped_measures(results: EvalResult) -> dict[str, list[str]]:
     return groups
 
 
-def parent_set(items: str, sets: Mapping[str, set[str]], tasks: set[str]) -> str | None:
-    """The set that a set is a kind of, if it is one.
-
-    Args:
-        items: The set.
-        sets: Every set and its metrics.
-        tasks: Names that are known to be sets of their own.
-    """
-    if fact_set(items) or items in tasks:
-        return None
-    over = [other for other in sets if items.startswith(f"{other}_") and sets[other] & sets[items]]
-    return max(over, key=len, default=None)
+def _keys(results: EvalResult, *kinds: str) -> list[str]:
+    """Keys of all arms, in the order in which they first occur."""
+    arms = results.arms.values()
+    return list(dict.fromkeys(key for arm in arms for kind in kinds for key in getattr(arm, kind)))
 
 
-def sets_of(results: EvalResult) -> dict[str, set[str]]:
-    """Every set of items in the results, and its metrics."""
+def _parents(results: EvalResult) -> dict[str, str]:
+    """The set that a set is a kind of, for those that are one."""
     sets: dict[str, set[str]] = {}
-    for arm in results.arms.values():
-        for key in (*arm.uptake, *arm.forgetting, *arm.scores):
-            name = split_key(key)
-            # The share of right answers bears the name of the set alone, its kinds do not.
-            metric = "exact" if key == "known_facts" else name.metric
-            sets.setdefault(name.items, set()).add(metric)
-    return sets
+    for key in _keys(results, "uptake", "forgetting", "scores"):
+        name = split_key(key)
+        # The share of right answers bears the name of the set alone, its kinds do not.
+        metric = "exact" if key == "known_facts" else name.metric
+        sets.setdefault(name.items, set()).add(metric)
+    # Sets that the evaluation counted by their own name are no kinds of another.
+    tasks = {*results.counts, *results.columns("probes").get("task", ())}
+    found = {}
+    for items, metrics in sets.items():
+        over = [other for other in sets if items.startswith(f"{other}_") and sets[other] & metrics]
+        if over and not fact_set(items) and items not in tasks:
+            found[items] = max(over, key=len)
+    return found
 
 
-def tasks_of(results: EvalResult) -> set[str]:
-    """Sets that the evaluation counted by their own name."""
-    probes = results.items.get("probes")
-    tasks = probes.get("task", ()) if isinstance(probes, dict) else ()
-    return {*results.counts, *tasks} - {""}
+def _head(items: str, parents: dict[str, str]) -> str:
+    """The set whose heading a set stands under: its group, or what it is a kind of."""
+    while items in parents:
+        items = parents[items]
+    group = items.partition("_")[0]
+    return group if fact_set(items) and group in FACTS else items
 
 
 def _place(key: str, seen: list[str]) -> tuple:
@@ -111,11 +103,3 @@ def _set_order(items: str) -> tuple[int, int]:
         if items == prefix or items.startswith(f"{prefix}_"):
             return rank, len(DEPTHS)
     return (6 if items.startswith(f"{HARNESS}_") else 5), 0
-
-
-def _top_set(items: str, sets: Mapping[str, set[str]], tasks: set[str]) -> str:
-    """The set whose heading a set stands under: its group, or what it is a kind of."""
-    while (over := parent_set(items, sets, tasks)) is not None:
-        items = over
-    group = items.partition("_")[0]
-    return group if fact_set(items) and group in FACTS else items

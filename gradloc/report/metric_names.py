@@ -1,32 +1,12 @@
 """Words for the keys of metrics, such as ``knowedit_portability_token_accuracy``."""
 
-from collections.abc import Iterable
 from typing import NamedTuple
+
+from gradloc.evaluation.metrics.metric_table import HARNESS_METRICS, PROBE_METRICS
 
 DEPTHS = {"verbatim": "as trained", "paraphrase": "paraphrased", "composition": "combined"}
 FACTS = {"new": "new facts", "updated": "updated facts", "known_facts": "known facts"}
 
-# Of one set the metrics stand in this order, and the first that it has speaks for it.
-METRICS = {
-    "agreement": "agreement with the base model",
-    "choice": "choice",
-    "token_accuracy": "token accuracy",
-    "exact_match": "exact match, normalised",
-    "perplexity": "perplexity",
-    "prefers_new": "prefers the new answer",
-    "recall_at_10": "recall at 10",
-    "nll": "likelihood",
-    "exact": "exact match",
-    "f1": "F1",
-    "choice_norm": "choice by length",
-    "perplexity_macro": "perplexity by entity",
-    "perplexity_whole": "perplexity of prompt and answer",
-    "prefers_new_released": "prefers the new answer, released rule",
-    "old_exact_match": "old answer, normalised",
-    "old_f1": "old answer, F1",
-    "fluency": "fluency",
-    "bits_per_byte": "bits per byte",
-}
 # Of facts the likelihood speaks first: answers of several words are rarely written in full.
 _FACT_METRICS = ("", "nll", "prefers_new", "exact")
 
@@ -46,24 +26,9 @@ _BRANDS = {
     "templama": "TempLAMA",
     "temporalwiki": "TemporalWiki",
 }
-# Metrics that lm-evaluation-harness writes after the name of a task.
-_HARNESS = {
-    "acc": "accuracy",
-    "acc_bytes": "accuracy by bytes",
-    "acc_norm": "accuracy by length",
-    "acc_mutual_info": "accuracy by mutual information",
-    "bits_per_byte": "bits per byte",
-    "byte_perplexity": "perplexity a byte",
-    "exact_match": "exact match",
-    "exact_match_flexible_extract": "exact match, flexible",
-    "exact_match_strict_match": "exact match, strict",
-    "f1": "F1",
-    "likelihood": "likelihood",
-    "nll": "likelihood",
-    "perplexity": "perplexity",
-    "word_perplexity": "perplexity a word",
-}
 HARNESS, TEXT = "lm_eval", "general_text"
+_METRICS = {name: metric.label for name, metric in PROBE_METRICS.items()}
+_METRICS["bits_per_byte"] = "bits per byte"
 _WHOLE = {
     "fuar": "FUAR, forgotten per gained",
     "updated_prefers_new": "prefers the new answer",
@@ -77,7 +42,7 @@ class MetricName(NamedTuple):
 
     Args:
         items: The set: a group, a group at a depth, a task, a task and a kind, general text.
-        metric: Key of ``METRICS``; empty where the set has one that needs no word.
+        metric: Name of the metric; empty where the set has one that needs no word.
     """
 
     items: str
@@ -91,18 +56,20 @@ def split_key(key: str) -> MetricName:
         >>> split_key("ecbd_person_recall_at_10"), split_key("known_facts")
         (MetricName(items='ecbd_person', metric='recall_at_10'), MetricName(items='known_facts', metric=''))
     """  # noqa: E501 - the output of a doctest cannot be broken
-    if key.startswith(f"{HARNESS}_"):
-        return _split(key, _HARNESS)
+    metrics = HARNESS_METRICS if key.startswith(f"{HARNESS}_") else _METRICS
     if key == TEXT or key.startswith(f"{TEXT}_"):
-        return _split(key, ("bits_per_byte",))
-    return _split(key, METRICS)
+        metrics = ("bits_per_byte",)
+    for metric in sorted(metrics, key=len, reverse=True):
+        if key.endswith(f"_{metric}"):
+            return MetricName(key.removesuffix(f"_{metric}"), metric)
+    return MetricName(key, "")
 
 
 def metric_rank(name: MetricName) -> int:
     """Where a metric stands among those of its set: the lowest speaks for the set."""
     if fact_set(name.items) and name.metric in _FACT_METRICS:
         return _FACT_METRICS.index(name.metric)
-    order = list(METRICS)
+    order = list(_METRICS)
     return 4 + order.index(name.metric) if name.metric in order else 0
 
 
@@ -147,22 +114,12 @@ def metric_label(key: str) -> str:
     if key in _WHOLE:
         return _WHOLE[key]
     name = split_key(key)
-    label, word = set_label(name.items), metric_word(name)
-    return f"{label}, {word}" if word else label
-
-
-def metric_word(name: MetricName) -> str:
-    """What a metric is called; nothing where its set says all."""
+    label = set_label(name.items)
+    # A likelihood of facts needs no word: it is what their uptake means.
     if not name.metric or (name.metric == "nll" and fact_set(name.items)):
-        return ""
-    return (_HARNESS if name.items.startswith(f"{HARNESS}_") else METRICS)[name.metric]
-
-
-def _split(key: str, metrics: Iterable[str]) -> MetricName:
-    for metric in sorted(metrics, key=len, reverse=True):
-        if key.endswith(f"_{metric}"):
-            return MetricName(key.removesuffix(f"_{metric}"), metric)
-    return MetricName(key, "")
+        return label
+    is_harness = name.items.startswith(f"{HARNESS}_")
+    return f"{label}, {HARNESS_METRICS[name.metric][0] if is_harness else _METRICS[name.metric]}"
 
 
 def _words(key: str) -> str:

@@ -4,86 +4,68 @@ A page is a list of sections, a section a list of blocks. Everything they hold i
 """
 
 import functools
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, NamedTuple
 
 import jinja2
 import vl_convert
 from markupsafe import Markup, escape
 
-from gradloc.report import styles
 from gradloc.report.charts import Picture
 from gradloc.report.headline import BigFigure
 from gradloc.report.styles import ArmStyle
 from gradloc.utils.io import write_text
 
 
-@dataclass(frozen=True)
-class Text:
+class Text(NamedTuple):
     """A paragraph; its tone is ``note``, ``empty``, ``warning``, or nothing for plain text."""
 
     text: str
     tone: str = ""
-    kind: ClassVar[str] = "text"
 
 
-@dataclass(frozen=True)
-class Notes:
+class Notes(NamedTuple):
     """Short remarks as a list."""
 
     items: Sequence[str]
-    kind: ClassVar[str] = "notes"
 
 
-@dataclass(frozen=True)
-class Figures:
+class Figures(NamedTuple):
     """A few large numbers."""
 
     items: Sequence[BigFigure]
-    kind: ClassVar[str] = "figures"
 
 
-@dataclass(frozen=True)
-class Pictures:
+class Pictures(NamedTuple):
     """Pictures side by side; ``size`` is ``wide``, ``medium`` or ``narrow``."""
 
     items: Sequence[Picture]
     size: str = "wide"
-    kind: ClassVar[str] = "pictures"
 
 
-@dataclass(frozen=True)
-class Terms:
+class Terms(NamedTuple):
     """Terms and their words."""
 
     pairs: Sequence[tuple[str, str]]
-    kind: ClassVar[str] = "terms"
 
 
-@dataclass(frozen=True)
-class Code:
+class Code(NamedTuple):
     """Text as it was written in a file or typed."""
 
     text: str
-    kind: ClassVar[str] = "code"
 
 
-@dataclass(frozen=True)
-class Details:
+class Details(NamedTuple):
     """Blocks behind a click."""
 
     summary: str
     blocks: Sequence[Any]
     is_open: bool = False
-    kind: ClassVar[str] = "details"
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(NamedTuple):
     """What one model writes: its name and look, its text, and ``right``, ``old`` or ``wrong``."""
 
     arm: str
@@ -91,14 +73,8 @@ class Answer:
     verdict: str
     style: ArmStyle | None = None
 
-    @property
-    def sign(self) -> str:
-        """The verdict as a sign."""
-        return {"right": "✓", "old": "↺", "wrong": "✗"}[self.verdict]
 
-
-@dataclass(frozen=True)
-class Example:
+class Example(NamedTuple):
     """One prompt and every model's answer."""
 
     prompt: str
@@ -106,16 +82,13 @@ class Example:
     answers: Sequence[Answer]
 
 
-@dataclass(frozen=True)
-class Examples:
+class Examples(NamedTuple):
     """Prompts with answers, side by side."""
 
     items: Sequence[Example]
-    kind: ClassVar[str] = "examples"
 
 
-@dataclass(frozen=True)
-class Section:
+class Section(NamedTuple):
     """A part of the page with a heading."""
 
     key: str
@@ -123,8 +96,7 @@ class Section:
     blocks: Sequence[Any]
 
 
-@dataclass(frozen=True)
-class Page:
+class Page(NamedTuple):
     """A page.
 
     Args:
@@ -138,7 +110,7 @@ class Page:
     title: str
     command: str
     lead: Sequence[Any] = ()
-    sections: Sequence[Section] = field(default_factory=tuple)
+    sections: Sequence[Section] = ()
     source: str = ""
 
 
@@ -155,40 +127,16 @@ def render(page: Page) -> str:
     """The page as HTML."""
     return _template().render(
         page=page,
-        sections=[section for section in page.sections if section.blocks],
         specs={picture.key: picture.spec for picture in pictures_of(page)},
         css=Markup(_source("page.css")),
-        light=Markup(styles.css_variables(False)),
-        dark=Markup(styles.css_variables(True)),
-        font=Markup(styles.FONT),
         script=Markup(_source("page.js")),
         library=Markup(_library()),
     )
 
 
-def save_pictures(page: Page, out_dir: str | Path, width: int = 520) -> list[Path]:
-    """Write every picture of a page as a light SVG file, for a README or a paper.
-
-    Args:
-        page: The page.
-        out_dir: Folder of the files.
-        width: Width of the plots in pixels.
-
-    Returns:
-        Paths of the files.
-    """
-    paths = []
-    for picture in pictures_of(page):
-        text = json.dumps({**picture.spec, "width": width, "background": "white"})
-        svg = vl_convert.vegalite_to_svg(json.loads(styles.resolve(text)))
-        paths.append(write_text(Path(out_dir) / f"{picture.key}.svg", svg))
-    return paths
-
-
 def pictures_of(page: Page) -> list[Picture]:
     """Every picture of a page, in its order."""
-    blocks = [*page.lead, *(block for section in page.sections for block in section.blocks)]
-    return list(_pictures(blocks))
+    return [*_pictures(page.lead), *_pictures(b for own in page.sections for b in own.blocks)]
 
 
 def environment_rows(environment: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -219,6 +167,7 @@ def _template() -> jinja2.Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["kind"] = lambda block: type(block).__name__
     # A long name may break after its underscores.
     environment.filters["breakable"] = lambda text: escape(text).replace("_", Markup("_<wbr>"))
     return environment.get_template("page.html.j2")

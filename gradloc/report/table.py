@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 from rich import box
 from rich import table as rich_tables
@@ -84,7 +83,6 @@ class Table:
 
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
-    kind: ClassVar[str] = "table"
 
     @property
     def groups(self) -> list[tuple[str, int]]:

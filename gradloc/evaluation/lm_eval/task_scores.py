@@ -6,16 +6,7 @@ from typing import Any
 
 import numpy as np
 
-_FRACTIONS = frozenset("acc acc_norm acc_bytes acc_mutual_info exact_match em f1".split())
-_UNITS = {
-    "perplexity": "perplexity",
-    "word_perplexity": "perplexity",
-    "byte_perplexity": "perplexity",
-    "bits_per_byte": "bits/byte",
-    "likelihood": "nats",
-    "nll": "nats",
-    "nll_sum": "nats",
-}
+from gradloc.evaluation.metrics.metric_table import HARNESS_METRICS
 
 
 @dataclass(frozen=True)
@@ -110,12 +101,13 @@ def _explained(
 
 
 def _unit(metric: str, value: float | None, values: tuple[float | None, ...] | None) -> str:
-    if metric in _UNITS:
-        return _UNITS[metric]
+    unit = HARNESS_METRICS.get(metric, ("", ""))[1]
+    if unit not in ("", "fraction"):
+        return unit
     counts = values is not None and {v for v in values if v is not None} <= {0.0, 1.0}
     # Some tasks report a metric of such a name in percent.
     in_range = value is not None and 0 <= value <= 1
-    return "fraction" if in_range and (counts or metric in _FRACTIONS) else ""
+    return "fraction" if in_range and (counts or unit) else ""
 
 
 def _finite(value: Any) -> float | None:

@@ -11,15 +11,16 @@ Columns = Mapping[str, Sequence[Any]]
 
 
 class ProbeMetric(NamedTuple):
-    """A value for each probe, with its unit and direction.
+    """A value for each probe: all that is said of a metric is said here.
 
     Args:
         values: Columns of scored probes -> one value a probe, NaN where it does not apply. The
             columns hold what the requests found and the probes' own ``targets`` and
             ``old_targets``; a metric that compares takes the baseline's columns as well.
+        label: What tables and pictures call it.
+        source: Where it is defined.
         unit: ``nats``, ``fraction``, ``perplexity`` or ``bits``.
         higher_is_better: Direction; gains and losses get their sign from it.
-        source: Where it is defined.
         request: Key of ``gradloc.evaluation.requests.REQUESTS``: what the model is asked for it.
         by_depth: Whether it is also given for each depth, not only for a whole group.
         usual: Whether a suite that names no metrics has it.
@@ -30,9 +31,10 @@ class ProbeMetric(NamedTuple):
     """
 
     values: Callable[..., np.ndarray]
-    unit: str
-    higher_is_better: bool
+    label: str
     source: str = ""
+    unit: str = "fraction"
+    higher_is_better: bool = True
     request: str = "answers"
     by_depth: bool = True
     usual: bool = False
@@ -78,12 +80,12 @@ def prefers_new_released(columns: Columns) -> np.ndarray:
 
 def chosen(columns: Columns) -> np.ndarray:
     """1 where a right candidate is the likeliest, by the sum over its tokens."""
-    return _each(_chosen(columns, by_length=False))
+    return _chosen(columns, by_length=False)
 
 
 def chosen_by_length(columns: Columns) -> np.ndarray:
     """1 where a right candidate is the likeliest per character."""
-    return _each(_chosen(columns, by_length=True))
+    return _chosen(columns, by_length=True)
 
 
 def token_accuracy(columns: Columns) -> np.ndarray:
@@ -128,9 +130,7 @@ def whole_nll(columns: Columns) -> np.ndarray:
 def recall_at_10(columns: Columns) -> np.ndarray:
     """1 where an answer is among the ten likeliest continuations of its length."""
     pairs = zip(columns["beams"], columns["targets"], strict=True)
-    return _each(
-        matching.recall_at_k(beams, [a.strip() for a in answers], k=10) for beams, answers in pairs
-    )
+    return _each(matching.recall_at_k(beams, [a.strip() for a in own]) for beams, own in pairs)
 
 
 def fluency(columns: Columns) -> np.ndarray:
@@ -143,50 +143,68 @@ _CKL = "Jang et al. 2022 (CKL), arXiv:2110.03215"
 _EVOLVING_QA = "Kim et al. 2024 (EvolvingQA), arXiv:2311.08106"
 _KNOWEDIT = "Zhang et al. 2024 (KnowEdit), arXiv:2401.01286"
 
+_CHOICE = "Onoe et al. 2023, arXiv:2305.01651; ARC, BLiMP"
+_TEMPORAL_WIKI = "Jang et al. 2022 (TemporalWiki), arXiv:2204.14211"
+_PERPLEXITY: dict[str, Any] = {
+    "unit": "perplexity", "higher_is_better": False, "perplexity": True,
+}  # fmt: skip
+_OLD: dict[str, Any] = {"higher_is_better": False, "request": "written", "by_depth": False}
+
+# Of one set of probes the first that it has speaks for it.
 PROBE_METRICS = {
-    "nll": ProbeMetric(span_nll, "nats", False, _ECBD, usual=True),
-    "exact": ProbeMetric(greedy_match, "fraction", True, usual=True),
+    "agreement": ProbeMetric(
+        agreement, "agreement with the base model", _KNOWEDIT, compares=True, retention=True
+    ),
+    "choice": ProbeMetric(chosen, "choice", _CHOICE, usual=True),
+    "token_accuracy": ProbeMetric(token_accuracy, "token accuracy", _KNOWEDIT),
+    "exact_match": ProbeMetric(exact_match, "exact match, normalised", _CKL, request="written"),
+    "perplexity": ProbeMetric(span_nll, "perplexity", _ECBD, **_PERPLEXITY),
     "prefers_new": ProbeMetric(
-        prefers_new, "fraction", True, _EVOLVING_QA, by_depth=False, usual=True
+        prefers_new, "prefers the new answer", _EVOLVING_QA, by_depth=False, usual=True
     ),
-    "choice": ProbeMetric(
-        chosen, "fraction", True, "Onoe et al. 2023, arXiv:2305.01651; ARC, BLiMP", usual=True
-    ),
+    "recall_at_10": ProbeMetric(recall_at_10, "recall at 10", _ECBD, request="beams"),
+    "nll": ProbeMetric(span_nll, "likelihood", _ECBD, "nats", False, usual=True),
+    "exact": ProbeMetric(greedy_match, "exact match", usual=True),
+    "f1": ProbeMetric(token_f1, "F1", _CKL, request="written"),
     "choice_norm": ProbeMetric(
-        chosen_by_length, "fraction", True, "ARC, as lm-evaluation-harness", usual=True
+        chosen_by_length, "choice by length", "ARC, as lm-evaluation-harness", usual=True
     ),
-    "perplexity": ProbeMetric(span_nll, "perplexity", False, _ECBD, perplexity=True),
     "perplexity_macro": ProbeMetric(
-        span_nll, "perplexity", False, _ECBD, perplexity=True, by_entity=True
+        span_nll, "perplexity by entity", _ECBD, by_entity=True, **_PERPLEXITY
     ),
     "perplexity_whole": ProbeMetric(
-        whole_nll,
-        "perplexity",
-        False,
-        "Jang et al. 2022 (TemporalWiki), arXiv:2204.14211",
-        request="whole",
-        perplexity=True,
-    ),
-    "recall_at_10": ProbeMetric(recall_at_10, "fraction", True, _ECBD, request="beams"),
-    "exact_match": ProbeMetric(exact_match, "fraction", True, _CKL, request="written"),
-    "f1": ProbeMetric(token_f1, "fraction", True, _CKL, request="written"),
-    "old_exact_match": ProbeMetric(
-        old_exact_match, "fraction", False, _EVOLVING_QA, request="written", by_depth=False
-    ),
-    "old_f1": ProbeMetric(
-        old_token_f1, "fraction", False, _EVOLVING_QA, request="written", by_depth=False
+        whole_nll, "perplexity of prompt and answer", _TEMPORAL_WIKI, request="whole", **_PERPLEXITY
     ),
     "prefers_new_released": ProbeMetric(
-        prefers_new_released,
-        "fraction",
-        True,
-        f"{_EVOLVING_QA}, released code",
-        request="greedy_steps",
-        by_depth=False,
+        prefers_new_released, "prefers the new answer, released rule",
+        f"{_EVOLVING_QA}, released code", request="greedy_steps", by_depth=False,
     ),
-    "token_accuracy": ProbeMetric(token_accuracy, "fraction", True, _KNOWEDIT),
-    "agreement": ProbeMetric(agreement, "fraction", True, _KNOWEDIT, compares=True, retention=True),
-    "fluency": ProbeMetric(fluency, "bits", True, _KNOWEDIT, request="prose", retention=True),
+    "old_exact_match": ProbeMetric(
+        old_exact_match, "old answer, normalised", _EVOLVING_QA, **_OLD
+    ),
+    "old_f1": ProbeMetric(old_token_f1, "old answer, F1", _EVOLVING_QA, **_OLD),
+    "fluency": ProbeMetric(fluency, "fluency", _KNOWEDIT, "bits", request="prose", retention=True),
+}  # fmt: skip
+
+# What lm-evaluation-harness writes after the name of a task, with filter: what it is called, and
+# its unit.
+HARNESS_METRICS = {
+    "acc": ("accuracy", "fraction"),
+    "acc_bytes": ("accuracy by bytes", "fraction"),
+    "acc_norm": ("accuracy by length", "fraction"),
+    "acc_mutual_info": ("accuracy by mutual information", "fraction"),
+    "bits_per_byte": ("bits per byte", "bits/byte"),
+    "byte_perplexity": ("perplexity a byte", "perplexity"),
+    "em": ("exact match, em", "fraction"),
+    "exact_match": ("exact match", "fraction"),
+    "exact_match_flexible_extract": ("exact match, flexible", "fraction"),
+    "exact_match_strict_match": ("exact match, strict", "fraction"),
+    "f1": ("F1", "fraction"),
+    "likelihood": ("likelihood", "nats"),
+    "nll": ("likelihood", "nats"),
+    "nll_sum": ("likelihood, summed", "nats"),
+    "perplexity": ("perplexity", "perplexity"),
+    "word_perplexity": ("perplexity a word", "perplexity"),
 }
 
 
@@ -205,19 +223,14 @@ def usual_metrics(n_choices: int, n_probes: int) -> tuple[str, ...]:
     )
 
 
-def _chosen(columns: Columns, by_length: bool) -> list[float]:
-    rows = zip(
-        columns["candidate_nats"],
-        columns["candidate_lengths"],
-        columns["candidate_right"],
-        strict=True,
-    )
-    return [
+def _chosen(columns: Columns, by_length: bool) -> np.ndarray:
+    names = ("candidate_nats", "candidate_right", "candidate_lengths")
+    return _each(
         np.nan
         if nats is None
         else choice.choice_correct(-_floats(nats), right, lengths if by_length else None)
-        for nats, lengths, right in rows
-    ]
+        for nats, right, lengths in zip(*map(columns.__getitem__, names), strict=True)
+    )
 
 
 def _best(columns: Columns, answers: str, compare: Callable[[str, Any], float]) -> np.ndarray:
