@@ -28,7 +28,6 @@ from gradloc.data.probes import ProbeSet, load_probes
 from gradloc.errors import GradlocError, PlanMismatchError, SelectionError
 from gradloc.localization.plan import LayerPlan, as_plan
 from gradloc.models import load_tokenizer
-from gradloc.models.label_loss import score_labels_only
 from gradloc.training.announcement import announce
 from gradloc.training.freezing import (
     FrozenLayers,
@@ -41,6 +40,7 @@ from gradloc.training.methods.input_projection import InputProjectionCallback
 from gradloc.training.methods.interpolation import InterpolationCallback
 from gradloc.training.methods.reference_kl import ReferenceKLCallback
 from gradloc.training.protection import protecting_callbacks, set_momentum
+from gradloc.training.step_savings import end_backward_above_frozen, save_work
 from gradloc.training.trainer_hooks import (
     around_create_optimizer,
     note_resume,
@@ -198,7 +198,7 @@ class GradLocCallback(TrainerCallback, ExportableState):
         # The Trainer fails at its first save if a resumed state lacks a stateful callback.
         state.stateful_callbacks.setdefault(type(self).__name__, self.state())
         assert model is not None  # the Trainer always passes it
-        _end_backward_above_frozen(model)
+        end_backward_above_frozen(model)
 
     def on_epoch_begin(self, args, state, control, **kwargs):
         """Let the processes see what the others have stored."""
@@ -240,52 +240,12 @@ class GradLocCallback(TrainerCallback, ExportableState):
             self._hooks = scale_learning_rates(optimizer, self._frozen.learning_rate_scales)
         _froze[id(trainer.args)] = self
         self._protect(trainer, model, optimizer)
-        self._save_work(trainer, model, self._frozen.lowest_block)
+        hooks, self.prefix_cache = save_work(trainer, model, self.config, self._frozen.lowest_block)
+        self._hooks += hooks
         n_parameters = sum(p.numel() for p in model.parameters())
         self.trainable_fraction = self._frozen.n_trainable / n_parameters
         if trainer.is_world_process_zero():
             announce(trainer, self.plan, self.trainable_fraction)
-
-    def _save_work(self, trainer: Trainer, model: nn.Module, lowest: int | None) -> None:
-        """Leave out what no step needs: logits without a label, blocks that never change."""
-        # Another loss than the model's own may read the logits of every position.
-        own_loss = (
-            type(trainer).compute_loss is Trainer.compute_loss
-            and trainer.compute_loss_func is None
-            and trainer.label_smoother is None
-        )
-        if trainer.args.n_gpu > 1:
-            self._check_replicas()
-            own_loss = False
-        config = self.config
-        if config.label_loss or (config.label_loss is None and own_loss):
-            try:
-                self._hooks.append(score_labels_only(model))
-            except GradlocError as error:
-                if config.label_loss:
-                    raise
-                logger.info("%s It computes its own loss at all positions.", error)
-        if config.cache is not None:
-            from gradloc.models.prefix_cache import CacheConfig, PrefixCache
-
-            kept = CacheConfig(config.cache, config.cache_dtype, config.cache_max_gib)
-            rank = trainer.accelerator.process_index
-            self.prefix_cache = PrefixCache(model, lowest, kept, rank)
-            self._hooks.append(self.prefix_cache)
-        if config.bfloat16:
-            from gradloc.models.mixed_precision import compute_in_bfloat16
-
-            self._hooks.append(compute_in_bfloat16(model, config.bfloat16, lowest))
-
-    def _check_replicas(self) -> None:
-        """Refuse hooks on the model where the Trainer copies it to several GPUs at each step."""
-        for name in ("cache", "bfloat16", "label_loss"):
-            if getattr(self.config, name):
-                raise GradlocError(
-                    f"GradLocCallback({name}=...) does not work where one process trains on "
-                    "several GPUs (nn.DataParallel). Start one for each (torchrun --nproc-per-node "
-                    "gpu train.py), show one alone (CUDA_VISIBLE_DEVICES=0), or leave it out."
-                )
 
     def _protect(self, trainer: Trainer, model: nn.Module, optimizer: Optimizer) -> None:
         """Protect what is known from the training of what trains, as the configuration says."""
@@ -451,28 +411,3 @@ def _tokenizer(trainer: Trainer):
         return getattr(tokenizer, "tokenizer", tokenizer)
     model: Any = _model_of(trainer)
     return load_tokenizer(model.config._name_or_path)
-
-
-def _end_backward_above_frozen(model: Any) -> None:
-    """Let the backward pass end at the lowest trained block where activations are checkpointed.
-
-    Checkpointing makes the embeddings' output require gradients, which carries the backward pass
-    through every frozen block. Only its reentrant form needs that. The model is asked and not the
-    training arguments: these change their names and defaults between versions of Transformers.
-    """
-    functions = [getattr(m, "_gradient_checkpointing_func", None) for m in model.modules()]
-    options = [getattr(f, "keywords", {}) for f in functions if f is not None]
-    if not options or model.get_input_embeddings().weight.requires_grad:
-        return
-    hooked = any(
-        getattr(model, name, None) for name in ("_require_grads_hooks", "_require_grads_hook")
-    )
-    if any(each.get("use_reentrant", True) for each in options):
-        if not hooked:  # Transformers before 5 leaves it to the user
-            model.enable_input_require_grads()
-        logger.warning(
-            "Checkpointing is reentrant, so the backward pass runs through all frozen blocks. Set "
-            "gradient_checkpointing_kwargs={'use_reentrant': False}."
-        )
-    elif hooked:
-        model.disable_input_require_grads()
