@@ -242,7 +242,7 @@ def test_a_loss_that_is_not_finite_survives_the_file(tmp_path):
         ({"version": 9}, "version 9, written by a newer gradloc; this one reads version 1"),
         ({"steps": [0, 1]}, "nll: has 1 rows for 2 steps"),
         ({"depths": []}, "depths: has 0 entries for 1 probes"),
-        ({"nll": None}, "nll: expected a list, found null"),
+        ({"nll": None}, "nll: is empty; give a list"),
     ],
 )
 def test_a_damaged_record_is_refused(tmp_path, change, message):

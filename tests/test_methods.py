@@ -44,9 +44,9 @@ def test_unknown_names_and_options_are_refused_with_the_nearest_one():
         build_method("reply")
     with pytest.raises(MethodError, match="Did you mean 'ratio'"):
         build_method("replay", {"ration": 0.5})
-    with pytest.raises(MethodError, match="ratio must be a valid number; found 'half'"):
+    with pytest.raises(MethodError, match="ratio must be a valid number, found 'half'"):
         build_method("replay", {"ratio": "half"})
-    with pytest.raises(MethodError, match="source must be .*; found 'books'"):
+    with pytest.raises(MethodError, match="source must be .*, found 'books'"):
         build_method("replay", {"source": "books"})
     with pytest.raises(MethodError, match="each replace the training loss"):
         build_methods({TOKEN_WEIGHTS: {}, "context_distillation": {}})

@@ -104,10 +104,10 @@ def test_the_error_of_the_style_guide(load):
 
 TRAPS = {
     # YAML's own traps
-    "seed: 1e3": "seed: 1000.0 is not a whole number in YAML; write 1000",
+    "seed: 1e3": "seed: 1000.0 is not a whole number; write 1000",
     'seed: "7"': "seed: '7' is text, not a number; write 7 without quotes",
-    "model: true": 'model: true is no text in YAML; write "true" in quotes',
-    "model: 12": 'model: 12 is a number in YAML; write "12" in quotes',
+    "model: true": 'model: true is no text; write "true" in quotes',
+    "model: 12": 'model: 12 is a number; write "12" in quotes',
     "corpus: {packing: yes}": "corpus.packing: 'yes' is text; write true without quotes",
     "seed: 1:30": "seed: expected a whole number, found '1:30'",
     "training: {weight_decay: 1e999}": (
@@ -125,7 +125,7 @@ TRAPS = {
     "corpus: &a\n  options: *a": "line 2, column 9: a value that refers to itself; write it out",
     "seed:": "seed: is empty; give a whole number or remove the line",
     # types and ranges
-    "seed: 8.0": "seed: 8.0 is not a whole number in YAML; write 8",
+    "seed: 8.0": "seed: 8.0 is not a whole number; write 8",
     "seed: many": "seed: expected a whole number, found 'many'",
     "seed: [1]": "seed: expected a whole number, found a list",
     "seed: -1": "seed: must be greater than or equal to 0, found -1",
@@ -173,9 +173,7 @@ TRAPS = {
         "Did you mean 'learning_rate'?"
     ),
     "training: {learning_rate: 0}": "training.learning_rate: must be greater than 0, found 0",
-    "training: {max_steps: 1e2}": (
-        "training.max_steps: 100.0 is not a whole number in YAML; write 100"
-    ),
+    "training: {max_steps: 1e2}": ("training.max_steps: 100.0 is not a whole number; write 100"),
     "training: {max_steps: 10.5}": "training.max_steps: expected a whole number, found 10.5",
     "training: {lr_scheduler_type: cosin}": (
         "training.lr_scheduler_type: unknown name 'cosin'. Did you mean 'cosine'?"

@@ -174,7 +174,7 @@ def test_all_problems_are_reported_together(tmp_path):
     for part in (
         "nam: unknown key. Did you mean 'name'?",
         "name: is missing",
-        "probes.0.defaults.group: true is no text in YAML",
+        "probes.0.defaults.group: true is no text",
         "max_probes: must be greater than or equal to 1",
     ):
         assert part in text

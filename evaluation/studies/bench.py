@@ -21,7 +21,6 @@ from rich.console import Console
 from torch import nn
 from transformers import Trainer
 
-from gradloc.config.schema import did_you_mean
 from gradloc.errors import GradlocError, MethodError, SelectionError
 from gradloc.experiments.bench import REFERENCE, bench_table, plan_arm, run_bench
 from gradloc.experiments.bench_arms import Arm, ArmSetup
@@ -41,6 +40,7 @@ from gradloc.training.methods.input_covariance import (
 from gradloc.training.methods.input_projection import InputProjectionCallback
 from gradloc.training.methods.interpolation import InterpolationCallback
 from gradloc.utils.io import write_json
+from gradloc.utils.names import did_you_mean
 
 LORA_RANK = 16
 # Steps after which LISA draws other blocks, and BAdam goes on to the next: the defaults of the

@@ -19,10 +19,10 @@ from pydantic import Field, ValidationError, validate_call
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, UseAppendAction, arg
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
-from gradloc.config.schema import rule
 from gradloc.config.yaml_source import parse_yaml
 from gradloc.errors import GradlocError
 from gradloc.utils.names import did_you_mean
+from gradloc.utils.validation import rule
 
 Count = Annotated[int, Field(ge=1)]
 Dtype = Literal["float32", "bfloat16"]

@@ -9,10 +9,11 @@ from datetime import date
 from enum import Enum
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from gradloc.config.schema import KINDS, kind_of, report_mismatch
+from gradloc.config.schema import report_mismatch
 from gradloc.config.yaml_source import Source
 from gradloc.errors import GradlocError, MethodError
 from gradloc.utils.names import did_you_mean, lookup
+from gradloc.utils.validation import KINDS, kind_of
 
 # TrainingArguments that gradloc must set itself -> what to do instead.
 SET_BY_GRADLOC = {

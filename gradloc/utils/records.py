@@ -19,17 +19,6 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 # Problems that are written out.
 _N_SHOWN = 8
-_EXPECTED = {
-    "int_type": "a whole number",
-    "int_from_float": "a whole number",
-    "float_type": "a number",
-    "bool_type": "true or false",
-    "string_type": "text",
-    "list_type": "a list",
-    "tuple_type": "a list",
-    "dict_type": "an object",
-    "dataclass_type": "an object",
-}
 
 
 class _Array:
@@ -195,25 +184,15 @@ def _adapter(cls: type) -> "TypeAdapter":
 
 def _problem(detail: Any) -> str:
     """One line: key, what is wrong, what to do."""
+    from gradloc.utils.validation import explain
+
     key = ".".join(str(part) for part in detail["loc"]) or "(whole file)"
-    kind, found = detail["type"], _short(detail["input"])
-    if kind == "missing":
+    if detail["type"] == "missing":
         return f"{key}: is missing"
-    if kind in ("unexpected_keyword_argument", "extra_forbidden"):
+    if detail["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         return f"{key}: unknown key; if a newer gradloc wrote this file, update gradloc to read it"
-    if kind in _EXPECTED:
-        return f"{key}: expected {_EXPECTED[kind]}, found {found}"
-    if kind == "value_error":
-        return f"{key}: {detail['ctx']['error']}"
-    return f"{key}: {detail['msg'].replace('Input should be', 'must be')}, found {found}"
+    return f"{key}: {explain(detail)}"
 
 
 def _article(what: str) -> str:
     return f"an {what}" if what[0] in "aeiou" else f"a {what}"
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, dict | list):
-        return "an object" if isinstance(value, dict) else "a list"
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 60 else text[:57] + "..."

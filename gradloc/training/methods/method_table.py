@@ -18,6 +18,7 @@ from gradloc.training.methods.quadratic import EWC, L2ToStart
 from gradloc.training.methods.reference_kl import ReferenceKL
 from gradloc.training.methods.replay import Replay
 from gradloc.utils.names import did_you_mean, lookup
+from gradloc.utils.validation import rule
 
 METHODS: dict[str, type[Method]] = {
     "input_projection": InputProjection,
@@ -71,10 +72,7 @@ def build_method(name: str, options: Mapping[str, Any] | None = None) -> Method:
         return TypeAdapter(method_class).validate_json(json.dumps(options), strict=True)
     except ValidationError as error:
         wrong = error.errors(include_url=False)[0]
-        rule = wrong["msg"].removeprefix("Input should be ")
-        raise MethodError(
-            f"method {name!r}: {wrong['loc'][0]} must be {rule}; found {wrong['input']!r}."
-        ) from error
+        raise MethodError(f"method {name!r}: {wrong['loc'][0]} {rule(wrong)}.") from error
     except TypeError as error:
         raise MethodError(f"method {name!r}: options must be plain values ({error}).") from error
 
