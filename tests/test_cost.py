@@ -20,8 +20,9 @@ from gradloc.localization.cost import (
     predict_cost,
     step_work,
 )
+from gradloc.models.architecture import model_shape
 from gradloc.models.unit_info import UnitInfo
-from gradloc.models.units import find_units, model_shape
+from gradloc.models.units import find_units
 from gradloc.training.methods.input_covariance import (
     input_covariance,
     input_projections,

@@ -13,7 +13,8 @@ from transformers import (
 )
 
 from gradloc.errors import UnitsError
-from gradloc.models.units import find_units, model_shape
+from gradloc.models.architecture import model_shape
+from gradloc.models.units import find_units
 from gradloc.models.wrappers import canonical_name, evaluation_mode
 
 

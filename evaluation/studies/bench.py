@@ -27,8 +27,9 @@ from gradloc.experiments.bench_arms import Arm, ArmSetup
 from gradloc.experiments.bench_config import BenchConfig
 from gradloc.localization.cost import predict_cost
 from gradloc.localization.plan import LayerPlan
+from gradloc.models.architecture import model_shape
 from gradloc.models.mixed_precision import PARTS
-from gradloc.models.units import find_units, model_shape
+from gradloc.models.units import find_units
 from gradloc.models.wrappers import canonical_name
 from gradloc.training.callback import GradLocCallback
 from gradloc.training.methods.extra_loss import planned_parameters

@@ -59,8 +59,9 @@ from gradloc.localization.cost import StepShape, step_memory, step_seconds, step
 from gradloc.localization.gradients.measure import BUFFER_BYTES, measure_gradients
 from gradloc.localization.profile import GradientProfile
 from gradloc.models import load_model
+from gradloc.models.architecture import model_shape
 from gradloc.models.prefix_cache import CacheConfig, PrefixCache
-from gradloc.models.units import find_units, model_shape
+from gradloc.models.units import find_units
 from gradloc.training.freezing import freeze_layers
 from gradloc.utils.memory import PeakMemory
 

@@ -127,7 +127,8 @@ def _read(source: str, policy: str | None, limits, given):
         )
     from gradloc.localization.planning.candidates import units_only
     from gradloc.models import load_model
-    from gradloc.models.units import find_units, model_shape
+    from gradloc.models.architecture import model_shape
+    from gradloc.models.units import find_units
 
     model = load_model(source)
     granularity = given.granularity if given is not None else "sublayer"

@@ -40,7 +40,8 @@ from gradloc.experiments.bench_config import BenchConfig
 from gradloc.localization.cost import StepShape, predict_cost
 from gradloc.localization.plan import LayerPlan
 from gradloc.models import load_model
-from gradloc.models.units import find_units, model_shape
+from gradloc.models.architecture import model_shape
+from gradloc.models.units import find_units
 from gradloc.training.callback import GradLocCallback
 from gradloc.training.freezing import check_trains_something
 from gradloc.utils.environment import current_environment

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from gradloc.errors import GradlocError
-from gradloc.models.units import block_stack, decoder_of
+from gradloc.models.architecture import block_stack, decoder_of
 from gradloc.models.wrappers import plain_model
 
 # In the order in which a forward pass meets them.

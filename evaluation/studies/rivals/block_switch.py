@@ -7,7 +7,7 @@ from torch import nn
 from transformers import TrainerCallback
 
 from gradloc.errors import MethodError
-from gradloc.models.units import block_stack
+from gradloc.models.architecture import block_stack
 
 
 class BlockSwitch(TrainerCallback):

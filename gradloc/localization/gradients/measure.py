@@ -20,8 +20,9 @@ from gradloc.localization import gradients as per_sample
 from gradloc.localization.gradients import one_at_a_time
 from gradloc.localization.gradients.sequences import Sequence, Workload, read_sequences
 from gradloc.localization.profile import REDUCTIONS, GradientProfile, Reduction
+from gradloc.models.architecture import model_shape
 from gradloc.models.unit_info import Granularity
-from gradloc.models.units import Unit, find_units, model_shape
+from gradloc.models.units import Unit, find_units
 from gradloc.models.wrappers import evaluation_mode, unwrap
 from gradloc.utils.names import did_you_mean
 from gradloc.utils.progress import SequenceBar

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from gradloc.errors import CacheError
+from gradloc.models.architecture import block_stack, decoder_of
 from gradloc.models.prefix_cache.keys import prefix_digest, prefix_tensors, row_keys
 from gradloc.models.prefix_cache.store import HiddenStateStore
-from gradloc.models.units import block_stack, decoder_of
 from gradloc.models.wrappers import evaluation_mode, input_embedding, plain_model, training_mode
 
 logger = logging.getLogger(__name__)

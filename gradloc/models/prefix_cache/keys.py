@@ -13,7 +13,7 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from gradloc.models.units import block_stack
+from gradloc.models.architecture import block_stack
 from gradloc.models.wrappers import canonical_name
 
 
