@@ -29,6 +29,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "evaluation" / "studies"))
 # Studies are found in the clone; gradloc itself is the installed one.
 sys.path.append(str(Path(__file__).parents[1]))
 
+# A corpus of any size for tests: invented facts, and currencies that changed.
+INVENTED_WORLD = "evaluation.studies.invented_world:read_world"
+
 SIZES = dict(vocab_size=97, hidden_size=32, num_attention_heads=4, num_hidden_layers=3)
 GROUPED = dict(**SIZES, intermediate_size=48, num_key_value_heads=2, max_position_embeddings=64)
 

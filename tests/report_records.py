@@ -16,7 +16,7 @@ CHOSEN = {("mlp", 3), ("mlp", 4), ("mlp", 5), ("mlp", 6), ("mlp", 7), ("mlp", 24
 RECIPE = """name: quickstart
 model: smollm2-135m-instruct
 seed: 0
-corpus: {source: world, cutoff: '2023-01-01'}
+corpus: {source: jsonl, paths: [news.jsonl], cutoff: '2023-01-01'}
 training: {learning_rate: 1.0e-4, num_train_epochs: 6}
 arms:
   interference_ratio: {policy: interference_ratio, training: {learning_rate: 2.5e-4}}

@@ -4,6 +4,7 @@ import re
 from collections import Counter
 
 import pytest
+from conftest import INVENTED_WORLD
 
 from gradloc.config.recipe import CorpusConfig
 from gradloc.data.corpora import (
@@ -44,7 +45,7 @@ def test_passages_on_facts_give_no_answer_to_a_shipped_question():
     facts = fact_passages()
     assert len({p.id for p in facts}) == len({p.text for p in facts}) == 90
     assert all(20 <= len(p.text.split()) <= 70 for p in facts)
-    probes = read_corpus(CorpusConfig(cutoff="2010-12-31"), seed=0).probes
+    probes = read_corpus(CorpusConfig(INVENTED_WORLD, cutoff="2010-12-31"), seed=0).probes
     asked = [p for p in probes if p.group == "invariant"]
     assert len(asked) > 400
 
@@ -69,7 +70,7 @@ def test_an_unknown_half_is_refused():
 
 
 def test_held_out_text_is_in_no_corpus():
-    corpus = read_corpus(CorpusConfig(cutoff="2010-12-31"), seed=0)
+    corpus = read_corpus(CorpusConfig(INVENTED_WORLD, cutoff="2010-12-31"), seed=0)
     texts = held_out_texts()
     assert set(texts) == {"general", "python_docs"}
     seen = {document.text for side in (corpus.background, corpus.update) for document in side}
@@ -79,7 +80,7 @@ def test_held_out_text_is_in_no_corpus():
 
 
 def test_general_text_speaks_of_no_currency_change():
-    corpus = read_corpus(CorpusConfig(cutoff="1999-01-01"), seed=0)
+    corpus = read_corpus(CorpusConfig(INVENTED_WORLD, cutoff="1999-01-01"), seed=0)
     changed = {p.entity for p in corpus.probes if p.group == "updated"}
     assert len(changed) > 10
     for passage in general_passages("reference") + general_passages("held_out"):

@@ -1,4 +1,4 @@
-"""The shipped corpus: its facts, its probes, and what must never leak from one to the other."""
+"""The invented world: its facts, its probes, and what must never leak from one to the other."""
 
 import datetime
 import itertools
@@ -10,31 +10,36 @@ import tracemalloc
 from collections import Counter
 
 import pytest
+import write_world
+from conftest import INVENTED_WORLD
 
-from gradloc.config.recipe import CorpusConfig
-from gradloc.data.corpora import general_passages
-from gradloc.data.corpora import invented_words as names
-from gradloc.data.corpora.invented_words import invented_word, n_words
-from gradloc.data.corpora.invented_world import (
-    iterate_scenes,
-    max_phrasings,
-    phrasings,
-    scene_documents,
-)
-from gradloc.data.corpora.readers import read_corpus
-from gradloc.data.corpora.real_facts import (
+from evaluation.studies.invented_world import words as names
+from evaluation.studies.invented_world.real_facts import (
     change_documents,
     currency_changes,
     stable_probes,
     stable_texts,
 )
+from evaluation.studies.invented_world.scenes import (
+    iterate_scenes,
+    max_phrasings,
+    phrasings,
+    scene_documents,
+)
+from evaluation.studies.invented_world.words import invented_word, n_words
+from gradloc.config.recipe import CorpusConfig
+from gradloc.config.shipped import shipped_dir
+from gradloc.data.corpora import general_passages
+from gradloc.data.corpora.readers import read_corpus
+from gradloc.data.preparation import read_source
 from gradloc.errors import CorpusError
+from gradloc.experiments.recipes import load_recipe
 
 CUTOFFS = ["2010-12-31", "2022-12-31"]
 
 
 def make(cutoff="2010-12-31", seed=0, **options):
-    return read_corpus(CorpusConfig(source="world", cutoff=cutoff, options=options), seed=seed)
+    return read_corpus(CorpusConfig(INVENTED_WORLD, cutoff=cutoff, options=options), seed=seed)
 
 
 @pytest.fixture(scope="module", params=CUTOFFS)
@@ -302,14 +307,16 @@ DIGEST = """
 import hashlib
 from gradloc.data.corpora.readers import read_corpus
 from gradloc.config.recipe import CorpusConfig
-corpus = read_corpus(CorpusConfig(cutoff="2010-12-31"), seed={seed})
+config = CorpusConfig("evaluation.studies.invented_world:read_world", cutoff="2010-12-31")
+corpus = read_corpus(config, seed={seed})
 parts = [*corpus.background, *corpus.update, *corpus.probes]
 print(hashlib.sha256(repr(parts).encode()).hexdigest())
 """
 
 
 def digest(seed, hash_seed):
-    environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
+    path = os.pathsep.join(sys.path)  # studies are found in the clone
+    environment = {**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": path}
     command = [sys.executable, "-c", DIGEST.format(seed=seed)]
     return subprocess.run(command, env=environment, capture_output=True, check=True).stdout
 
@@ -425,9 +432,31 @@ def test_unusable_options(options, words):
 
 def test_paths_are_refused():
     with pytest.raises(CorpusError, match="reads no files"):
-        read_corpus(CorpusConfig(paths=("news.jsonl",)), seed=0)
+        read_corpus(CorpusConfig(INVENTED_WORLD, paths=("news.jsonl",)), seed=0)
 
 
 def test_a_world_without_any_news_is_an_error():
     with pytest.raises(CorpusError, match="nothing to learn"):
         make("2500-01-01", n_entities=0)
+
+
+# ---- as files -----------------------------------------------------------------------------------
+
+
+def test_the_quickstart_ships_what_the_generator_makes(tmp_path):
+    write_world.main([str(tmp_path)])
+    shipped = shipped_dir("recipes") / "data" / "quickstart"
+    assert {path.name for path in shipped.iterdir()} == {"documents.jsonl", "probes.jsonl"}
+    for path in shipped.iterdir():
+        assert (tmp_path / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+def test_files_read_back_as_what_the_generator_gives(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    recipe = load_recipe("quickstart")
+    made = make(recipe.corpus.cutoff, seed=recipe.seed, n_entities=40, n_phrasings=4)
+    corpus = read_corpus(recipe.corpus, seed=0)
+    assert list(corpus.background) == list(made.background)
+    assert list(corpus.update) == list(made.update)
+    (source,) = recipe.probes.sources
+    assert tuple(read_source(source)) == tuple(made.probes)

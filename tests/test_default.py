@@ -5,6 +5,7 @@ import json
 
 import pytest
 import torch
+from conftest import INVENTED_WORLD
 from transformers import HfArgumentParser, Trainer, TrainingArguments
 
 from gradloc import GradLocCallback, load_recipe
@@ -129,6 +130,9 @@ def recipe_of(tmp_path, tiny_checkpoint, **corpus):
             f"output_dir={tmp_path}",
             f"corpus.max_length={corpus.get('max_length', 96)}",
             f"corpus.packing={json.dumps(corpus.get('packing', False))}",
+            f"corpus.source={INVENTED_WORLD}",
+            "corpus.paths=[]",
+            "probes.sources=[]",
             "corpus.options={n_entities: 8, n_phrasings: 2}",
             "probes.max_evaluation=4",
             "training.max_steps=6",

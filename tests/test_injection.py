@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 from accelerate.data_loader import BatchSamplerShard
-from conftest import build_model, training_arguments
+from conftest import INVENTED_WORLD, build_model, training_arguments
 from datasets import Dataset
 from torch.utils.data import BatchSampler, SequentialSampler
 from transformers import Trainer
@@ -260,7 +260,7 @@ CONFIG = InjectionConfig(n_facts=3, n_controls=2, start=2, every=5, times=4, spr
 @pytest.fixture(scope="module")
 def world():
     options = {"n_entities": 40, "n_phrasings": 5}
-    return read_corpus(CorpusConfig(cutoff="2026-01-01", options=options), seed=1)
+    return read_corpus(CorpusConfig(INVENTED_WORLD, cutoff="2026-01-01", options=options), seed=1)
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ import time
 
 import pytest
 import torch
+from conftest import INVENTED_WORLD
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
@@ -70,6 +71,7 @@ def recipe_file(tmp_path, tiny_checkpoint):
         "model": str(tiny_checkpoint),
         "output_dir": str(tmp_path / "runs"),
         "corpus": {
+            "source": INVENTED_WORLD,
             "cutoff": "2010-12-31",
             "max_length": 48,
             "options": {"n_entities": 12, "n_phrasings": 2},

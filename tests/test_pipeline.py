@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+from conftest import INVENTED_WORLD
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
@@ -25,6 +26,7 @@ def recipe_file(tmp_path, tiny_checkpoint):
         "model": str(tiny_checkpoint),
         "output_dir": str(tmp_path / "runs"),
         "corpus": {
+            "source": INVENTED_WORLD,
             "cutoff": "2010-12-31",
             "max_length": 64,
             "options": {"n_entities": 12, "n_phrasings": 2},
@@ -299,7 +301,7 @@ def test_a_full_disk_costs_only_the_file_being_written(finished, recipe_file):
         ],
         capture_output=True,
         text=True,
-        env={**os.environ, "TQDM_DISABLE": "1"},
+        env={**os.environ, "TQDM_DISABLE": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
     )
     assert done.returncode == 2, done.stderr
     assert "cannot be saved" in done.stderr

@@ -211,7 +211,7 @@ def test_whole_file_problems(problems, tmp_path):
         "expected a mapping (lines of key: value); a recipe needs at least the line 'name: ...'"
     ]
     assert problems("seed: 1\n") == ["name: is missing; add the line 'name: ...'"]
-    assert problems("name: x\ncorpus:\n\tsource: world\n") == [
+    assert problems("name: x\ncorpus:\n\tsource: jsonl\n") == [
         "line 3, column 1: a tab; YAML is indented with spaces only"
     ]
     assert problems("name: a: b\n")[0].startswith("line 1, column 8: mapping values are not")

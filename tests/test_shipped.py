@@ -7,7 +7,7 @@ import pytest
 
 import gradloc
 from gradloc.config import shipped
-from gradloc.config.shipped import KINDS, shipped_dir, shipped_names, shipped_path
+from gradloc.config.shipped import KINDS, find_data, shipped_dir, shipped_names, shipped_path
 from gradloc.errors import GradlocError
 
 
@@ -71,6 +71,19 @@ def test_what_is_not_there_is_named(tree):
         shipped_names("suites")
     with pytest.raises(GradlocError, match="'bench'.*Known: recipes, suites"):
         shipped_names("bench")
+
+
+def test_data_of_a_recipe_is_found_after_the_working_directory(tree, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    file = tree("recipes/data/news/a.jsonl")
+    tree("recipes/quickstart.yaml")
+    assert find_data("data/news/a.jsonl") == str(file)
+    # What is no data of a recipe, or not there at all, stays as it was written.
+    for path in ("quickstart.yaml", "data/../quickstart.yaml", "data/news/b.jsonl", str(file), ""):
+        assert find_data(path) == path
+    (tmp_path / "data/news").mkdir(parents=True)
+    (tmp_path / "data/news/a.jsonl").write_text("mine")
+    assert find_data("data/news/a.jsonl") == "data/news/a.jsonl"
 
 
 def test_the_working_directory_does_not_matter(tmp_path):

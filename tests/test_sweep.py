@@ -4,6 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
+from conftest import INVENTED_WORLD
 
 from gradloc import EvalResult
 from gradloc.cli.validation import validate_file
@@ -24,6 +25,7 @@ def sweep_file(tmp_path, tiny_checkpoint):
         "name": "tiny",
         "model": str(tiny_checkpoint),
         "corpus": {
+            "source": INVENTED_WORLD,
             "cutoff": "2010-12-31",
             "max_length": 64,
             "options": {"n_entities": 12, "n_phrasings": 2},

@@ -23,6 +23,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from invented_world import read_world
+from invented_world.scenes import (
+    Scene,
+    iterate_scenes,
+    phrasings,
+    scene_documents,
+    scene_probes,
+)
 from localization.analysis import analyse_localization
 from localization.tables import answer
 from rich.console import Console
@@ -42,14 +50,6 @@ from transformers import (
 from gradloc import GradLocCallback, GradLocConfig
 from gradloc.config.recipe import CorpusConfig, MeasureConfig
 from gradloc.data.batches import collate, pad_token_id, training_rows
-from gradloc.data.corpora.invented_world import (
-    Scene,
-    iterate_scenes,
-    phrasings,
-    scene_documents,
-    scene_probes,
-)
-from gradloc.data.corpora.readers import read_corpus
 from gradloc.data.probes import Probe, ProbeSet
 from gradloc.evaluation.bootstrap import BootstrapEstimate, estimate, figure
 from gradloc.evaluation.matched_uptake import Point, forgetting_ratio
@@ -147,8 +147,8 @@ def make_world(seed: int, n_entities: int) -> World:
     for scene in fresh:
         update += _documents(scene, seed + 1)[0]
         probes += _probes(scene, seed, "new")
-    shipped = read_corpus(CorpusConfig(cutoff=CUTOFF.isoformat()), seed=seed)
-    background += [document.text for document in shipped.background]
+    general = read_world(CorpusConfig(cutoff=CUTOFF.isoformat()), seed=seed)
+    background += [document.text for document in general.background]
     return World(background, others, held_out, update, ProbeSet(probes))
 
 

@@ -47,15 +47,16 @@ class CorpusConfig:
     """Where the dated documents come from.
 
     Args:
-        source: Key of a corpus reader (``world`` is the shipped generator; ``jsonl``,
-            ``parquet``, ``datasets`` read the user's files).
-        paths: Files or data set names for the reader; relative to the working directory.
+        source: Key of a corpus reader (``jsonl``, ``parquet``, ``datasets``, ``knowedit``), or
+            the import path of your own (``my_module:read_mine``).
+        paths: Files or data set names for the reader; relative to the working directory, or
+            data of a shipped recipe (``data/quickstart/documents.jsonl``) from anywhere.
         cutoff: ISO date. Documents dated before it are background, from it on update.
         until: ISO date; documents dated then or later are left out. Empty: none are.
         fields: Document field -> column of the source, where they differ
             (``{text: body, date: published}``).
         default_date: ISO date of documents that have none; empty: every document needs one.
-        options: Options of the reader (for ``world``: ``n_entities``, ``n_phrasings``, ...).
+        options: Options of the reader (for ``datasets``: ``split``, ``name``, ...).
         about_probes: Train only on update documents that mention an entity of the probes.
         max_update_documents: At most so many update documents, the earliest first.
         max_length: Tokens a sequence at most; longer documents are cut into several.
@@ -64,7 +65,7 @@ class CorpusConfig:
             do not fit in memory; needs ``training.max_steps``.
     """
 
-    source: str = "world"
+    source: str = "jsonl"
     paths: tuple[str, ...] = ()
     cutoff: IsoDate = "2023-01-01"
     until: Annotated[str, AfterValidator(check_date_or_empty)] = ""
@@ -83,7 +84,7 @@ class ProbeSource:
     """One file of probes.
 
     Args:
-        path: The file.
+        path: The file, found as those of ``corpus.paths`` are.
         format: Key of a benchmark whose form the file has (``knowedit``, ``ecbd``, ...); empty:
             probes as JSONL.
         fields: Probe field -> column of the file, where they differ (``{prompt: prefix}``).

@@ -70,3 +70,19 @@ def shipped_path(kind: str, name: str) -> Path:
             return candidate
     hint = did_you_mean(name, shipped_names(kind))
     raise GradlocError(f"no shipped file '{name}' among the {kind}. {hint}")
+
+
+def find_data(path: str) -> str:
+    """The file that a recipe means: in the working directory, else among the shipped recipes.
+
+    Returns:
+        The path of the file; the same path if there is none at either place.
+
+    Example:
+        >>> Path(find_data("data/quickstart/probes.jsonl")).is_file()
+        True
+    """
+    folder = shipped_dir("recipes")
+    shipped = folder / path
+    ours = shipped.is_file() and folder / "data" in shipped.resolve().parents
+    return str(shipped) if ours and not Path(path).exists() else path

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from gradloc.config.recipe import ProbeSource, Recipe
+from gradloc.config.shipped import find_data
 from gradloc.data.corpora import Corpus
 from gradloc.data.corpora.documents import Document, EntityMention
 from gradloc.data.injection import injected_probes
@@ -47,11 +48,12 @@ def read_source(source: ProbeSource) -> ProbeSet:
     Raises:
         ProbeError: The file has problems; all of them are named.
     """
+    path = find_data(source.path)
     if not source.format:
-        return read_probe_rows(source.path, source.fields, source.defaults)
+        return read_probe_rows(path, source.fields, source.defaults)
     from gradloc.data.benchmarks import read_benchmark
 
-    return read_benchmark(source.format, source.path)
+    return read_benchmark(source.format, path)
 
 
 def training_documents(recipe: Recipe, corpus: Corpus, probes: ProbeSet) -> Iterator[Document]:

@@ -140,7 +140,7 @@ def _data(recipe: dict) -> str:
     corpus = recipe.get("corpus") or {}
     if not corpus:
         return "The recipe does not name its corpus."
-    rows = [("Source", f"`{corpus.get('source', 'world')}`")]
+    rows = [("Source", f"`{corpus.get('source', 'jsonl')}`")]
     # Names alone: a folder of somebody's machine helps no reader.
     rows += [("File", f"`{Path(str(path)).name}`") for path in corpus.get("paths") or ()]
     if corpus.get("cutoff"):

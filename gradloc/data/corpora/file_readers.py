@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from gradloc.config.recipe import CorpusConfig
+from gradloc.config.shipped import find_data
 from gradloc.data.corpora.corpus import Corpus, Reiterable, split_at_cutoff
 from gradloc.data.corpora.document_rows import check_fields, to_document
 from gradloc.data.corpora.documents import Document
@@ -162,7 +163,7 @@ def _existing(config: CorpusConfig) -> list[str]:
             f"corpus.options: the reader {config.source!r} has no options; found "
             f"{', '.join(config.options)}."
         )
-    paths = _named(config)
+    paths = [find_data(path) for path in _named(config)]
     missing = [path for path in paths if not Path(path).is_file()]
     if missing:
         raise CorpusError(

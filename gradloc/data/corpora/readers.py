@@ -10,12 +10,10 @@ from gradloc.config.recipe import CorpusConfig
 from gradloc.data.corpora.corpus import Corpus, check_date, end_before, require_documents
 from gradloc.data.corpora.file_readers import read_datasets, read_jsonl, read_parquet
 from gradloc.data.corpora.knowedit_corpus import read_knowedit
-from gradloc.data.corpora.shipped_world import read_world
 from gradloc.errors import CorpusError
 from gradloc.utils.names import lookup
 
 READERS: dict[str, Callable[..., Corpus]] = {
-    "world": read_world,
     "jsonl": read_jsonl,
     "parquet": read_parquet,
     "datasets": read_datasets,
@@ -31,7 +29,7 @@ def read_corpus(config: CorpusConfig, *, seed: int) -> Corpus:
 
     Args:
         config: The recipe's ``corpus`` section.
-        seed: Seed of generated corpora; readers of files ignore it.
+        seed: Seed for readers that draw or make documents; readers of files ignore it.
 
     Returns:
         Background and update documents and, where the reader makes them, probes.

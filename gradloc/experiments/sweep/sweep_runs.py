@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gradloc.config.recipe import ArmConfig, Recipe
+from gradloc.config.shipped import find_data
 from gradloc.errors import GradlocError
 from gradloc.experiments.recipes import load_recipe
 from gradloc.experiments.run import (
@@ -98,7 +99,7 @@ def check_files(runs: Iterable[SweepRun]) -> None:
         GradlocError: Some are missing; all of them are named.
     """
     named = dict.fromkeys(path for run in runs for path in _files(run.recipe))
-    if missing := [path for path in named if not Path(path).exists()]:
+    if missing := [path for path in named if not Path(find_data(path)).exists()]:
         lines = "\n".join(f"  {path}" for path in missing)
         raise GradlocError(
             f"files that the sweep needs are missing; paths are relative to {Path.cwd()}:\n{lines}"

@@ -10,13 +10,14 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from gradloc.config.yaml_source import parse_yaml
 from gradloc.data.corpora.documents import Document, EntityMention
-from gradloc.data.corpora.invented_words import invented_word
 from gradloc.data.probes import Probe
+
+from .words import invented_word
 
 # The first news of the scenes lies within a year and a half, long enough for the dates to differ.
 _NEWS_DAYS = 550
@@ -58,8 +59,7 @@ class Scene:
 @cache
 def phrasings() -> dict[str, Any]:
     """The scenes and word lists of ``world.yaml``."""
-    text = files("gradloc.data.corpora").joinpath("world.yaml").read_text(encoding="utf-8")
-    return parse_yaml(text)
+    return parse_yaml(Path(__file__).with_name("world.yaml").read_text(encoding="utf-8"))
 
 
 def max_phrasings() -> int:

@@ -1,6 +1,6 @@
 """Make the tables of languages and currencies in real_facts.yaml from Babel's CLDR data.
 
-    python evaluation/studies/real_facts_table.py gradloc/data/corpora/real_facts.yaml
+    cd evaluation/studies/invented_world; python real_facts_table.py real_facts.yaml
 
 Names and capitals of countries in the file stay; languages, currencies and currency changes are
 made again. It needs the package `babel` (the tables in the repository: 2.18).
@@ -20,7 +20,7 @@ from babel.numbers import get_currency_name
 from gradloc.config.yaml_source import parse_yaml
 
 STILL = datetime.date(9999, 12, 31)
-BEGIN, END = "# --- tables made by evaluation/studies/real_facts_table.py", "# --- end of tables\n"
+BEGIN, END = "# --- tables made by real_facts_table.py", "# --- end of tables\n"
 # Currencies that CLDR takes for unchanged although they are not.
 CURRENCY_EXCEPTIONS = {
     "BG": "the euro replaced the lev on 1 January 2026",

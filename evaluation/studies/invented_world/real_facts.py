@@ -1,6 +1,6 @@
 """Real facts as documents and probes: currencies that changed, and what did not.
 
-The facts are rows of ``real_facts.yaml``; ``evaluation/studies/real_facts_table.py`` makes its
+The facts are rows of ``real_facts.yaml``; ``real_facts_table.py`` makes its
 tables of languages and currencies.
 """
 
@@ -11,14 +11,15 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from gradloc.config.yaml_source import parse_yaml
 from gradloc.data.corpora.documents import Document, EntityMention
-from gradloc.data.corpora.invented_world import spell_day
 from gradloc.data.probes import Probe
 from gradloc.utils.records import parse
+
+from .scenes import spell_day
 
 # One phrasing says little of how well a change was learned; all would drown the paraphrases.
 _VERBATIM_PER_CHANGE = 2
@@ -33,7 +34,7 @@ class CurrencyChange:
 
     Args:
         country: Name inside a sentence (``the Netherlands``).
-        capital: "" where the shipped table has none.
+        capital: "" where the table has none.
         old, new: Names inside a sentence (``Croatian kuna``, ``euro``).
         targets: Accepted names of the new currency; a short one only where it cannot mean the old.
         old_targets: Accepted names of the old currency.
@@ -72,8 +73,7 @@ class StableFact:
 
 @cache
 def _table() -> dict[str, Any]:
-    text = files("gradloc.data.corpora").joinpath("real_facts.yaml").read_text(encoding="utf-8")
-    return parse_yaml(text)
+    return parse_yaml(Path(__file__).with_name("real_facts.yaml").read_text(encoding="utf-8"))
 
 
 # ---- currencies that changed ---------------------------------------------------------------------

@@ -1,7 +1,6 @@
-"""The shipped corpus: invented news, real currency changes, and text to keep.
+"""A corpus reader that makes its documents: invented news, currency changes, text to keep.
 
-It is made as it is read, the same in every process. The invented part stays code, since studies
-ask for other seeds, cut-offs and sizes up to millions of entities; the real facts are data.
+They are made as they are read, the same in every process.
 """
 
 import datetime
@@ -10,7 +9,6 @@ from dataclasses import dataclass
 from typing import get_type_hints
 
 from gradloc.config.recipe import CorpusConfig
-from gradloc.data.corpora import invented_world, real_facts
 from gradloc.data.corpora.corpus import Corpus, Reiterable, check_date
 from gradloc.data.corpora.documents import Document
 from gradloc.data.corpora.general import general_passages
@@ -18,13 +16,15 @@ from gradloc.data.probes import Probe
 from gradloc.errors import CorpusError
 from gradloc.utils.names import did_you_mean
 
+from . import real_facts, scenes
+
 # Background documents are dated evenly over the three years before the cut-off.
 _BACKGROUND_DAYS = 1095
 
 
 @dataclass(frozen=True)
 class WorldOptions:
-    """Options of the shipped corpus.
+    """Options of the invented world.
 
     Args:
         n_entities: Invented entities; each has three facts. Millions stream.
@@ -39,7 +39,7 @@ class WorldOptions:
 
 
 def read_world(config: CorpusConfig, *, seed: int) -> Corpus:
-    """Generate the shipped corpus.
+    """Generate the corpus.
 
     Update documents tell invented news and real currency changes; background documents are
     general text, stable facts and the currencies from before the change. Probes are ``new``
@@ -66,15 +66,15 @@ def read_world(config: CorpusConfig, *, seed: int) -> Corpus:
     def update() -> Iterator[Document]:
         for change in changes:
             yield from real_facts.change_documents(change, cutoff, seed, options.n_phrasings)
-        for scene in invented_world.iterate_scenes(seed, cutoff, options.n_entities):
-            yield from invented_world.scene_documents(scene, seed, options.n_phrasings)
+        for scene in scenes.iterate_scenes(seed, cutoff, options.n_entities):
+            yield from scenes.scene_documents(scene, seed, options.n_phrasings)
 
     def probes() -> Iterator[Probe]:
         for change in changes:
             yield from real_facts.change_probes(change, cutoff, seed, options.n_phrasings)
         yield from real_facts.stable_probes(since)
-        for scene in invented_world.iterate_scenes(seed, cutoff, options.n_entities):
-            yield from invented_world.scene_probes(scene, seed, options.n_phrasings)
+        for scene in scenes.iterate_scenes(seed, cutoff, options.n_entities):
+            yield from scenes.scene_probes(scene, seed, options.n_phrasings)
 
     background = Reiterable(lambda: _background(cutoff, since, changes))
     return Corpus(background, Reiterable(update), Reiterable(probes), config.cutoff, "world")
@@ -98,14 +98,14 @@ def _check_options(config: CorpusConfig) -> WorldOptions:
     for name in ("paths", "fields"):
         if getattr(config, name):
             raise CorpusError(
-                f"corpus.{name}: the shipped corpus reads no files; leave {name} out, or set "
+                f"corpus.{name}: the invented world reads no files; leave {name} out, or set "
                 "corpus.source to a reader of files."
             )
     known = get_type_hints(WorldOptions)
     for name, value in config.options.items():
         if name not in known:
             raise CorpusError(
-                f"corpus.options: the shipped corpus has no option {name!r}. "
+                f"corpus.options: the invented world has no option {name!r}. "
                 f"{did_you_mean(name, known)}"
             )
         if type(value) is not known[name]:
@@ -115,9 +115,9 @@ def _check_options(config: CorpusConfig) -> WorldOptions:
     options = WorldOptions(**config.options)
     if options.n_entities < 0:
         raise CorpusError(f"corpus.options.n_entities: {options.n_entities} is below 0.")
-    if not 2 <= options.n_phrasings <= invented_world.max_phrasings():
+    if not 2 <= options.n_phrasings <= scenes.max_phrasings():
         raise CorpusError(
             f"corpus.options.n_phrasings: {options.n_phrasings} is not from 2 (each fact is told "
-            f"at least twice) to {invented_world.max_phrasings()} (phrasings that there are)."
+            f"at least twice) to {scenes.max_phrasings()} (phrasings that there are)."
         )
     return options
