@@ -81,7 +81,10 @@ def test_the_unpacked_wheel_works_without_the_checkout(installed, tmp_path):
         "from gradloc.experiments.sweep.sweep_config import load_sweep\n"
         "for name in names:\n"
         "    (load_sweep if name.startswith('sweeps/') else gradloc.load_recipe)(name)\n"
-        "print(len(names), gradloc.load_recipe('recipes/quickstart.yaml').name)\n"
+        "quickstart = gradloc.load_recipe('recipes/quickstart.yaml')\n"
+        "from gradloc.data.corpora.readers import read_corpus\n"
+        "assert list(read_corpus(quickstart.corpus, seed=0).background)\n"
+        "print(len(names), quickstart.name)\n"
     ).replace("SITE", repr(str(installed)))
     done = subprocess.run(
         [sys.executable, "-c", code],

@@ -21,7 +21,6 @@ import gradloc.localization.gradients.batching
 import gradloc.localization.gradients.factors
 from gradloc import measure_gradients
 from gradloc.localization import gradients as per_sample
-from gradloc.localization.gradients import one_at_a_time
 from gradloc.localization.gradients.batching import cheapest_cuts, micro_batches
 from gradloc.localization.gradients.capture import Capture
 from gradloc.localization.gradients.check import _disagreeing
@@ -60,7 +59,7 @@ def build(kind):
     return model.eval()
 
 
-def by_parameter(way, model, rows, signs=None):
+def by_parameter(model, rows, signs=None, one_at_a_time=False):
     """Norms and inner products with one unit for every parameter, so that none hides another."""
     units = find_units(model)
     single = [
@@ -70,9 +69,8 @@ def by_parameter(way, model, rows, signs=None):
     ]
     sequences = read_sequences(pad(rows), "probe", "cpu")
     with _measurable(model, units):
-        if signs is None:
-            return way.per_sequence(Workload(model, tuple(single), sequences, lambda n: None), None)
-        return way.per_sequence(Workload(model, tuple(single), sequences, lambda n: None), signs)
+        load = Workload(model, tuple(single), sequences, lambda n: None, one_at_a_time)
+        return per_sample.per_sequence(load, signs)
 
 
 def random_signs(model):
@@ -119,7 +117,7 @@ def test_every_parameter_of_every_architecture_equals_the_oracle(kind, products,
         sequences = read_sequences(pad(rows), "probe", "cpu")
         assert per_sample.unknown_parameters(model, units, sequences) == []
     signs = random_signs(model)
-    norms, aligned = by_parameter(per_sample, model, rows, signs)
+    norms, aligned = by_parameter(model, rows, signs)
     true = true_gradients(model, rows)
     assert norms.shape == (len(rows), len(signs))
     whole = max(g.norm().item() for one in true for g in one.values())
@@ -363,7 +361,7 @@ def test_everything_is_put_back_when_a_pass_fails(llama, monkeypatch):
 def test_both_ways_agree_in_bfloat16():
     model = build_model("llama_tied").to(torch.bfloat16)
     signs = random_signs(model)
-    fast, slow = (by_parameter(way, model, PROBES, signs) for way in (per_sample, one_at_a_time))
+    fast, slow = (by_parameter(model, PROBES, signs, slow) for slow in (False, True))
     np.testing.assert_allclose(fast[0], slow[0], rtol=0.05)
 
 

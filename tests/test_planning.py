@@ -13,7 +13,7 @@ from gradloc import GradientProfile, LayerPlan, select_layers
 from gradloc.cli.options import read_options
 from gradloc.cli.plan import plan
 from gradloc.errors import GradlocError
-from gradloc.localization.planning.candidates import WITHOUT_ISLAND, plan_candidates
+from gradloc.localization.planning.candidates import plan_candidates
 from gradloc.localization.policies import Budget
 from gradloc.models import load_model
 from gradloc.models.unit_info import UnitInfo
@@ -48,32 +48,6 @@ def two_islands(**changes):
 
 def by_name(planning):
     return {row.name: row for row in planning.candidates}
-
-
-def test_the_early_island_is_weighed_against_what_it_costs():
-    planning = plan_candidates(two_islands(), "interference_ratio")
-    rows = by_name(planning)
-    whole, rest = rows["interference_ratio"], rows[WITHOUT_ISLAND]
-    assert planning.island["units"] == ["layers.1.mlp", "layers.2.mlp"]
-    assert rest.plan.trained == ("layers.8.mlp", "layers.9.mlp", "layers.10.mlp")
-    assert (whole.predicted["lowest_block"], rest.predicted["lowest_block"]) == (1, 8)
-    # By hand: 8 of 32 points of score.
-    assert (whole.share, rest.share) == (1.0, 0.75)
-    assert planning.island["share_of_mass"] == pytest.approx(8 / 32)
-    for figure in ("time_ratio", "memory_ratio"):
-        saved = whole.predicted[figure] - rest.predicted[figure]
-        assert planning.island[figure] == pytest.approx(saved, abs=1e-4)
-    # With a cache the forward pass of eight blocks goes as well.
-    assert planning.island["cached_time_ratio"] > planning.island["time_ratio"] > 0
-
-
-@pytest.mark.parametrize("blocks", [(3, 4, 5), (3, 4, 6), (7,)])
-def test_a_plan_in_one_piece_has_no_early_island(blocks):
-    align = np.full((4, 26), 0.1)
-    align[:, [2 + 2 * block for block in blocks]] = 5
-    planning = plan_candidates(two_islands(probe_alignment=align), "interference_ratio")
-    assert planning.island == {}
-    assert WITHOUT_ISLAND not in by_name(planning)
 
 
 def test_rows_are_the_plans_that_selection_makes():
@@ -132,7 +106,6 @@ def test_the_table_fits_and_says_what_was_computed():
         assert f"{rows['interference_ratio'].predicted[figure]:.2f}" in line
     assert "MLP 1–2, 8–10" in line and "100%" in line
     assert "→ " in next(line for line in text.splitlines() if "time ≤ 0.5" in line)
-    assert "Early island (MLP 1–2): buys 25% of the mass" in text
     assert "Training embed as well: +" in text
 
 

@@ -110,16 +110,6 @@ def _without_repeats(planning: Planning) -> list[tuple[bool, list[str], Candidat
 
 def _notes(planning: Planning) -> list[Text]:
     lines = []
-    if island := planning.island:
-        units = planning.candidates[planning.chosen].plan.units
-        held = island["share_of_mass"]
-        lines.append(
-            f"Early island ({describe_units(units, island['units'])}): "
-            + ("" if held is None else f"buys {held:.0%} of the mass, ")
-            + f"costs {island['time_ratio']:.2f} of the step time "
-            f"({island['cached_time_ratio']:.2f} with a cached prefix) and "
-            f"{island['memory_ratio']:.2f} of the memory."
-        )
     for name, added in planning.added.items():
         lines.append(
             f"Training {name} as well: {added['time_ratio']:+.2f} time, "

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from gradloc.errors import MeasurementError, ModelError
 from gradloc.evaluation.scoring.tokens import vocabulary_size
 from gradloc.localization import gradients as per_sample
-from gradloc.localization.gradients import one_at_a_time
 from gradloc.localization.gradients.sequences import (
     Sequence,
     Workload,
@@ -96,10 +95,9 @@ class MergePath:
             MeasurementError: A slope is not finite.
         """
         with self.at(scales), torch.enable_grad():
-            known = not per_sample.unknown_parameters(self.model, self.units, sequences)
-            way = per_sample if known else one_at_a_time
-            load = Workload(self.model, self.units, sequences, advance)
-            _, slopes = way.per_sequence(load, self.change)
+            slow = bool(per_sample.unknown_parameters(self.model, self.units, sequences))
+            load = Workload(self.model, self.units, sequences, advance, one_at_a_time=slow)
+            _, slopes = per_sample.per_sequence(load, self.change)
         if not np.isfinite(slopes).all():
             row, column = np.argwhere(~np.isfinite(slopes))[0]
             raise MeasurementError(

@@ -17,7 +17,6 @@ from torch import nn
 
 from gradloc.errors import MeasurementError
 from gradloc.localization import gradients as per_sample
-from gradloc.localization.gradients import one_at_a_time
 from gradloc.localization.gradients.sequences import Sequence, Workload, read_sequences
 from gradloc.localization.profile import REDUCTIONS, GradientProfile, Reduction
 from gradloc.models.architecture import model_shape
@@ -97,8 +96,8 @@ def measure_gradients(
     references = None if reference is None else read_sequences(reference, "reference", device)
     units = find_units(model, granularity)
     with _measurable(model, units):
-        backend = _backend(model, units, probes)
-        probe, ref = _measure_sides(model, units, probes, references, reduction, backend, progress)
+        slow = _has_unknown_layer(model, units, probes)
+        probe, ref = _measure_sides(model, units, probes, references, reduction, slow, progress)
     return GradientProfile(
         units=tuple(unit.info for unit in units),
         probe_norms=probe.norms,
@@ -124,18 +123,19 @@ class _Side(NamedTuple):
     norm_of_mean: np.ndarray | None
 
 
-def _backend(model: nn.Module, units: tuple[Unit, ...], sequences: list[Sequence]):
-    """The module that measures: in batches, or one at a time where a layer is not known."""
+def _has_unknown_layer(
+    model: nn.Module, units: tuple[Unit, ...], sequences: list[Sequence]
+) -> bool:
+    """Whether some layer is not known, so that batches cannot be measured; a warning names it."""
     unknown = per_sample.unknown_parameters(model, units, sequences)
-    if not unknown:
-        return per_sample
-    listed = ", ".join(unknown[:5]) + (f" and {len(unknown) - 5} more" if unknown[5:] else "")
-    logger.warning(
-        "Gradients are measured one sequence at a time, which is slower: no rule of "
-        "gradloc.localization.gradients gives the gradients of %s.",
-        listed,
-    )
-    return one_at_a_time
+    if unknown:
+        listed = ", ".join(unknown[:5]) + (f" and {len(unknown) - 5} more" if unknown[5:] else "")
+        logger.warning(
+            "Gradients are measured one sequence at a time, which is slower: no rule of "
+            "gradloc.localization.gradients gives the gradients of %s.",
+            listed,
+        )
+    return bool(unknown)
 
 
 def _measure_sides(
@@ -144,7 +144,7 @@ def _measure_sides(
     probes: list[Sequence],
     references: list[Sequence] | None,
     reduction: str,
-    backend,
+    one_at_a_time: bool,
     progress: bool | None,
 ) -> tuple[_Side, _Side | None]:
     """All passes over probes and reference text."""
@@ -152,12 +152,17 @@ def _measure_sides(
     needs_signs = references is not None or of_mean
     n_steps = len(probes) * (1 + needs_signs) + len(references or ()) * (1 + of_mean)
     with SequenceBar(n_steps, progress) as bar:
+
+        def load(sequences: list[Sequence], stage: str) -> Workload:
+            return Workload(model, units, sequences, bar.stage(stage), one_at_a_time)
+
         signs = probe_mean = reference_mean = None
-        load = Workload(model, units, probes, bar.stage("probe gradients"))
         if needs_signs:
-            signs, probe_mean, norms, aligned = backend.mean_and_per_sequence(load, BUFFER_BYTES)
+            signs, probe_mean, norms, aligned = per_sample.mean_and_per_sequence(
+                load(probes, "probe gradients"), BUFFER_BYTES
+            )
         else:
-            norms, aligned = backend.per_sequence(load, None)
+            norms, aligned = per_sample.per_sequence(load(probes, "probe gradients"), None)
         _check_finite(norms, units, "probe sequence")
         if probe_mean is not None:
             _check_finite(probe_mean[None], units, "mean probe gradient")
@@ -165,11 +170,10 @@ def _measure_sides(
         if references is None:
             return probe, None
         if of_mean:
-            load = Workload(model, units, references, bar.stage("mean reference gradient"))
-            _, reference_mean = backend.mean_gradient(load, BUFFER_BYTES)
-            _check_finite(reference_mean[None], units, "mean reference gradient")
-        load = Workload(model, units, references, bar.stage("reference gradients"))
-        norms, aligned = backend.per_sequence(load, signs)
+            stage = "mean reference gradient"
+            _, reference_mean = per_sample.mean_gradient(load(references, stage), BUFFER_BYTES)
+            _check_finite(reference_mean[None], units, stage)
+        norms, aligned = per_sample.per_sequence(load(references, "reference gradients"), signs)
         _check_finite(norms, units, "reference sequence")
         return probe, _Side(norms, aligned, reference_mean)
 

@@ -1,12 +1,15 @@
 """The passes over sequences: norms, inner products and signs by unit."""
 
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from gradloc.localization.gradients.batching import MicroBatch, micro_batches
 from gradloc.localization.gradients.capture import Capture
-from gradloc.localization.gradients.one_at_a_time import chunks_of
+from gradloc.localization.gradients.one_at_a_time import OneAtATime
 from gradloc.localization.gradients.parts import Part, measure
 from gradloc.localization.gradients.sequences import Workload
 from gradloc.models.units import Unit, parameters_of, unit_by_parameter
@@ -53,15 +56,14 @@ def per_sequence(load: Workload, signs: dict[str, Tensor] | None) -> tuple[np.nd
         load: The sequences.
         signs: Direction of every parameter by name; ``None``: inner products are 0.
     """
-    model, units, sequences, advance = load
-    table = _Table(units, len(sequences))
-    with Capture(model, parameters_of(units)).hooked() as capture:
-        for batch in micro_batches(sequences):
+    table = _Table(load.units, len(load.sequences))
+    with _hooked(load, parameters_of(load.units)) as capture:
+        for batch in _batches(load):
             capture.run(
                 batch,
                 lambda name, part: table.add(name, batch, part, signs[name] if signs else None),  # noqa: B023
             )
-            advance(len(batch.rows))
+            load.advance(len(batch.rows))
     return table.arrays()
 
 
@@ -72,20 +74,19 @@ def mean_gradient(load: Workload, buffer_bytes: int) -> tuple[dict[str, Tensor],
         load: The sequences whose gradients are averaged.
         buffer_bytes: Room for float32 sums; with less there are more passes.
     """
-    model, units, sequences, advance = load
     signs: dict[str, Tensor] = {}
-    squared = np.zeros(len(units))
-    batches = micro_batches(sequences)
-    chunks = list(chunks_of(units, buffer_bytes))
+    squared = np.zeros(len(load.units))
+    batches = _batches(load)
+    chunks = list(_chunks_of(load.units, buffer_bytes))
     for chunk in chunks:
         wanted = {name: parameter for _, name, parameter in chunk}
         sums = {name: _zeros(parameter) for name, parameter in wanted.items()}
-        with Capture(model, wanted).hooked() as capture:
+        with _hooked(load, wanted) as capture:
             for batch in batches:
                 capture.run(batch, lambda name, part: part.add_sum(sums[name]))  # noqa: B023
-                advance(len(batch.rows) / len(chunks))
+                load.advance(len(batch.rows) / len(chunks))
         for index, name, _ in chunk:
-            signs[name], square = _sign_and_square(sums.pop(name), len(sequences))
+            signs[name], square = _sign_and_square(sums.pop(name), len(load.sequences))
             squared[index] += float(square)
     return signs, np.sqrt(squared)
 
@@ -103,15 +104,14 @@ def mean_and_per_sequence(
         Signs by parameter, norms of the mean by unit, norms and inner products by sequence and
         unit.
     """
-    model, units, sequences, advance = load
-    batches = micro_batches(sequences)
-    if _kept_bytes(model, units, batches[:-1]) > buffer_bytes:
+    units, batches = load.units, _batches(load)
+    if load.one_at_a_time or _kept_bytes(load.model, units, batches[:-1]) > buffer_bytes:
         signs, means = mean_gradient(load, buffer_bytes)
         return signs, means, *per_sequence(load, signs)
 
     wanted, unit_of = parameters_of(units), unit_by_parameter(units)
     kept: dict[str, list[tuple[MicroBatch, Part]]] = {name: [] for name in wanted}
-    table, squares = _Table(units, len(sequences)), []
+    table, squares = _Table(units, len(load.sequences)), []
     signs = {name: torch.zeros_like(p, dtype=torch.int8) for name, p in wanted.items()}
 
     def settle(name: str) -> None:
@@ -121,14 +121,14 @@ def mean_and_per_sequence(
         total = _zeros(wanted[name])
         for _, part in parts:
             part.add_sum(total)
-        sign, square = _sign_and_square(total, len(sequences))
+        sign, square = _sign_and_square(total, len(load.sequences))
         signs[name].copy_(sign)
         squares.append((unit_of[name], square))
         direction = total.sign_()
         for batch, part in parts:
             table.add(name, batch, part, direction)
 
-    with Capture(model, wanted).hooked() as capture:
+    with _hooked(load, wanted) as capture:
         for batch in batches:
             is_last = batch is batches[-1]
 
@@ -138,13 +138,40 @@ def mean_and_per_sequence(
                     settle(name)
 
             capture.run(batch, use)
-            advance(2 * len(batch.rows))
+            load.advance(2 * len(batch.rows))
     for name in list(kept):  # what the last micro-batch did not meet
         settle(name)
     means = np.zeros(len(units))
     for index, square in squares:
         means[index] += float(square)
     return signs, np.sqrt(means), *table.arrays()
+
+
+def _hooked(
+    load: Workload, wanted: dict[str, nn.Parameter]
+) -> AbstractContextManager[Capture | OneAtATime]:
+    return (OneAtATime if load.one_at_a_time else Capture)(load.model, wanted).hooked()
+
+
+def _batches(load: Workload) -> list[MicroBatch]:
+    return micro_batches(load.sequences, tokens=1 if load.one_at_a_time else None)
+
+
+def _chunks_of(
+    units: tuple[Unit, ...], buffer_bytes: int
+) -> Iterator[list[tuple[int, str, nn.Parameter]]]:
+    """Runs of (unit index, name, parameter) whose float32 sums fit in the buffer."""
+    chunk, size = [], 0
+    for index, unit in enumerate(units):
+        for name, parameter in unit.parameters.items():
+            n_bytes = 4 * parameter.numel()
+            if chunk and size + n_bytes > buffer_bytes:
+                yield chunk
+                chunk, size = [], 0
+            chunk.append((index, name, parameter))
+            size += n_bytes
+    if chunk:
+        yield chunk
 
 
 def _zeros(parameter: nn.Parameter) -> Tensor:

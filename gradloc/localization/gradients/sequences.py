@@ -27,12 +27,14 @@ class Workload(NamedTuple):
         units: Its units.
         sequences: The sequences.
         advance: Told how many sequences are done, in fractions where there are several passes.
+        one_at_a_time: A pass for each sequence, through ``.grad``; for layers of unknown kind.
     """
 
     model: nn.Module
     units: tuple[Unit, ...]
     sequences: list[Sequence]
     advance: Callable[[float], object]
+    one_at_a_time: bool = False
 
 
 def sequence_loss(model: nn.Module, sequence: Sequence) -> Tensor:

@@ -1,6 +1,6 @@
 """Plans beside each other: what each trains, holds of the policy's scores, and costs."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,9 +19,6 @@ SHARE = 0.8
 # Blocks trained by the plans of position that are shown for comparison. assumption: as in the
 # measurements of the cost model.
 N_BLOCKS = 4
-WITHOUT_ISLAND = "without early island"
-# Frozen blocks that part two islands of a plan, at least.
-_GAP = 2
 
 
 @dataclass(frozen=True)
@@ -62,9 +59,6 @@ class Planning:
         candidates: The plans; the first is the policy's own, or the user's.
         chosen: Place of the one that the user asked for.
         step: What the costs hold for.
-        island: What the units below the largest gap of the policy's plan buy and cost
-            (``share_of_mass``, ``time_ratio``, ``cached_time_ratio``, ``memory_ratio``: what would
-            be saved without them); empty where there is no such gap.
         added: What training the embedding or the head as well would add to the chosen plan.
         kept_share: The share whose cheapest plan is among the candidates; ``None`` without scores.
     """
@@ -72,7 +66,6 @@ class Planning:
     candidates: tuple[Candidate, ...]
     chosen: int
     step: StepShape
-    island: dict = field(default_factory=dict)
     added: dict = field(default_factory=dict)
     kept_share: float | None = None
 
@@ -82,7 +75,6 @@ class Planning:
             "step": {**vars(self.step), "machine": vars(self.step.machine)},
             "candidates": [candidate.to_dict() for candidate in self.candidates],
             "chosen": self.candidates[self.chosen].name,
-            "early_island": self.island,
             "added_by_training": self.added,
         }
 
@@ -121,10 +113,6 @@ def plan_candidates(
     rule = select(policy, **options)
     plans = [] if plan is None else [("your plan", plan)]
     plans.append((policy, rule))
-    island = _early_island(rule)
-    if island:
-        scale = {name: 0.0 if name in island else s for name, s in rule.scale.items()}
-        plans.append((WITHOUT_ISLAND, replace(rule, scale=scale)))
     share = limits.share or SHARE
     only_share = limits.given.keys() == {"share"}
     if has_scores and (limits.share is None or only_share):
@@ -142,7 +130,6 @@ def plan_candidates(
         candidates=tuple(rows),
         chosen=chosen,
         step=step,
-        island=_island_cost(rows, rule, island) if profile.shape else {},
         added=added_by(profile.units, rows[chosen].plan.scale, profile.shape, step),
         kept_share=share if has_scores else None,
     )
@@ -203,31 +190,3 @@ def _asked(limits: Budget, cached: bool) -> str:
     if limits.share is not None:
         parts.append(f"mass ≥ {limits.share:.0%}")
     return ", ".join(parts)
-
-
-def _early_island(plan: LayerPlan) -> Sequence[str]:
-    """Trained units below the largest gap between trained blocks; none where gaps are small."""
-    trained = set(plan.trained)
-    stack = [(u.block, u.name) for u in plan.units if u.block is not None and u.name in trained]
-    blocks = sorted({block for block, _ in stack})
-    gaps = [(above - below - 1, above) for below, above in zip(blocks, blocks[1:], strict=False)]
-    # Of equal gaps the highest, which leaves the cheapest rest.
-    width, first = max(gaps, default=(0, 0))
-    if width < _GAP:
-        return ()
-    return tuple(name for block, name in stack if block < first)
-
-
-def _island_cost(rows: Sequence[Candidate], rule: LayerPlan, island: Sequence[str]) -> dict:
-    """What leaving the island out gives up and saves."""
-    if not island:
-        return {}
-    named = {row.name: row.to_dict() for row in rows}
-    whole, rest = named[rule.policy], named[WITHOUT_ISLAND]
-    saved: dict[str, Any] = {"units": list(island)}
-    for name in ("share_of_mass", "time_ratio", "cached_time_ratio", "memory_ratio"):
-        # A plan with nothing below its lowest block has no prefix to cache.
-        instead = "time_ratio" if name == "cached_time_ratio" else name
-        before, after = (row[name] or row[instead] for row in (whole, rest))
-        saved[name] = None if before is None else round(before - after, 4)
-    return saved
