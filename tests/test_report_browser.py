@@ -135,7 +135,7 @@ def test_console_is_silent_and_nothing_is_fetched(browser, address):
         if event["method"] == "Network.requestWillBeSent"
     ]
     assert address in requested, "the log must show requests at all"
-    assert [url for url in requested if not url.startswith(("file:", "data:"))] == []
+    assert [url for url in requested if not url.startswith(("file:", "data:", "chrome:"))] == []
     loaded = browser.execute_script(
         "return performance.getEntriesByType('resource').map(entry => entry.name)"
     )

@@ -1,15 +1,16 @@
-"""The picture of lines, and what every picture shares: channels, axes, the table that replaces it.
+"""The picture of lines, and what every picture shares: channels, and the table that replaces it.
 
-Pictures are Vega-Lite specifications; the browser draws them.
+Pictures are Vega-Lite specifications in ``templates/``, filled in here; the browser draws them.
 """
 
+import functools
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from importlib.resources import files
 from typing import Any, NamedTuple
 
-import altair as alt
-
+from gradloc.config.yaml_source import parse_yaml
 from gradloc.evaluation.results import MetricValue
 from gradloc.report.formatting import figure_text, is_finite, number
 from gradloc.report.styles import ArmStyle
@@ -20,8 +21,6 @@ MAX_POINTS = 400
 # Up to so many points a line shows its signs and intervals, beyond it a band.
 _SPARSE = 16
 BETTER = {True: "↑ higher is better", False: "↓ lower is better"}
-_ZERO = {"color": "var(--muted)", "strokeWidth": 1, "opacity": 0.6}
-_HALO = {"stroke": "var(--paper)", "strokeWidth": 1}
 
 
 class Picture(NamedTuple):
@@ -95,20 +94,33 @@ def line_picture(
         return None
     places = places or {x: _place_text(x) for line in lines for x in line.points}
     rows = [row for i, line in enumerate(lines) for row in _rows(line, i, len(lines), places)]
-    x = _x_axis(places, x_title, is_log)
-    scale = alt.Scale(domain=list(domain), nice=False) if domain else alt.Scale(zero=has_zero)
-    y = alt.Y("value:Q", title=y_title, axis=alt.Axis(tickCount=5), scale=scale)
-    layers = [_rule("value", 0.0, y)] if has_zero else []
-    layers += [_rule("x", mark, x, strokeDash=[2, 3]) for mark in marks]
-    layers += _line_layers(rows, x, y, {line.name: line.style for line in lines}, y_title)
-    ends = [(line.name, line.points[max(line.points)]) for line in lines]
-    described = "; ".join(f"{name} {figure_text(figure)}" for name, figure in ends)
+    is_sparse = max(Counter(row["arm"] for row in rows).values()) <= _SPARSE
+    ranged = rows if any(row["low"] != row["high"] for row in rows) else []
+    spec = fill_spec(
+        "lines",
+        height=240,
+        x={"field": "x", "type": "quantitative", "title": x_title, **_x_axis(places, is_log)},
+        y={
+            "field": "value", "type": "quantitative", "title": y_title, "axis": {"tickCount": 5},
+            "scale": {"domain": list(domain), "nice": False} if domain else {"zero": has_zero},
+        },
+        zero=[{"value": 0.0}] if has_zero else [],
+        marks=[{"x": mark} for mark in marks],
+        rows=rows,
+        bars=ranged if is_sparse else [],
+        band=[] if is_sparse else ranged,
+        seen=rows if is_sparse else list({row["arm"]: row for row in rows}.values()),
+        unseen=[] if is_sparse else rows,
+        tips=tooltips(arm="line", place="at", text=y_title),
+        **arm_channels({line.name: line.style for line in lines}),
+    )  # fmt: skip
+    ends = "; ".join(f"{line.name} {figure_text(line.points[max(line.points)])}" for line in lines)
     return Picture(
         key=key,
         title=title,
         description=f"{title}: {y_title} over {x_title.lower()}, one line for each of "
-        f"{', '.join(line.name for line in lines)}. At the end: {described}.",
-        spec=fill_spec(layers, height=240),
+        f"{', '.join(line.name for line in lines)}. At the end: {ends}.",
+        spec=spec,
         table=_line_table(lines, x_title, places),
         direction=direction,
     )
@@ -122,12 +134,23 @@ def plain_points(places: Sequence[float], values: Sequence[float | None], unit="
     }
 
 
-def fill_spec(layers: Sequence[alt.Chart], height: int) -> dict[str, Any]:
-    """A specification that fills its box; without ``$schema``, which names a web address."""
-    fit = alt.AutoSizeParams(type="fit-x", contains="padding")
-    chart = alt.layer(*layers).properties(width="container", height=height, autosize=fit)
-    spec = chart.to_dict()
-    return {key: part for key, part in spec.items() if key not in ("$schema", "config")}
+def fill_spec(name: str, height: int, **values: Any) -> dict[str, Any]:
+    """The specification ``templates/NAME.yaml``, its ``$names`` replaced; it fills its box.
+
+    Layers without data are left out.
+    """
+
+    def filled(part: Any) -> Any:
+        if isinstance(part, dict):
+            return {key: filled(value) for key, value in part.items()}
+        if isinstance(part, list):
+            return [filled(value) for value in part]
+        return values[part[1:]] if isinstance(part, str) and part.startswith("$") else part
+
+    spec = filled(_template(name))
+    spec["layer"] = [own for own in spec["layer"] if "data" not in own or own["data"]["values"]]
+    fit = {"type": "fit-x", "contains": "padding"}
+    return {"width": "container", "height": height, "autosize": fit, **spec}
 
 
 def arm_channels(styles: Mapping[str, ArmStyle]) -> dict[str, Any]:
@@ -139,21 +162,26 @@ def arm_channels(styles: Mapping[str, ArmStyle]) -> dict[str, Any]:
     Args:
         styles: Name -> look; the data names it ``arm``.
     """
-    names, looks = list(styles), list(styles.values())
-    shown = [style.name for style in looks if not style.is_quiet]
-    legend = (
-        alt.Legend(title=None, orient="top", columns=2, values=shown) if len(names) > 1 else None
-    )
-    colors = alt.Scale(domain=names, range=[style.color for style in looks])
-    shapes = alt.Scale(domain=names, range=[style.shape for style in looks])
-    dashes = alt.Scale(domain=names, range=[list(style.dash) for style in looks])
-    return {
-        "color": alt.Color("arm:N", scale=colors, legend=legend),
-        "bare": alt.Color("arm:N", scale=colors),
-        "fill": alt.Fill("arm:N", scale=colors, legend=legend),
-        "shape": alt.Shape("arm:N", scale=shapes, legend=legend),
-        "dash": alt.StrokeDash("arm:N", scale=dashes, legend=legend),
+    shown = [name for name, style in styles.items() if not style.is_quiet]
+    legend = {"title": None, "orient": "top", "columns": 2, "values": shown}
+
+    def channel(looks: list) -> dict[str, Any]:
+        scale = {"domain": list(styles), "range": looks}
+        return {"field": "arm", "type": "nominal", "scale": scale}
+
+    bare = channel([style.color for style in styles.values()])
+    channels = {
+        "color": bare,
+        "shape": channel([style.shape for style in styles.values()]),
+        "dash": channel([list(style.dash) for style in styles.values()]),
     }
+    own = {"legend": legend if len(styles) > 1 else None}
+    return {"bare": bare} | {name: channel | own for name, channel in channels.items()}
+
+
+def tooltips(**titles: str) -> list[dict[str, str]]:
+    """What a pointer shows: field -> its title."""
+    return [{"field": name, "title": text, "type": "nominal"} for name, text in titles.items()]
 
 
 def drawn_ends(
@@ -166,51 +194,26 @@ def drawn_ends(
     return {name: middle, low: ends[0], high: ends[1]}
 
 
-def _rule(field_name: str, place: float, encoding: alt.X | alt.Y, **looks: Any) -> alt.Chart:
-    data = alt.Data(values=[{field_name: place}])
-    return alt.Chart(data).mark_rule(**_ZERO, **looks).encode(encoding)
+@functools.cache
+def _template(name: str) -> dict[str, Any]:
+    file = files("gradloc.report").joinpath("templates", f"{name}.yaml")
+    return parse_yaml(file.read_text(encoding="utf-8"))
 
 
 def _rows(line: Line, turn: int, n_lines: int, places: Mapping) -> list[dict[str, Any]]:
     """The points of a line; few of them stand side by side, so that none hides another."""
     width = max(places) - min(places)
     step = min(0.012, 0.05 / n_lines) * width if len(places) <= _SPARSE else 0
-    shift = step * (turn - (n_lines - 1) / 2)
     has_interval = any(is_finite(figure.low) for figure in line.points.values())
+    shift = step * (turn - (n_lines - 1) / 2) if has_interval else 0
     return [
-        {
-            "arm": line.name, "x": x + (shift if has_interval else 0), "place": places[x],
-            "text": figure_text(figure), **drawn_ends(figure),
-        }
+        {"arm": line.name, "x": x + shift, "place": places[x], "text": figure_text(figure),
+         **drawn_ends(figure)}
         for x, figure in line.points.items()
     ]  # fmt: skip
 
 
-def _line_layers(
-    rows: list[dict], x: alt.X, y: alt.Y, styles: dict[str, ArmStyle], y_title: str
-) -> list[alt.Chart]:
-    channels = arm_channels(styles)
-    base = alt.Chart(alt.Data(values=rows))
-    is_sparse = max(Counter(row["arm"] for row in rows).values()) <= _SPARSE
-    bars, band = {"strokeWidth": 1.5, "strokeOpacity": 0.4}, {"fillOpacity": 0.14}
-    layers = []
-    if any(row["low"] != row["high"] for row in rows):
-        interval = base.mark_rule(**bars) if is_sparse else base.mark_area(**band)
-        layers.append(interval.encode(x, alt.Y("low:Q"), alt.Y2("high:Q"), channels["bare"]))
-    layers.append(base.mark_line(strokeWidth=2).encode(x, y, channels["color"], channels["dash"]))
-    # Every point answers the pointer; a dense line shows the sign of its last one alone.
-    last = list({row["arm"]: row for row in rows}.values())
-    named = {"arm": "line", "place": "at", "text": y_title}
-    tips = [alt.Tooltip(f"{field}:N", title=title) for field, title in named.items()]
-    seen = base if is_sparse else alt.Chart(alt.Data(values=last))
-    points = seen.mark_point(filled=True, size=55, opacity=1, **_HALO)
-    layers.append(points.encode(x, y, channels["color"], channels["shape"], tooltip=tips))
-    if not is_sparse:
-        layers.append(base.mark_point(filled=True, size=60, opacity=0).encode(x, y, tooltip=tips))
-    return layers
-
-
-def _x_axis(places: Mapping[float, str], title: str, is_log: bool) -> alt.X:
+def _x_axis(places: Mapping[float, str], is_log: bool) -> dict[str, Any]:
     axis: dict[str, Any] = {"grid": False, "tickCount": 5, "format": ",d"}
     if any(text != _place_text(x) for x, text in places.items()):
         shown = list(places)[:: 1 if len(places) <= 13 else 3]
@@ -220,9 +223,8 @@ def _x_axis(places: Mapping[float, str], title: str, is_log: bool) -> alt.X:
         axis = {"grid": False, "values": shown, "labelExpr": label, "labelAngle": angle}
     elif len(places) <= 6:
         axis["values"] = sorted(places)
-    zero = alt.Undefined if is_log else False
-    scale = alt.Scale(type="log" if is_log else "linear", zero=zero, nice=False, padding=10)
-    return alt.X("x:Q", title=title, axis=alt.Axis(**axis), scale=scale)
+    scale = {"type": "log"} if is_log else {"type": "linear", "zero": False}
+    return {"axis": axis, "scale": {**scale, "nice": False, "padding": 10}}
 
 
 def _line_table(lines: Sequence[Line], x_title: str, places: Mapping[float, str]) -> Table:

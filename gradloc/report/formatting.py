@@ -115,6 +115,11 @@ def is_finite(value: float | None) -> TypeGuard[float]:
     return value is not None and math.isfinite(value)
 
 
+def finite(figure: MetricValue | None) -> Any:
+    """The figure where its value is a number, else nothing."""
+    return figure if figure is not None and is_finite(figure.value) else None
+
+
 def whole_percent(share: float) -> str:
     """A share as a sentence says it: ``134 %``, ``4.9 %``."""
     digits = f"{100 * share:.0f}" if abs(share) >= 0.1 else number(100 * share, 2)

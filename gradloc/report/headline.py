@@ -1,6 +1,7 @@
 """The headline of a report: what the main arm learned and lost, in whole words and big figures."""
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -8,12 +9,14 @@ from gradloc.evaluation.results import ArmResult, EvalResult, MetricValue
 from gradloc.report.arms import best_reference, has_diverged, uptake_metric
 from gradloc.report.formatting import (
     THIN,
+    by_unit,
     duration,
+    finite,
     interval,
-    is_finite,
     number,
     percent,
     size_text,
+    unit_name,
     whole_percent,
 )
 from gradloc.report.measures import main_losses
@@ -64,14 +67,12 @@ def judge(results: EvalResult, main: str) -> Headline:
         text = "Its scores are not finite: the training diverged. Is the rate too high?"
         return Headline("bad", "Diverged", main, text)
     learned, gain = _learned(results, arm)
-    losses = [_lost(results, arm, key) for key in main_losses(results)]
-    losses = [loss for loss in losses if loss is not None]
-    sentences = [learned, *(text for text, _ in losses[:1])]
+    losses = list(_losses(results, arm))
+    tones = [loss.tone for loss in losses]
     # A second measure is said where it says something else than the first.
-    sentences += [text for text, tone in losses[1:] if tone != losses[0][1]]
-    tones = [tone for _, tone in losses]
-    has_reference = best_reference(results) is not None
-    tone, word = _tone(gain, tones, has_reference)
+    told = [loss for place, loss in enumerate(losses) if not place or loss.tone != tones[0]]
+    tone, word = _tone(gain, set(tones), best_reference(results) is not None)
+    sentences = [learned, *(loss.sentence for loss in told)]
     if not losses:
         sentences.append("What it lost is not known: nothing that the base model had was scored.")
     elif word == "Not settled":
@@ -81,23 +82,9 @@ def judge(results: EvalResult, main: str) -> Headline:
 
 def big_figures(results: EvalResult, main: str) -> list[BigFigure]:
     """The main arm in a few large numbers, full training's beside them."""
-    arm, full = results.arms[main], best_reference(results)
+    arm = results.arms[main]
     found = [_gain_figure(results, arm)] if uptake_metric(results) in arm.uptake else []
-    for key in main_losses(results):
-        figure = arm.forgetting.get(key)
-        if figure is None or not is_finite(figure.value):
-            continue
-        other = full.forgetting.get(key) if full else None
-        beside = [f"95 % interval {interval(figure)}" if interval(figure) else ""]
-        if other is not None and other is not figure and is_finite(other.value):
-            beside.append(f"full training {_amount(results, key, other)}")
-        ratio = arm.versus_full.get(RATIO + key)
-        if ratio is not None and is_finite(ratio.value) and not _is_nothing(figure):
-            beside.append(f"at equal uptake {number(ratio.value)} times as much")
-        is_plain = figure.unit == "fraction" or _is_nothing(figure)
-        label = f"{'' if is_plain else f'{_unit(figure)} '}of {metric_label(key)} lost"
-        value = "nothing" if _is_nothing(figure) else _amount(results, key, figure, with_unit=False)
-        found.append(BigFigure(value, label, "; ".join(filter(None, beside))))
+    found += [loss.big_figure for loss in _losses(results, arm)]
     if arm.trainable_fraction is not None:
         found.append(BigFigure(percent(arm.trainable_fraction), "of the parameters trained"))
     if arm.train_seconds is not None:
@@ -111,25 +98,99 @@ def uptake_share(arm: ArmResult) -> MetricValue | None:
     return replace(share, unit="fraction") if share is not None else None
 
 
+class _Loss(NamedTuple):
+    """One measure of what an arm lost.
+
+    Args:
+        label: What the measure is called.
+        own: What the arm lost.
+        full: What full training lost, where that is known.
+        ratio: Their ratio at equal uptake, where there is one.
+        is_share: Whether the base model had all of it right, so that a loss is a share of it.
+    """
+
+    label: str
+    own: MetricValue
+    full: MetricValue | None
+    ratio: MetricValue | None
+    is_share: bool
+
+    def amount(self, figure: MetricValue, *, with_unit: bool = True) -> str:
+        value = figure.value or 0.0
+        if value < _LOSS_FLOOR.get(figure.unit, _NATS_LOSS):
+            return "nothing"
+        if figure.unit == "fraction":
+            return whole_percent(value) + ("" if self.is_share else " points")
+        return size_text(value, figure.unit) if with_unit else number(value)
+
+    @property
+    def sentence(self) -> str:
+        compared = f", where full training lost {self.amount(self.full)}" if self.full else ""
+        return f"Lost {self.amount(self.own)} of {self.label}{compared}."
+
+    @property
+    def tone(self) -> str:
+        """Whether less than full training lost, as far as the intervals tell."""
+        own, full = self.own, self.full
+        if self.ratio:
+            (low, high), bounds = _ends(self.ratio), (1.0, 1.0)
+        elif full:
+            (low, high), bounds = _ends(own), _ends(full)
+        else:
+            return "unclear" if (own.low or 0) > 0 and self.amount(own) != "nothing" else "good"
+        return "good" if high < bounds[0] else "bad" if low > bounds[1] else "unclear"
+
+    @property
+    def big_figure(self) -> BigFigure:
+        value, small = self.amount(self.own, with_unit=False), []
+        if interval(self.own):
+            small.append(f"95 % interval {interval(self.own)}")
+        if self.full and self.full is not self.own:
+            small.append(f"full training {self.amount(self.full)}")
+        if self.ratio and value != "nothing":
+            small.append(f"at equal uptake {number(self.ratio.value)} times as much")
+        is_plain = self.own.unit == "fraction" or value == "nothing"
+        unit = "" if is_plain else f"{unit_name(self.own.unit, difference=True)} "
+        return BigFigure(value, f"{unit}of {self.label} lost", "; ".join(small))
+
+
+def _losses(results: EvalResult, arm: ArmResult) -> Iterator[_Loss]:
+    """The main measures of what an arm lost; what is not finite is left out."""
+    best = best_reference(results)
+    for key in main_losses(results):
+        own, before = finite(arm.forgetting.get(key)), finite(results.baseline_scores.get(key))
+        if own:
+            full = finite(best.forgetting.get(key)) if best else None
+            ratio = finite(arm.versus_full.get(RATIO + key))
+            is_share = before is not None and before.value > 0.999
+            yield _Loss(metric_label(key), own, full, ratio, is_share)
+
+
+def _ends(figure: MetricValue) -> tuple[float, float]:
+    """Ends of an interval; one that is missing may lie anywhere."""
+    low, high = figure.low, figure.high
+    return -math.inf if low is None else low, math.inf if high is None else high
+
+
 def _learned(results: EvalResult, arm: ArmResult) -> tuple[str, str]:
     """What was learned, and whether that is ``good``, ``little``, ``bad`` or not ``asked``."""
     key = uptake_metric(results)
     if key is None:
         return "Nothing new was asked.", "not asked"
     figure = arm.uptake.get(key)
-    if figure is None or not is_finite(figure.value):
+    gain = finite(figure)
+    if gain is None:
         why = f": {figure.note}" if figure is not None and figure.note else ""
         return f"What it learned is not known{why}.", "little"
-    size = size_text(figure.value, figure.unit)
-    floor = _GAIN_FLOOR.get(figure.unit, _NATS_GAIN)
-    if figure.value <= -floor:
+    size, floor = size_text(gain.value, gain.unit), _GAIN_FLOOR.get(gain.unit, _NATS_GAIN)
+    if gain.value <= -floor:
         return f"Learned nothing: {metric_label(key)} got worse by {size[1:]}.", "bad"
-    if figure.value < floor:
+    if gain.value < floor:
         return f"Next to nothing learned ({size}): is the rate too low?", "bad"
-    if figure.low is not None and figure.low <= 0:
-        return f"Nothing measurably learned: {size} [{interval(figure)}] on new facts.", "bad"
+    if gain.low is not None and gain.low <= 0:
+        return f"Nothing measurably learned: {size} [{interval(gain)}] on new facts.", "bad"
     share, full = uptake_share(arm), best_reference(results)
-    if share is None or not is_finite(share.value):
+    if share is None or finite(share) is None:
         return f"Learned: {size} gained on {metric_label(key)}.", "good"
     if full is not None and (full.uptake[key].value or 0) < floor:
         return f"Learned: {size} gained, where full training learned next to nothing.", "good"
@@ -137,40 +198,8 @@ def _learned(results: EvalResult, arm: ArmResult) -> tuple[str, str]:
     return text, "good" if share.value >= _MUCH else "little"
 
 
-def _lost(results: EvalResult, arm: ArmResult, key: str) -> tuple[str, str] | None:
-    """What was lost of one measure, and whether less than full training lost."""
-    figure = arm.forgetting.get(key)
-    if figure is None or not is_finite(figure.value):
-        return None
-    if _is_nothing(figure):
-        text = f"Lost nothing of {metric_label(key)}"
-    else:
-        text = f"Lost {_amount(results, key, figure)} of {metric_label(key)}"
-    full = best_reference(results)
-    other = full.forgetting.get(key) if full else None
-    if other is not None and is_finite(other.value):
-        amount = "nothing" if _is_nothing(other) else _amount(results, key, other)
-        text += f", where full training lost {amount}"
-    return f"{text}.", _loss_tone(arm, figure, other, key)
-
-
-def _loss_tone(arm: ArmResult, own: MetricValue, full: MetricValue | None, key: str) -> str:
-    ratio = arm.versus_full.get(RATIO + key)
-    if ratio is not None and is_finite(ratio.value):
-        if ratio.high is not None and ratio.high < 1:
-            return "good"
-        return "bad" if ratio.low is not None and ratio.low > 1 else "unclear"
-    if full is None or not is_finite(full.value):
-        return "unclear" if (own.low or 0) > 0 and not _is_nothing(own) else "good"
-    if own.high is not None and full.low is not None and own.high < full.low:
-        return "good"
-    is_more = own.low is not None and full.high is not None and own.low > full.high
-    return "bad" if is_more else "unclear"
-
-
-def _tone(gain: str, losses: Iterable[str], has_reference: bool) -> tuple[str, str]:
+def _tone(gain: str, losses: set[str], has_reference: bool) -> tuple[str, str]:
     """The tone of the headline and its word; little lost is no merit where little was learned."""
-    losses = set(losses)
     if gain == "bad":
         return "bad", "Nothing learned"
     if not losses:
@@ -192,30 +221,9 @@ def _tone(gain: str, losses: Iterable[str], has_reference: bool) -> tuple[str, s
 def _gain_figure(results: EvalResult, arm: ArmResult) -> BigFigure:
     key = uptake_metric(results) or ""
     figure, share = arm.uptake[key], uptake_share(arm)
-    if share is not None and is_finite(share.value):
+    if share is not None and finite(share):
         ends = f"95 % interval {interval(share)}{THIN}%" if interval(share) else ""
         return BigFigure(whole_percent(share.value), "of what full training learned", ends)
     ends = f"95 % interval {interval(figure)}" if interval(figure) else figure.note
-    value = number(
-        100 * figure.value if figure.value and figure.unit == "fraction" else figure.value
-    )
-    return BigFigure(value, f"{_unit(figure)} gained: {metric_label(key)}", ends)
-
-
-def _amount(results: EvalResult, key: str, figure: MetricValue, *, with_unit: bool = True) -> str:
-    """What was lost: of facts that the base model had all right, their share."""
-    if figure.value is None:
-        return number(None)
-    if figure.unit == "fraction":
-        before = results.baseline_scores.get(key)
-        is_share = before is not None and before.value is not None and before.value > 0.999
-        return whole_percent(figure.value) + ("" if is_share else " points")
-    return size_text(figure.value, figure.unit) if with_unit else number(figure.value)
-
-
-def _is_nothing(figure: MetricValue) -> bool:
-    return is_finite(figure.value) and figure.value < _LOSS_FLOOR.get(figure.unit, _NATS_LOSS)
-
-
-def _unit(figure: MetricValue) -> str:
-    return size_text(0.0, figure.unit).partition(" ")[2]
+    label = f"{unit_name(figure.unit, difference=True)} gained: {metric_label(key)}"
+    return BigFigure(by_unit(figure.value, figure.unit), label, ends)

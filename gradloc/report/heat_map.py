@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import altair as alt
 import numpy as np
 
-from gradloc.report.charts import fill_spec
+from gradloc.report.charts import fill_spec, tooltips
 from gradloc.report.formatting import is_finite, number
 from gradloc.report.styles import LEVELS, SHADES
 
@@ -63,27 +62,25 @@ def heat_spec(
         for tile, level in zip(tiles, levels, strict=True)
     ]
     columns, rows = (list(dict.fromkeys(tile[place] for tile in tiles)) for place in (0, 1))
-    top_axis = alt.Axis(orient="top", labelAngle=-45 if len(columns) > 5 else 0, domain=False)
-    side_axis = alt.Axis(values=rows[::every], domain=False)
-    x = alt.X("x:N", title=x_title, scale=_bands(columns), axis=top_axis)
-    y = alt.Y("y:N", title=y_title, scale=_bands(rows), axis=side_axis)
-    named = {"y": y_title, "x": x_title or "kind", "text": "value"}
-    tips = [alt.Tooltip(f"{field}:N", title=title) for field, title in named.items()]
-    color = _ramp(SHADES if is_change else LEVELS, ends, is_log)
-    base = alt.Chart(alt.Data(values=data))
-    box = {"cornerRadius": 2}
-    frame = {"fillOpacity": 0, "stroke": "var(--ink)", "strokeWidth": 1.8}
-    layers = [
-        base.mark_rect(color="var(--missing)", **box).encode(x, y, tooltip=tips),
-        base.transform_filter("datum.level >= 0")
-        .mark_rect(**box)
-        .encode(x, y, color, tooltip=tips),
-        base.transform_filter("datum.marked").mark_rect(**box, **frame).encode(x, y),
-    ]
-    if any(tile.label for tile in tiles):
-        text = base.mark_text(fontSize=11 if len(columns) <= 8 else 9.5, color="var(--ink)")
-        layers.append(text.encode(x, y, alt.Text("label:N"), tooltip=tips))
-    return fill_spec(layers, height=row_height * len(rows))
+    colors = SHADES if is_change else LEVELS
+    low, high = (number(end, 2) for end in ends)
+    top_axis = {"orient": "top", "labelAngle": -45 if len(columns) > 5 else 0, "domain": False}
+    return fill_spec(
+        "map",
+        height=row_height * len(rows),
+        tiles=data,
+        labels=data if any(tile.label for tile in tiles) else [],
+        x=_bands("x", x_title, columns, top_axis),
+        y=_bands("y", y_title, rows, {"values": rows[::every], "domain": False}),
+        tips=tooltips(y=y_title, x=x_title or "kind", text="value"),
+        levels=list(range(len(colors))),
+        n_levels=len(colors),
+        colors=list(colors),
+        legend_title="logarithmic" if is_log else None,
+        legend_labels=f"datum.value == 0 ? '{low}' : "
+        f"datum.value == {len(colors) - 1} ? '{high}' : ''",
+        font_size=11 if len(columns) <= 8 else 9.5,
+    )
 
 
 def color_levels(
@@ -117,18 +114,6 @@ def color_levels(
     return [-1 if np.isnan(level) else int(level) for level in levels], ends, is_log
 
 
-def _bands(names: list[str]) -> alt.Scale:
-    return alt.Scale(domain=names, paddingInner=0.06, paddingOuter=0.02)
-
-
-def _ramp(colors: Sequence[str], ends: tuple, is_log: bool) -> alt.Color:
-    """The color channel, whose legend names its two ends."""
-    scale = alt.Scale(domain=list(range(len(colors))), range=list(colors))
-    low, high = (number(end, 2) for end in ends)
-    named = f"datum.value == 0 ? '{low}' : datum.value == {len(colors) - 1} ? '{high}' : ''"
-    legend = alt.Legend(
-        title="logarithmic" if is_log else None, labelExpr=named, orient="bottom",
-        direction="horizontal", columns=len(colors), columnPadding=2, symbolType="square",
-        symbolSize=180, symbolStrokeWidth=0,
-    )  # fmt: skip
-    return alt.Color("level:O", scale=scale, legend=legend)
+def _bands(field: str, title: str | None, names: list[str], axis: dict[str, Any]) -> dict[str, Any]:
+    scale = {"domain": names, "paddingInner": 0.06, "paddingOuter": 0.02}
+    return {"field": field, "type": "nominal", "title": title, "scale": scale, "axis": axis}

@@ -3,16 +3,12 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import altair as alt
-
 from gradloc.evaluation.results import MetricValue
-from gradloc.report.charts import Picture, arm_channels, drawn_ends, fill_spec
+from gradloc.report.charts import Picture, arm_channels, drawn_ends, fill_spec, tooltips
 from gradloc.report.formatting import capitalize, figure_text, is_finite, unit_name
 from gradloc.report.metric_names import metric_label
 from gradloc.report.styles import ArmStyle
 from gradloc.report.table import figure_cell, make_table
-
-_TIPS = {"name": "arm", "detail": "at", "uptake": "uptake", "forgetting": "forgetting"}
 
 
 class Model(NamedTuple):
@@ -71,7 +67,7 @@ def tradeoff_picture(
         title=title,
         description=f"Uptake against forgetting on {metric_label(forgetting)}, one point for each "
         f"model; up and to the left is better. {described}.",
-        spec=fill_spec(_layers(drawn, titles), height=360),
+        spec=_spec(drawn, titles),
         table=make_table(
             ["Arm", "Trained at", titles[1], titles[0], "On its curve"],
             [
@@ -100,49 +96,29 @@ def _model_row(model: Model) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _layers(models: Sequence[Model], titles: tuple[str, str]) -> list[alt.Chart]:
+def _spec(models: Sequence[Model], titles: tuple[str, str]) -> dict[str, Any]:
     rows = [_model_row(model) for model in models]
-    styles = {model.style.name: model.style for model in models}
+    groups = {
+        "quiet": [row for row in rows if row["quiet"]],
+        "full": [row for row in rows if row["reference"]],
+        "arms": [row for row in rows if not row["quiet"] and not row["reference"]],
+    }
+    curves = zip(("quiet_curves", "full_curves", "arm_curves"), groups.values(), strict=True)
     # Points off the curves may lie far out: the curves decide what is seen of them.
     seen = [row for row in rows if row["on_curve"]] or rows
-    x, y = (
-        alt.X("x:Q", title=titles[0], scale=_padded(seen, "x"), axis=alt.Axis(tickCount=5)),
-        alt.Y("y:Q", title=titles[1], scale=_padded(seen, "y"), axis=alt.Axis(tickCount=6)),
+    channels = arm_channels({model.style.name: model.style for model in models})
+    return fill_spec(
+        "tradeoff",
+        height=360,
+        origin=[{"x": 0, "y": 0, "name": "base model"}],
+        x=_axis("x", titles[0], seen, 5),
+        y=_axis("y", titles[1], seen, 6),
+        filled={"test": "datum.on_curve", **channels["color"]},
+        tips=tooltips(name="arm", detail="at", uptake="uptake", forgetting="forgetting"),
+        **groups,
+        **{name: _corners(own) for name, own in curves},
+        **channels,
     )
-    channels = arm_channels(styles)
-    color, bare = channels["color"], channels["bare"]
-    zero = {"color": "var(--muted)", "strokeWidth": 1, "opacity": 0.6}
-    origin = alt.Chart(alt.Data(values=[{"x": 0, "y": 0, "name": "base model"}]))
-    layers = [origin.mark_rule(**zero).encode(x), origin.mark_rule(**zero).encode(y)]
-    # The background first, then full training, then the arms with a color.
-    groups = (
-        ([row for row in rows if row["quiet"]], 0.45, 28, [1, 0]),
-        ([row for row in rows if row["reference"]], 1, 80, [5, 4]),
-        ([row for row in rows if not row["quiet"] and not row["reference"]], 1, 80, [1, 0]),
-    )
-    tips = [alt.Tooltip(f"{field}:N", title=title) for field, title in _TIPS.items()]
-    for own, opacity, size, dash in groups:
-        if not own:
-            continue
-        path = alt.Chart(alt.Data(values=_corners(own)))
-        line = path.mark_line(
-            strokeWidth=1 + opacity, strokeOpacity=0.8 * opacity, strokeDash=dash, clip=True
-        )
-        layers.append(line.encode(x, y, bare, alt.Order("place:Q"), alt.Detail("curve:N")))
-        base = alt.Chart(alt.Data(values=own))
-        bars = {"strokeOpacity": 0.45 * opacity, "strokeWidth": 1.3, "clip": True}
-        points = base.mark_point(size=size, strokeWidth=1.6, opacity=opacity, clip=True)
-        fill = alt.condition("datum.on_curve", channels["fill"], alt.value("var(--paper)"))
-        layers += [
-            base.mark_rule(**bars).encode(x, alt.Y("y_low:Q"), alt.Y2("y_high:Q"), bare),
-            base.mark_rule(**bars).encode(alt.X("x_low:Q"), alt.X2("x_high:Q"), y, bare),
-            points.encode(x, y, color, channels["shape"], fill=fill, tooltip=tips),
-        ]
-    base_model = origin.mark_point(
-        shape="circle", size=60, filled=True, color="var(--ink)", opacity=1
-    )
-    layers.append(base_model.encode(x, y, tooltip=[alt.Tooltip("name:N", title="arm")]))
-    return layers
 
 
 def _corners(rows: list[dict]) -> list[dict]:
@@ -160,8 +136,10 @@ def _corners(rows: list[dict]) -> list[dict]:
     return corners
 
 
-def _padded(rows: list[dict], axis: str) -> alt.Scale:
-    """A scale around the values and zero, with room for the marks."""
-    ends = [0.0, *(row[f"{axis}_{end}"] for row in rows for end in ("low", "high"))]
+def _axis(field: str, title: str, rows: list[dict], n_ticks: int) -> dict[str, Any]:
+    """An axis around the values and zero, with room for the marks."""
+    ends = [0.0, *(row[f"{field}_{end}"] for row in rows for end in ("low", "high"))]
     room = (max(ends) - min(ends) or 1.0) * 0.08
-    return alt.Scale(domain=[min(ends) - room, max(ends) + room], nice=False, zero=False)
+    scale = {"domain": [min(ends) - room, max(ends) + room], "nice": False, "zero": False}
+    axis = {"tickCount": n_ticks}
+    return {"field": field, "type": "quantitative", "title": title, "scale": scale, "axis": axis}
