@@ -97,13 +97,12 @@ def protecting_callbacks(
             if config.projection is not None:
                 raise
             logger.warning("gradloc trains without a projection. %s", error)
-    method = methods.get("reference_kl")
     if (
-        isinstance(method, ReferenceKL)
+        (method := methods.get("reference_kl"))
         and (own or config.kl is not None)
         and not _is_given(ReferenceKLCallback, given, kl=config.kl)
     ):
-        found.append(_carried(method, context))
+        found += method.callbacks(context)
     has_matrices = any(p.requires_grad and p.dim() > 1 for p in context.model.parameters())
     if (
         (method := methods.get("interpolate_to_start"))
@@ -118,20 +117,6 @@ def protecting_callbacks(
             )
         found += method.callbacks(context)
     return found
-
-
-def _carried(method: ReferenceKL, context: TrainContext) -> ReferenceKLCallback:
-    """The penalty with predictions that each checkpoint carries: a resumed model has moved."""
-    return ReferenceKLCallback.from_texts(
-        weight=method.weight,
-        batch_size=method.batch_size,
-        every=method.every,
-        top_k=method.top_k,
-        n_texts=method.n_texts,
-        max_length=context.max_length,
-        seed=context.draw_seed,
-        tokenizer=context.tokenizer,
-    )
 
 
 def _is_given(

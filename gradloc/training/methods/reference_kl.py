@@ -254,13 +254,26 @@ class ReferenceKL(Method):
         )
 
     def callbacks(self, context: TrainContext) -> list[ReferenceKLCallback]:
-        """The penalty, on what ``prepare`` recorded."""
+        """The penalty, on what ``prepare`` recorded.
+
+        Where it was not called, predictions are recorded when training starts, and each checkpoint
+        carries them: a resumed model has moved.
+        """
+        options: dict[str, Any] = {
+            "weight": self.weight,
+            "batch_size": self.batch_size,
+            "every": self.every,
+            "seed": context.draw_seed,
+        }
+        if "reference_kl" in context.prepared:
+            return [ReferenceKLCallback(context.prepared["reference_kl"], **options)]
         return [
-            ReferenceKLCallback(
-                context.prepared["reference_kl"],
-                weight=self.weight,
-                batch_size=self.batch_size,
-                every=self.every,
-                seed=context.draw_seed,
+            ReferenceKLCallback.from_texts(
+                None if self.source == "facts" else context.reference,
+                top_k=self.top_k,
+                n_texts=self.n_texts,
+                max_length=context.max_length,
+                tokenizer=context.tokenizer,
+                **options,
             )
         ]
