@@ -77,7 +77,7 @@ def test_the_start_rides_with_checkpoints(tmp_path):
 
 
 @pytest.mark.parametrize("turns", [Lisa(n_blocks=1, period=1), BAdam(period=1)])
-def test_blocks_that_rest_at_the_end_are_pulled_back_too(tmp_path, turns):
+def test_blocks_that_rest_at_the_end_are_interpolated_too(tmp_path, turns):
     found = []
     for order in (1, -1):
         model = build_model("llama_tied")
@@ -89,7 +89,7 @@ def test_blocks_that_rest_at_the_end_are_pulled_back_too(tmp_path, turns):
     assert moved(found[0])
 
 
-def test_low_precision_weights_are_pulled_back_in_float32():
+def test_low_precision_weights_are_interpolated_in_float32():
     model = build_model("llama_tied").to(torch.bfloat16)
     state = SimpleNamespace(global_step=0)
     callback = InterpolationCallback(0.5)
@@ -176,7 +176,7 @@ torch.distributed.destroy_process_group()
 
 
 @pytest.mark.slow
-def test_sharded_weights_are_pulled_back_like_whole_ones(tmp_path):
+def test_sharded_weights_are_interpolated_like_whole_ones(tmp_path):
     """FSDP2 over gloo, resumed from the start that the first process has written."""
     (tmp_path / "checkpoint-5").mkdir()
     script = tmp_path / "script.py"

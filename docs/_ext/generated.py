@@ -34,12 +34,12 @@ _PARTS = (
     "protected_momentum_most",
     "projected",
     "projected_full",
-    "unprojected_pulled_back",
+    "unprojected_interpolated",
     "interference_ratio",
 )
 _CONTROLS = (
     "full_no_momentum",
-    "full_pulled_back",
+    "full_interpolated",
     "reference_kl",
     "replay",
     "rgn_above_mean",
