@@ -100,7 +100,6 @@ def test_what_stands_one_dot_down_is_found_there_and_not_at_the_top():
 
     assert callable(write_report) and callable(merge_checkpoints)
     assert set(training.__all__) == {
-        "AcquisitionCallback",
         "InputProjectionCallback",
         "InterpolationCallback",
         "ReferenceKLCallback",

@@ -46,7 +46,7 @@ def test_every_command_explains_itself_and_each_of_its_options(gradloc, command)
 
 
 def test_help_does_not_import_torch_for_a_single_command_either():
-    code = "import sys; from gradloc.cli import pipeline, sweep, continual, merge, plan, analyze\n"
+    code = "import sys; from gradloc.cli import pipeline, sweep, continual, merge, plan\n"
     code += "print(*{'torch', 'transformers', 'datasets'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
@@ -235,11 +235,10 @@ def test_validate_says_what_json_is_not(gradloc, tmp_path, text, message):
         (["run", "sweeps/frontier"], "1 problem\n  is a sweep; run it with: gradloc sweep sweeps/"),
         (["sweep", "quickstart"], "1 problem\n  is a recipe; run it with: gradloc run quickstart"),
         (["selec"], "command 'selec' is unknown. Did you mean 'select'?"),
-        (["analyze"], "Did you mean 'analyze stages'?"),
         (["select", "p.json", "--polcy", "x"], "no option --polcy. Did you mean '--policy'?"),
         (["measure", "m", "--probes", "p", "--reference", "background"], "only a recipe has"),
         (["evaluate"], "--checkpoints needs at least 1, found 0"),
-        (["analyze", "stages", "r.json", "--by", "week"], "invalid choice 'week'"),
+        (["plan", "m", "--dtype", "int8"], "invalid choice 'int8'"),
         (["select"], "Missing from gradloc select"),
     ],
 )

@@ -3,7 +3,6 @@
 import copy
 import gzip
 import json
-import math
 import random
 
 import numpy as np
@@ -17,7 +16,6 @@ from gradloc.localization.plan import LayerPlan
 from gradloc.localization.policies.selection import select_layers
 from gradloc.localization.profile import GradientProfile
 from gradloc.models.unit_info import UnitInfo
-from gradloc.training.acquisition.record import AcquisitionRecord
 from gradloc.utils.io import parse_json, read_json, read_lines, read_text, write_text
 
 PACKED = gzip.compress(b"some text\n" * 50, mtime=0)
@@ -112,9 +110,6 @@ RECORDS = [
         "mine", "base", {"new_nll": VALUE}, {"a": ARM}, {"texts": 3}, {}, (EXAMPLE,), ("a",)
     ),
     CheckpointScores("base", ("a", "b"), {"nll": [1.0, None]}, {"general": {"nats": [1.0]}}, {}),
-    AcquisitionRecord(
-        ("a",), ("A",), ("verbatim",), ("once",), (2,), {"A": (0, 3)}, (0, 4), ((1.0,), (math.nan,))
-    ),
 ]
 KINDS = [type(record).__name__ for record in RECORDS]
 

@@ -389,6 +389,12 @@ def test_dump_loads_back_equal(load):
     assert "environment" not in text
 
 
+def test_a_section_that_is_a_study_now_is_left_out_where_it_asks_for_nothing(load):
+    assert load("name: x\ninjection: {n_facts: 0, every: 100}\n") == load("name: x\n")
+    with pytest.raises(RecipeError, match="injection: unknown key"):
+        load("name: x\ninjection: {n_facts: 2}\n")
+
+
 def test_save_resolved_records_the_environment(load, tmp_path):
     recipe = load("name: x\n")
     path = save_resolved(recipe, tmp_path / "run" / "recipe.yaml")

@@ -30,8 +30,6 @@ COMMANDS = {
     "merge": "merge",
     "sweep": "sweep",
     "continual": "continual",
-    "analyze acquisition": "analyze",
-    "analyze stages": "analyze",
     "bench": "bench",
 }
 
@@ -89,7 +87,7 @@ def overview() -> str:
 def command(name: str) -> Callable[..., None]:
     """The function of a command."""
     module = importlib.import_module(f"gradloc.cli.{COMMANDS[name]}")
-    return getattr(module, name.replace(" ", "_"))
+    return getattr(module, name)
 
 
 def _run(words: list[str]) -> None:
@@ -103,15 +101,11 @@ def _run(words: list[str]) -> None:
     sys.path.append(os.getcwd())
     from gradloc.cli.options import read_options
 
-    for name in COMMANDS:
-        n_words = len(name.split())
-        if words[:n_words] == name.split():
-            read_options(command(name), f"gradloc {name}", words[n_words:])()
-            return
-    group = [name for name in COMMANDS if name.startswith(f"{words[0]} ")]
-    asked = " ".join(words[: 2 if group else 1])
-    hint = did_you_mean(asked, group or COMMANDS)
-    raise GradlocError(f"command '{asked}' is unknown. {hint} gradloc --help lists them.")
+    name = words[0]
+    if name not in COMMANDS:
+        hint = did_you_mean(name, COMMANDS)
+        raise GradlocError(f"command '{name}' is unknown. {hint} gradloc --help lists them.")
+    read_options(command(name), f"gradloc {name}", words[1:])()
 
 
 def _summary(name: str) -> str:
@@ -120,7 +114,7 @@ def _summary(name: str) -> str:
     (function,) = (
         node
         for node in ast.parse(source).body
-        if isinstance(node, ast.FunctionDef) and node.name == name.replace(" ", "_")
+        if isinstance(node, ast.FunctionDef) and node.name == name
     )
     return (ast.get_docstring(function) or "").partition("\n")[0]
 

@@ -19,7 +19,6 @@ from gradloc.experiments.sweep.sweep_config import load_sweep
 from gradloc.experiments.sweep.sweep_record import SweepRecord
 from gradloc.localization.plan import LayerPlan
 from gradloc.localization.profile import GradientProfile
-from gradloc.training.acquisition.record import AcquisitionRecord
 from gradloc.utils.io import read_json, read_text
 
 
@@ -101,10 +100,6 @@ _KINDS: dict[str, tuple[Callable[[Path], Any], Callable[[Any], str]]] = {
     "sweep": (
         SweepRecord.load,
         lambda r: f"record of a sweep, arms {', '.join(dict.fromkeys(run.arm for run in r.runs))}",
-    ),
-    "acquisition": (
-        AcquisitionRecord.load,
-        lambda r: f"record of {len(r.probe_ids)} probes at {len(r.steps)} steps",
     ),
     "plan": (
         LayerPlan.load,

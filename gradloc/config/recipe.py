@@ -209,44 +209,6 @@ class TextSource:
 
 
 @dataclass(frozen=True, config=_STRICT)
-class InjectionConfig:
-    """Facts injected into a stream of ordinary text, in place of training on all update documents.
-
-    Passages are update documents that a verbatim probe asks for; see ``docs`` on acquisition.
-    Updates are counted from 0. Needs ``training.max_steps``.
-
-    Args:
-        n_facts: Facts in each scenario; 0: no injection.
-        n_controls: Facts that are measured alike and not injected: what their probes gain is
-            learned of the passages' manner, not of the facts.
-        scenarios: ``once`` (at the first injection step only), ``duplicated`` (the same text at
-            each) and ``paraphrased`` (another document at each).
-        start: First injection step; before it the optimizer warms up on ordinary text.
-        every: Steps from one injection of a fact to its next.
-        times: Injections of a fact.
-        spread: Over so many steps the facts of one injection are distributed, where a batch is
-            too small for all of them.
-        stream: The ordinary text: ``background`` (documents from before the cut-off),
-            ``python_manual`` (that ships with Python) or a file of texts.
-        measure_every: Steps from one measurement of the facts' probes to the next.
-    """
-
-    n_facts: CountOrZero = 0
-    n_controls: CountOrZero = 0
-    scenarios: tuple[Literal["once", "duplicated", "paraphrased"], ...] = (
-        "once",
-        "duplicated",
-        "paraphrased",
-    )
-    start: CountOrZero = 0
-    every: Count = 100
-    times: Count = 10
-    spread: Count = 1
-    stream: str = "background"
-    measure_every: Count = 1
-
-
-@dataclass(frozen=True, config=_STRICT)
 class EvaluationConfig:
     """How checkpoints are judged.
 
@@ -296,7 +258,6 @@ class Recipe:
         corpus, probes, measure, evaluation: The stages' settings.
         training: ``transformers.TrainingArguments`` by name, for every arm.
         prefix_cache: Hidden states kept between epochs; off unless enabled.
-        injection: Facts to inject into ordinary text; off unless it asks for some.
         arms: Name -> arm. The first is the main one: its plan is ``plan.json`` and its weights
             are ``checkpoint/``. Arms with policy ``all`` and no method are the line to compare
             with. None given: one, ``protected``, with the preset of that name.
@@ -316,7 +277,6 @@ class Recipe:
     measure: MeasureConfig = field(default_factory=MeasureConfig)
     training: dict[str, Any] = field(default_factory=dict)
     prefix_cache: PrefixCacheConfig = field(default_factory=PrefixCacheConfig)
-    injection: InjectionConfig = field(default_factory=InjectionConfig)
     arms: Annotated[dict[ArmName, ArmConfig], Field(min_length=1)] = field(
         default_factory=lambda: {"protected": ArmConfig(preset="protected")}
     )
@@ -364,6 +324,9 @@ def read_recipe(
     source = read_mapping(find_recipe(path), path, RecipeError, needs)
     if "corpora" in source.data:
         raise RecipeError(path, [f"is a sweep; run it with: gradloc sweep {path}"])
+    former = source.data.get("injection")
+    if isinstance(former, dict) and not former.get("n_facts"):
+        del source.data["injection"]  # in recipes that gradloc 0.1 completed, and switched off
     apply_overrides(source, overrides)
     recipe = build(Recipe, source, training_key)
     for check in checks:

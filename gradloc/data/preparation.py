@@ -6,7 +6,6 @@ from gradloc.config.recipe import ProbeSource, Recipe
 from gradloc.config.shipped import find_data
 from gradloc.data.corpora import Corpus
 from gradloc.data.corpora.documents import Document, EntityMention
-from gradloc.data.injection import injected_probes
 from gradloc.data.probes import GROUPS, Probe, ProbeSet, read_probe_rows
 from gradloc.data.probes.parsing import plain
 from gradloc.errors import CorpusError, ProbeError
@@ -34,8 +33,6 @@ def build_probes(recipe: Recipe, corpus: Corpus) -> ProbeSet:
     if config.from_documents:
         mentions = _mention_probes(corpus, probes, config.max_localization)
         probes = ProbeSet((*probes, *mentions))
-    if recipe.injection.n_facts:
-        probes = injected_probes(recipe.injection, corpus.update, probes)
     probes = _capped(probes, config.max_localization, config.max_evaluation)
     _check_both_sides(recipe, probes)
     probes.check_disjoint()

@@ -7,7 +7,6 @@ from gradloc.config.checks import check_arm_methods, check_names
 from gradloc.config.recipe import Recipe, read_recipe
 from gradloc.config.yaml_source import Source
 from gradloc.data.corpora.readers import READERS
-from gradloc.data.injection.injection_checks import check_injection
 from gradloc.localization.policies import COMMON_OPTIONS, POLICIES
 
 
@@ -31,7 +30,7 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
         >>> load_recipe("quickstart", ["seed=3"]).seed
         3
     """
-    return read_recipe(path, overrides, checks=(_check_names, _check_methods, _check_injection))
+    return read_recipe(path, overrides, checks=(_check_names, _check_methods))
 
 
 def _check_names(source: Source, recipe: Recipe | None) -> None:
@@ -48,8 +47,3 @@ def _check_methods(source: Source, recipe: Recipe | None) -> None:
     from gradloc.training.methods.method_table import build_method
 
     check_arm_methods(source, build_method)
-
-
-def _check_injection(source: Source, recipe: Recipe | None) -> None:
-    if recipe is not None:
-        check_injection(source, recipe)

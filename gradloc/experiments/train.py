@@ -55,9 +55,6 @@ def train(
 ) -> Path:
     """Train one arm of a recipe under a plan.
 
-    With a recipe's ``injection``, ordinary text is trained on with its facts injected, and
-    ``acquisition.json`` records their probes; else all update documents are trained on.
-
     An interrupted training continues from its last Trainer checkpoint, if the recipe's
     ``training`` asks for any (``save_strategy``), and starts anew otherwise.
 
@@ -100,8 +97,7 @@ def train(
     with watch:
         for method in methods:
             method.prepare(context)
-    dataset, callbacks = training_data(recipe, context, methods, corpus, probes, watch)
-    context.dataset = dataset
+    context.dataset = training_data(recipe, context, methods, corpus, probes, watch)
     with watch:
         for method in methods:
             model = method.wrap(model, context)
@@ -112,11 +108,9 @@ def train(
         *followed_probes(probes, recipe.evaluation.n_curve_probes),
         n_points=recipe.evaluation.n_curve_points,
     )
-    trainer = _trainer(
-        context, methods, model, [callback, *added, curve, *callbacks, Progress(arm)]
-    )
+    trainer = _trainer(context, methods, model, [callback, *added, curve, Progress(arm)])
     seconds, peak_mib = _fit(trainer, out_dir)
-    seconds -= curve.seconds + sum(item.seconds for item in callbacks)
+    seconds -= curve.seconds
     with watch:
         for method in methods:
             assert trainer.model is not None  # it was given
@@ -232,8 +226,6 @@ def _arguments(
         # Pinned memory speeds up copies to an accelerator; without one torch only warns.
         "dataloader_pin_memory": torch.cuda.is_available(),
     }
-    if recipe.injection.n_facts:
-        ours["train_sampling_strategy"] = "sequential"
     given = {**recipe.training, **arm.training}
     for method in methods:
         given = method.training_arguments(given)

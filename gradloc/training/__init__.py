@@ -6,7 +6,6 @@ The names below are imported when they are first used, so each costs what it nee
 from importlib import import_module
 
 _HOME = {
-    "AcquisitionCallback": "acquisition.callback",
     "InputProjectionCallback": "methods.input_projection",
     "InterpolationCallback": "methods.interpolation",
     "ReferenceKLCallback": "methods.reference_kl",

@@ -33,15 +33,10 @@ def open_continual(recipe: Recipe, division: Division) -> SharedInputs:
         division: How time is divided.
 
     Raises:
-        RunError: The folder holds another continual training or a run, or the recipe injects facts.
+        RunError: The folder holds another continual training or a run.
         ProbeError: No dated evaluation probe, or a stage without probes to choose layers by.
         GradlocError: Bad input.
     """
-    if recipe.injection.n_facts:
-        raise RunError(
-            f"recipe {recipe.name}: continual training takes dated documents, 'injection' single "
-            "facts in ordinary text. Remove 'injection', or use 'gradloc run'."
-        )
     folder = recipe.run_dir
     if (folder / PERIODS_FILE).is_file():
         _check_same(recipe, division, folder)

@@ -1,5 +1,6 @@
 """The analysis of a record with known dynamics gives them back, and its page shows them."""
 
+import dataclasses
 import json
 import math
 
@@ -7,13 +8,13 @@ import numpy as np
 import pytest
 from test_report_browser import browser, show  # noqa: F401  (a fixture)
 
-from gradloc.cli.analyze import find_record
+from evaluation.studies.acquisition.__main__ import main
+from evaluation.studies.acquisition.analysis import analyse
+from evaluation.studies.acquisition.page import acquisition_page
+from evaluation.studies.acquisition.recording import RECORD_FILE, AcquisitionRecord
 from gradloc.errors import GradlocError
 from gradloc.evaluation.metrics.decay import fit_decay, mean_retainability
-from gradloc.evaluation.results import ArmResult, EvalResult, MetricValue
-from gradloc.experiments.analysis import analyse_acquisition, analyse_stages
-from gradloc.experiments.analysis.acquisition_page import acquisition_page, write_acquisition_page
-from gradloc.training.acquisition import RECORD_FILE, AcquisitionRecord
+from gradloc.report.page import write_page
 
 EVERY, LAST = 2, 160
 FIRSTS = {"once": (20,), "duplicated": (20, 30, 40), "paraphrased": (20, 30, 40)}
@@ -73,7 +74,7 @@ def groups(analysis):
 
 @pytest.fixture(scope="module")
 def analysis():
-    return analyse_acquisition(make_record(), n_bootstrap=50)
+    return analyse(make_record(), n_bootstrap=50)
 
 
 def test_known_dynamics_are_given_back(analysis):
@@ -125,7 +126,7 @@ def test_the_window_is_no_longer_than_the_distance_of_exposures(analysis):
         steps=once.steps,
         nll=tuple(tuple(row[i] for i in keep) for row in once.nll),
     )
-    assert analyse_acquisition(record, n_bootstrap=2).window == 50
+    assert analyse(record, n_bootstrap=2).window == 50
 
 
 def test_curves_are_aligned_at_each_facts_first_exposure(analysis):
@@ -140,8 +141,7 @@ def test_curves_are_aligned_at_each_facts_first_exposure(analysis):
 
 def test_an_outlier_is_left_out_of_retainability_and_counted():
     plain, spoilt = (
-        groups(analyse_acquisition(make_record(outlier=outlier), n_bootstrap=20))
-        for outlier in (False, True)
+        groups(analyse(make_record(outlier=outlier), n_bootstrap=20)) for outlier in (False, True)
     )
     group = spoilt["once", "verbatim"]
     assert group.n_outliers[-1] == 1
@@ -156,18 +156,18 @@ def test_intervals_come_from_drawing_entities(analysis):
     record = make_record()
     noisy = tuple(tuple(v + rng.normal(0, 0.05) for v in row) for row in record.nll)
     record = AcquisitionRecord(**{**vars(record), "nll": noisy})
-    analysis = analyse_acquisition(record, n_bootstrap=400)
+    analysis = analyse(record, n_bootstrap=400)
     group = groups(analysis)["duplicated", "verbatim"]
     times = np.array(analysis.times)
-    own = [p for p in analysis.probes if (p.scenario, p.depth) == ("duplicated", "verbatim")]
-    losses = np.array(record.nll)
-    columns = []
-    for probe in own:
-        column = losses[:, record.probe_ids.index(probe.id)]
-        last = record.injection_steps[probe.entity][-1]
-        window = slice(last // EVERY + 1, last // EVERY + 6)
+    losses, columns = np.array(record.nll), []
+    of_probes = zip(record.scenarios, record.depths, record.entities, strict=True)
+    for number, (scenario, depth, entity) in enumerate(of_probes):
+        if (scenario, depth) != ("duplicated", "verbatim"):
+            continue
+        column, exposures = losses[:, number], record.injection_steps[entity]
+        window = slice(exposures[-1] // EVERY + 1, exposures[-1] // EVERY + 6)
         best = window.start + int(np.argmin(column[window]))
-        before = column[record.injection_steps[probe.entity][0] // EVERY]
+        before = column[exposures[0] // EVERY]
         columns.append((before - column[best + times // EVERY]) / (before - column[best]))
     curves = np.array(columns)
     expected = fit_decay(times, mean_retainability(curves).values)
@@ -184,10 +184,18 @@ def test_intervals_come_from_drawing_entities(analysis):
 
 def test_what_facts_gain_that_were_not_injected_stands_beside_the_curve():
     drifting = make_record(drift=1.5, controls=3)
-    seen = analyse_acquisition(drifting, n_bootstrap=5).groups[0]
+    seen = analyse(drifting, n_bootstrap=5).groups[0]
     assert max(seen.control_curve) - min(seen.control_curve) > 2
     assert len(seen.control_curve) == len(seen.curve)
-    assert not analyse_acquisition(make_record(), n_bootstrap=5).groups[0].control_curve
+    assert not analyse(make_record(), n_bootstrap=5).groups[0].control_curve
+
+
+def test_what_controls_gain_can_be_subtracted():
+    drifting = analyse(make_record(drift=1.5, controls=3), n_bootstrap=5, against_control=True)
+    for group, plain in zip(drifting.groups, analyse(make_record()).groups, strict=True):
+        assert group.decay == pytest.approx(plain.decay)
+    with pytest.raises(GradlocError, match="no control was recorded"):
+        analyse(make_record(), against_control=True)
 
 
 def test_facts_that_are_not_forgotten_have_no_threshold():
@@ -196,7 +204,7 @@ def test_facts_that_are_not_forgotten_have_no_threshold():
     own = [i for i, s in enumerate(record.scenarios) if s == "once"]
     nll[:, own] = np.linspace(5, 1, len(nll))[:, None]
     record = AcquisitionRecord(**{**vars(record), "nll": tuple(map(tuple, nll))})
-    group = groups(analyse_acquisition(record, n_bootstrap=5))["once", "verbatim"]
+    group = groups(analyse(record, n_bootstrap=5))["once", "verbatim"]
     assert group.decay.decay_constant < 0
     assert group.threshold_steps.value is None
     assert "does not fall" in group.threshold_steps.note
@@ -211,26 +219,25 @@ def test_every_figure_of_the_machine_form_says_what_it_is(analysis):
     shown += [group[n] for n in ("mean_effectivity", "decay_constant", "r2", "threshold_steps")]
     assert all(set(found) == fields for found in shown) and len(shown) > 50
     assert group["decay"]["slope_standard_error"] < 1e-12
-    assert len(data["probes"]) == 48 and data["probes"][0]["depth"] == "verbatim"
-    assert data["probes"][0]["decay"]["decay_constant"] == pytest.approx(0.6 * 0.9)
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    "change",
     [
-        ({"scenarios": ("",) * 48}, "says of no entity when it was trained on"),
-        ({"steps": (), "nll": ()}, "the acquisition record is empty"),
+        {"scenarios": ("",) * 48},
+        {"steps": (), "nll": ()},
     ],
 )
-def test_a_record_that_says_too_little(change, message):
+def test_a_record_that_says_too_little(change):
     record = AcquisitionRecord(**{**vars(make_record()), **change})
-    with pytest.raises(GradlocError, match=message):
-        analyse_acquisition(record)
+    with pytest.raises(GradlocError, match="says nothing of injected facts"):
+        analyse(record)
 
 
 def test_a_training_that_ends_too_soon():
+    record = make_record()
     with pytest.raises(GradlocError, match="ends at step 50, less than the window of 10 steps"):
-        analyse_acquisition(make_record().until(50))
+        analyse(dataclasses.replace(record, steps=record.steps[:26], nll=record.nll[:26]))
 
 
 # ---- the page -------------------------------------------------------------------------------
@@ -242,8 +249,8 @@ def address(tmp_path_factory):
     record = make_record(drift=0.1, controls=3)
     named = tuple(name.replace("once", "</script><script>hacked=1") for name in record.probe_ids)
     record = AcquisitionRecord(**{**vars(record), "probe_ids": named})
-    analysis = analyse_acquisition(record, n_bootstrap=20)
-    return write_acquisition_page(analysis, path, title="<b>my</b> run").as_uri()
+    analysis = analyse(record, n_bootstrap=20)
+    return write_page(acquisition_page(analysis, "<b>my</b> run"), path).as_uri()
 
 
 PICTURES = {
@@ -292,167 +299,13 @@ def test_the_page_never_scrolls_sideways(browser, address, width):  # noqa: F811
     assert window == width and wide <= window
 
 
-def test_facts_shown_once_have_no_table_of_exposures(tmp_path):
-    record = make_record()
-    single = {entity: steps[:1] for entity, steps in record.injection_steps.items()}
-    record = AcquisitionRecord(**{**vars(record), "injection_steps": single})
-    page = acquisition_page(analyse_acquisition(record, n_bootstrap=5), "x")
-    titles = [section.title for section in page.sections if section.blocks]
-    assert "What each exposure adds" not in titles and "Learning" in titles
-
-
-# ---- the commands ---------------------------------------------------------------------------
-
-
-@pytest.fixture
-def call(gradloc):
-    """Run ``gradloc analyze``: what it prints."""
-
-    def call(*arguments):
-        code, out, err = gradloc("analyze", *arguments)
-        assert code == 0, err
-        return out
-
-    return call
-
-
-def test_the_command_writes_both_files_and_shows_the_tables(call, tmp_path):
-    make_record(n=3).save(tmp_path / "my-run" / "checkpoint" / RECORD_FILE)
-    run = tmp_path / "my-run"
-    done = call("acquisition", run)
-    assert "paraphrased" in done and "0.600 ±" in done
-    assert done.strip().endswith("acquisition.html")
-    written = json.loads((run / "acquisition_analysis.json").read_text())
-    assert written["kind"] == "acquisition_analysis"
-    assert "<h1>my-run</h1>" in (run / "acquisition.html").read_text()
-    shown = call("acquisition", run, "--json", "--window", 6)
-    assert json.loads(shown)["window"] == 6
-
-
-def test_where_the_record_is_looked_for(tmp_path):
-    for place in ("checkpoint", "checkpoint/arms/low", "bare"):
-        make_record().save(tmp_path / place / RECORD_FILE)
-    assert find_record(tmp_path) == tmp_path / "checkpoint" / RECORD_FILE
-    assert find_record(tmp_path, "low") == tmp_path / "checkpoint" / "arms" / "low" / RECORD_FILE
-    assert find_record(tmp_path / "bare") == tmp_path / "bare" / RECORD_FILE
-    with pytest.raises(GradlocError, match="no acquisition record, neither .*high.* nor "):
-        find_record(tmp_path, "high")
-
-
-# ---- stages ---------------------------------------------------------------------------------
-
-ARMS = ("first", "second")
-# Probes of two tasks by two; the third task is trained on in no stage.
-COLUMNS = {
-    "group": ["new"] * 5,
-    "depth": ["paraphrase"] * 5,
-    "task": ["b", "b", "a", "a", ""],
-    "kind": ["x", "y", "x", "y", "x"],
-    "entity": ["p", "q", "r", "s", ""],
-    "date": ["2024-02-03", "2024-02-20", "2024-01-01", "2024-01-02", ""],
-}
-NLL = {
-    "baseline": [4.0, 4.0, 4.0, 4.0, 9.0],
-    "first": [1.0, 2.0, 3.5, 3.5, 9.0],
-    "second": [2.0, 3.0, 1.0, 1.0, 9.0],
-}
-
-
-def make_results(n=5, **more):
-    items = {"probe_ids": list("vwxyz")[:n], "probes": {k: v[:n] for k, v in COLUMNS.items()}}
-    for arm, losses in NLL.items():
-        right = [loss < 2.5 for loss in losses[:n]]
-        items[arm] = {"nll": losses[:n], "exact": right, **more}
-    figure = MetricValue(0.0, None, None, 1, "nats", False)
-    arms = {arm: ArmResult(arm, {}, {}, {"x": figure}) for arm in ARMS}
-    return EvalResult("s", "base", {}, arms, {}, items=items)
-
-
-def values(rows):
-    return [[found.value for found in row] for row in rows]
-
-
-def test_the_matrix_and_its_measures_by_hand():
-    found = analyse_stages(make_results(4), n_bootstrap=50)
-    assert found.tasks == ("b", "a") and found.stages == ARMS
-    # Log-probabilities: the mean of each task's losses with the sign changed.
-    assert values([found.base]) == [[-4.0, -4.0]]
-    assert values(found.scores) == [[-1.5, -3.5], [-2.5, -1.0]]
-    measures = {name: figure.value for name, figure in found.measures.items()}
-    assert measures == {
-        "average_accuracy": -1.75,  # (-2.5 - 1) / 2
-        "average_incremental_accuracy": -1.625,  # (-1.5 + -1.75) / 2
-        "backward_transfer": -1.0,  # -2.5 - -1.5
-        "forward_transfer": 0.5,  # -3.5 - -4
-        "forgetting": 1.0,
-    }
-    assert found.measures["forgetting"].higher_is_better is False
-    # Both probes of task b lost exactly one nat: paired resamples do not vary.
-    assert (found.measures["forgetting"].low, found.measures["forgetting"].high) == (1.0, 1.0)
-    assert found.scores[0][0].low < found.scores[0][0].high
-
-
-def test_months_stand_in_their_order_and_undated_probes_are_left_out():
-    found = analyse_stages(make_results(), by="month", stages=["second", "first"], n_bootstrap=9)
-    assert found.tasks == ("2024-01", "2024-02") and found.stages == ("second", "first")
-    assert values(found.scores) == [[-1.0, -2.5], [-3.5, -1.5]]
-    assert found.n_left_out == 1
-
-
-def test_shares_by_kind():
-    found = analyse_stages(make_results(4), by="kind", metric="exact", n_bootstrap=9)
-    assert found.tasks == ("x", "y")
-    assert values(found.scores) == [[0.5, 0.5], [1.0, 0.5]]
-    assert found.scores[0][0].unit == "fraction"
-
-
-def test_more_tasks_than_stages_leave_only_the_average():
-    found = analyse_stages(make_results(), n_bootstrap=9)
-    assert found.tasks == ("b", "a", "new"), "a probe without a task counts under its group"
-    assert list(found.measures) == ["average_accuracy"]
-
-
-def test_a_probe_that_a_stage_did_not_score_is_left_out_of_all():
-    results = make_results(4)
-    results.items["second"]["nll"][0] = None
-    found = analyse_stages(results, n_bootstrap=9)
-    assert values(found.scores) == [[-2.0, -3.5], [-3.0, -1.0]] and found.n_left_out == 1
-
-
-def test_without_a_baseline_there_is_no_forward_transfer():
-    results = make_results(4)
-    del results.items["baseline"]
-    found = analyse_stages(results, n_bootstrap=9)
-    assert found.base == () and "forward_transfer" not in found.measures
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"by": "week"}, "--by 'week' is unknown"),
-        ({"metric": "nl"}, "Did you mean 'nll'"),
-        ({"stages": ["fist"]}, "no arm 'fist'. Did you mean 'first'"),
-    ],
-)
-def test_wrong_choices(options, message):
-    with pytest.raises(GradlocError, match=message):
-        analyse_stages(make_results(), **options)
-
-
-def test_results_without_the_probes_columns():
-    results = make_results()
-    del results.items["probes"]
-    with pytest.raises(GradlocError, match="make them again"):
-        analyse_stages(results)
-    empty = make_results()
-    empty.items["probes"]["kind"] = [""] * 5
-    with pytest.raises(GradlocError, match="no probe has both a kind and"):
-        analyse_stages(empty, by="kind")
-
-
-def test_the_command_for_stages(call, tmp_path):
-    path = make_results(4).save(tmp_path / "results.json")
-    done = call("stages", path, "--metric", "exact")
-    assert "forward transfer" in done
-    data = json.loads(call("stages", path, "--json"))
-    assert data["kind"] == "stage_analysis" and data["scores"][0][0]["n"] == 2
+def test_the_command_writes_both_files_and_shows_the_tables(tmp_path, capsys):
+    make_record(n=3).save(tmp_path / "my-run" / RECORD_FILE)
+    main(["analyze", str(tmp_path / "my-run"), "--window", "6"])
+    done = capsys.readouterr().out
+    assert "paraphrased" in done and "acquisition.html" in done
+    written = json.loads((tmp_path / "my-run" / "acquisition_analysis.json").read_text())
+    assert (written["kind"], written["window"]) == ("acquisition_analysis", 6)
+    assert "<h1>my-run</h1>" in (tmp_path / "my-run" / "acquisition.html").read_text()
+    with pytest.raises(SystemExit, match="no such file"):
+        main(["analyze", str(tmp_path)])

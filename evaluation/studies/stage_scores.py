@@ -1,19 +1,29 @@
-"""Checkpoints of a sequence of stages: the score matrix R, transfer and forgetting."""
+"""What a sequence of stages did to every task: the score matrix R, transfer and forgetting.
 
+Comes in: a results.json of ``gradloc evaluate`` whose arms are the stages in their order; its
+baseline is the model before any stage. Goes out: two tables, or JSON.
+
+    python evaluation/studies/stage_scores.py results.json --by month
+"""
+
+import argparse
+import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
+import rich
 
 from gradloc.errors import GradlocError
 from gradloc.evaluation.bootstrap import N_BOOTSTRAP, derive_seed, estimate, figure
 from gradloc.evaluation.results import EvalResult, MetricValue
 from gradloc.evaluation.stage_figures import stage_figures
+from gradloc.report.formatting import unit_name
+from gradloc.report.table import Column, Table, figure_cell, make_table, rich_table
 from gradloc.utils.io import to_jsonable
 from gradloc.utils.names import did_you_mean
-
-FORMAT = 1
 
 
 class _Score(NamedTuple):
@@ -56,7 +66,7 @@ class StageAnalysis:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values: what ``--json`` prints."""
-        return {"format": FORMAT, "kind": "stage_analysis", **to_jsonable(self)}
+        return {"format": 1, "kind": "stage_analysis", **to_jsonable(self)}
 
 
 def analyse_stages(
@@ -153,3 +163,50 @@ def _labels(probes: dict[str, list[str]], by: str) -> list[str]:
     if by == "kind":
         return list(probes["kind"])
     return [task or group for task, group in zip(probes["task"], probes["group"], strict=True)]
+
+
+def stage_tables(analysis: StageAnalysis) -> tuple[Table, Table]:
+    """The score matrix, and the measures that are read off it."""
+    heads = [
+        Column(task, f"n={found.n}")
+        for task, found in zip(analysis.tasks, analysis.scores[0], strict=True)
+    ]
+    named = [("baseline", analysis.base)] if analysis.base else []
+    named += zip(analysis.stages, analysis.scores, strict=True)
+    matrix = make_table(["stage", *heads], [[name, *map(figure_cell, row)] for name, row in named])
+    measures = make_table(
+        ["measure", "value", "better"],
+        [
+            [name.replace("_", " "), figure_cell(found), "↑" if found.higher_is_better else "↓"]
+            for name, found in analysis.measures.items()
+        ],
+    )
+    return matrix, measures
+
+
+def main(words: list[str] | None = None) -> None:
+    """Read the arguments and print what was found."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("results", help="results.json")
+    parser.add_argument("--by", choices=BY, default="task", help="what a stage was trained on")
+    parser.add_argument("--metric", choices=METRICS, default="nll")
+    parser.add_argument("--stage", dest="stages", action="append", default=[], metavar="ARM",
+                        help="a stage, in order; default: all arms")  # fmt: skip
+    parser.add_argument("--json", action="store_true")
+    given = vars(parser.parse_args(words))
+    as_json, path = given.pop("json"), given.pop("results")
+    try:
+        found = analyse_stages(EvalResult.load(path), **given)
+    except GradlocError as error:
+        sys.exit(str(error))
+    if as_json:
+        print(json.dumps(found.to_dict(), indent=1))
+        return
+    matrix, measures = stage_tables(found)
+    unit = unit_name(found.scores[0][0].unit, difference=False)
+    rich.print(rich_table(matrix, f"score after each stage, {unit} ↑", "95 % intervals below"))
+    rich.print(rich_table(measures, "over all stages"))
+
+
+if __name__ == "__main__":
+    main()
