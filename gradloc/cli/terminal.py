@@ -13,6 +13,7 @@ from gradloc.models.unit_info import UnitInfo
 from gradloc.report import result_tables
 from gradloc.report.arms import arm_styles, main_arm
 from gradloc.report.headline import judge
+from gradloc.report.plan_tables import plan_words
 from gradloc.report.table import rich_table
 
 BAR_WIDTH = 16
@@ -47,32 +48,11 @@ def plan_table(plan: LayerPlan) -> Group:
     values = plan.scores or {name: float(value) for name, value in plan.scale.items()}
     name = plan.score_name or "learning-rate scale"
     bars = _block_bars(plan.units, values, f"policy {plan.policy}: {name}  (● trained)", trained)
-    return Group(bars, *plan_lines(plan))
-
-
-def plan_lines(plan: LayerPlan) -> list[Text]:
-    """The plan in a few lines: size, predicted cost, how far the ranking can be trusted."""
-    lines = [
-        Text(
-            f"trains {len(plan.trained)} of {len(plan.scale)} units, "
-            f"{plan.trainable_fraction:.1%} of the parameters"
-        )
-    ]
-    time, memory = plan.predicted.get("time_ratio"), plan.predicted.get("memory_ratio")
-    if time is not None:
-        lines.append(
-            Text(
-                f"predicted: {time:.2f} of full training's step time, "
-                f"{memory:.2f} of its memory above the weights; "
-                f"the backward pass reaches down to block {plan.predicted.get('lowest_block')}"
-            )
-        )
-    split_half = plan.reliability.get("split_half")
-    if split_half is not None:
-        lines.append(Text(f"split-half rank correlation of the scores: {split_half:.2f}"))
-    if warning := plan.reliability.get("warning"):
-        lines.append(Text(f"warning: {warning}", style="bold yellow"))
-    return lines
+    lines = (
+        Text(f"{term}: {words}", style="bold yellow" if term == "Warning" else "")
+        for term, words in plan_words(plan)
+    )
+    return Group(bars, *lines)
 
 
 def result_table(result: EvalResult) -> Group:

@@ -2,6 +2,7 @@
 
 from gradloc.evaluation.results import ArmResult, EvalResult, MetricValue
 from gradloc.report.formatting import is_finite
+from gradloc.report.measures import keys_of
 from gradloc.report.styles import ArmStyle, assign_styles
 
 UPTAKE = "new_paraphrase_nll"
@@ -45,7 +46,7 @@ def main_arm(results: EvalResult, arm_order: list[str]) -> str:
 
 def uptake_metric(results: EvalResult) -> str | None:
     """The metric that stands for uptake: likelihood of paraphrased new facts, where it exists."""
-    keys = list(dict.fromkeys(key for arm in results.arms.values() for key in arm.uptake))
+    keys = keys_of(results, "uptake")
     likelihoods = [key for key in keys if key.endswith("_nll")]
     return UPTAKE if UPTAKE in keys else next(iter(likelihoods or keys), None)
 

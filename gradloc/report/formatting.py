@@ -72,6 +72,8 @@ def by_unit(value: float | None, unit: str) -> str:
     """
     if value is None:
         return MISSING
+    if unit == "MiB":
+        return f"{value:,.0f}" if is_finite(value) else number(value)
     return number(100 * value) if unit == "fraction" else number(value)
 
 

@@ -12,6 +12,12 @@ from gradloc.report.metric_names import (
 )
 
 
+def keys_of(results: EvalResult, *kinds: str) -> list[str]:
+    """Keys of all arms, in the order in which they first occur."""
+    arms = results.arms.values()
+    return list(dict.fromkeys(key for arm in arms for kind in kinds for key in getattr(arm, kind)))
+
+
 def measures(results: EvalResult, kind: str) -> list[str]:
     """Keys of one kind in reading order, without those of the kinds of a set (BLiMP has 67).
 
@@ -19,7 +25,7 @@ def measures(results: EvalResult, kind: str) -> list[str]:
         results: The evaluation.
         kind: ``uptake``, ``forgetting`` or ``scores``.
     """
-    keys, parents = _keys(results, kind), _parents(results)
+    keys, parents = keys_of(results, kind), _parents(results)
     seen = [split_key(key).items for key in keys]
     whole = [key for key, items in zip(keys, seen, strict=True) if items not in parents]
     return sorted(whole, key=lambda key: _place(key, seen))
@@ -41,7 +47,7 @@ def main_losses(results: EvalResult) -> list[str]:
 
 def grouped_measures(results: EvalResult) -> dict[str, list[str]]:
     """Set of items -> every metric about it, the kinds of the set last."""
-    keys, parents = _keys(results, "uptake", "forgetting", "scores"), _parents(results)
+    keys, parents = keys_of(results, "uptake", "forgetting", "scores"), _parents(results)
     seen = [split_key(key).items for key in keys]
     heads = {items: _head(items, parents) for items in seen}
 
@@ -57,16 +63,10 @@ def grouped_measures(results: EvalResult) -> dict[str, list[str]]:
     return groups
 
 
-def _keys(results: EvalResult, *kinds: str) -> list[str]:
-    """Keys of all arms, in the order in which they first occur."""
-    arms = results.arms.values()
-    return list(dict.fromkeys(key for arm in arms for kind in kinds for key in getattr(arm, kind)))
-
-
 def _parents(results: EvalResult) -> dict[str, str]:
     """The set that a set is a kind of, for those that are one."""
     sets: dict[str, set[str]] = {}
-    for key in _keys(results, "uptake", "forgetting", "scores"):
+    for key in keys_of(results, "uptake", "forgetting", "scores"):
         name = split_key(key)
         # The share of right answers bears the name of the set alone, its kinds do not.
         metric = "exact" if key == "known_facts" else name.metric

@@ -134,6 +134,12 @@ def render(page: Page) -> str:
     )
 
 
+def picture_blocks(items: Iterable[Picture | None], size: str = "wide") -> list[Pictures]:
+    """A block of the pictures that there are; none where there is no picture."""
+    found = [picture for picture in items if picture is not None]
+    return [Pictures(found, size)] if found else []
+
+
 def pictures_of(page: Page) -> list[Picture]:
     """Every picture of a page, in its order."""
     return [*_pictures(page.lead), *_pictures(b for own in page.sections for b in own.blocks)]

@@ -26,6 +26,8 @@ def plan_words(plan: LayerPlan) -> list[tuple[str, str]]:
     for key, label in (("time_ratio", "Predicted time"), ("memory_ratio", "Predicted memory")):
         if isinstance(ratio := plan.predicted.get(key), (int, float)):
             words.append((label, f"{number(ratio)} × full training"))
+    if (lowest := plan.predicted.get("lowest_block")) is not None:
+        words.append(("Backward pass", f"down to block {lowest}"))
     if plan.reliability:
         words.append(("Reliability", reliability_text(plan.reliability.get("split_half"))))
     if warning := plan.reliability.get("warning"):

@@ -1,18 +1,14 @@
 """The tables of an evaluation, for its page and for the terminal."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 from gradloc.evaluation.results import ArmResult, EvalResult, MetricValue
 from gradloc.report.arms import has_diverged, uptake_metric
-from gradloc.report.formatting import (
-    capitalize,
-    is_finite,
-    learning_rate,
-    unit_name,
-)
+from gradloc.report.formatting import capitalize, is_finite, learning_rate, unit_name
 from gradloc.report.headline import RATIO, uptake_share
-from gradloc.report.measures import grouped_measures, main_losses, measures
+from gradloc.report.measures import grouped_measures, keys_of, main_losses, measures
 from gradloc.report.metric_names import metric_label, set_label
 from gradloc.report.styles import ArmStyle
 from gradloc.report.table import (
@@ -28,8 +24,19 @@ from gradloc.report.table import (
 
 VERSUS = "Against full training"
 SIGNS = {"better": "▲", "worse": "▼", "soft": "≈", "": ""}
+_GROUPS = {
+    "uptake": "Uptake", "forgetting": "Forgetting", "scores": "Scores", "versus_full": VERSUS,
+    "cost": "Cost",
+}  # fmt: skip
+# Field of an arm -> what it is called, its unit, and whether more is better.
+_COSTS = {
+    "trainable_fraction": ("parameters", "fraction", None),
+    "train_seconds": ("time", "seconds", False),
+    "peak_rss_mib": ("memory", "MiB", False),
+}
+# Without a base model there is nothing but the checkpoints' own scores.
+_USUAL_SCORES = ("new_paraphrase_nll", "new_paraphrase_exact", "updated_prefers_new")
 _N_SCORES = 7
-_GetFigure = Callable[[ArmResult], MetricValue | None]
 
 
 def results_table(
@@ -45,17 +52,16 @@ def results_table(
         main: The arm to stress.
     """
     found = {name: results.arms[name] for name in arms}
+    diverged = [has_diverged(arm) for arm in found.values()]
     columns, cells = [], []
-    for column, get in [*_figure_columns(results), *_cost_columns(results)]:
-        figures = [get(arm) for arm in found.values()]
-        own = [_text_cell(column, figure) for figure in figures]
-        if column.higher_is_better is not None:
-            values = [
-                figure.value if figure is not None and not has_diverged(arm) else None
-                for figure, arm in zip(figures, found.values(), strict=True)
-            ]
-            own = mark_best(own, values, column.higher_is_better)
-        columns.append(column)
+    for measured in _columns(results):
+        figures = [measured.figure(arm) for arm in found.values()]
+        own = [figure_cell(figure) for figure in figures]
+        if (higher := measured.column.higher_is_better) is not None:
+            pairs = zip(figures, diverged, strict=True)
+            values = [None if figure is None or off else figure.value for figure, off in pairs]
+            own = mark_best(own, values, higher)
+        columns.append(measured.column)
         cells.append(own)
     rows = [
         make_row([Cell(name, trained_how(name, arm)), *own], styles[name], name == main)
@@ -67,12 +73,11 @@ def results_table(
 def footnotes(results: EvalResult) -> list[str]:
     """What the evaluation noted of figures in the results table, each note once."""
     notes: dict[tuple[str, str], list[str]] = {}
-    for column, get in _figure_columns(results):
-        label = (
-            f"{column.group.lower()}, {column.label}" if column.group == VERSUS else column.label
-        )
+    for measured in _columns(results):
+        column = measured.column
+        label = f"{VERSUS.lower()}, {column.label}" if column.group == VERSUS else column.label
         for name, arm in results.arms.items():
-            if (figure := get(arm)) is not None and figure.note:
+            if (figure := measured.figure(arm)) is not None and figure.note:
                 notes.setdefault((label, figure.note), []).append(name)
     return [
         f"{capitalize(label)} ({', '.join(names)}): {note}."
@@ -105,13 +110,11 @@ def change_tone(figure: MetricValue | None) -> str:
     """What may be said of a change: its interval lies on one side of zero, or it does not."""
     if figure is None or not is_finite(figure.value):
         return ""
-    if not (is_finite(figure.low) or is_finite(figure.high)):
-        return ""
     if is_finite(figure.low) and figure.low > 0:
         return "better" if figure.higher_is_better else "worse"
     if is_finite(figure.high) and figure.high < 0:
         return "worse" if figure.higher_is_better else "better"
-    return "soft"
+    return "soft" if is_finite(figure.low) or is_finite(figure.high) else ""
 
 
 def versus_label(key: str) -> str:
@@ -141,77 +144,63 @@ def change_unit(figure: MetricValue, is_change: bool) -> str:
     return f"{unit} {'gained' if figure.higher_is_better else 'lost'}" if is_change else unit
 
 
-def _figure_columns(results: EvalResult) -> list[tuple[Column, _GetFigure]]:
+class _Measured(NamedTuple):
+    """A column of the results table, and where its figures are: a kind of measure and its key."""
+
+    column: Column
+    kind: str
+    key: str
+
+    def figure(self, arm: ArmResult) -> MetricValue | None:
+        return _figure(arm, self.kind, self.key)
+
+
+def _figure(arm: ArmResult, kind: str, key: str) -> MetricValue | None:
+    if kind == "cost":
+        value = getattr(arm, key)
+        return value if value is None else MetricValue(value, None, None, 0, _COSTS[key][1], False)
+    return uptake_share(arm) if key == "uptake_share" else getattr(arm, kind).get(key)
+
+
+def _columns(results: EvalResult) -> list[_Measured]:
     """The few metrics that a table has room for, in the order in which people ask for them."""
-    uptake, losses = uptake_metric(results), main_losses(results)
-    keys = list(dict.fromkeys(key for arm in results.arms.values() for key in arm.uptake))
+    losses, ratios = main_losses(results), keys_of(results, "versus_full")
+    ratios = [key for key in ratios if key.startswith(RATIO)]
+    ratios = [RATIO + key for key in losses if RATIO + key in ratios] or ratios[:2]
+    keys = keys_of(results, "uptake")
     exact = sorted(
         (k for k in keys if "exact" in k), key=lambda k: ("new" not in k, "paraphrase" not in k)
     )
     preferred = [key for key in keys if key.endswith("prefers_new")]
-    wanted = [("uptake", key) for key in dict.fromkeys([uptake, *exact[:1], *preferred[:1]]) if key]
-    wanted += [("forgetting", key) for key in losses]
-    ratios = dict.fromkeys(key for arm in results.arms.values() for key in arm.versus_full)
-    ratios = [key for key in ratios if key.startswith(RATIO)]
-    wanted += [("versus_full", "uptake_share")]
-    wanted += [
-        ("versus_full", key)
-        for key in ([RATIO + k for k in losses if RATIO + k in ratios] or ratios[:2])
-    ]
-    found = [column for kind, key in wanted if (column := _column(results, kind, key)) is not None]
-    if not found:  # no baseline, so nothing but the checkpoints' own scores
-        usual = ["new_paraphrase_nll", "new_paraphrase_exact", "updated_prefers_new", *losses]
-        scores = measures(results, "scores")
-        chosen = [key for key in usual if key in scores] or scores[:_N_SCORES]
-        found = [
-            column for key in chosen if (column := _column(results, "scores", key)) is not None
-        ]
+    learned = dict.fromkeys([uptake_metric(results), *exact[:1], *preferred[:1]])
+    scores = measures(results, "scores")
+    usual = [key for key in (*_USUAL_SCORES, *losses) if key in scores] or scores[:_N_SCORES]
+    shown = _having(
+        results, uptake=learned, forgetting=losses, versus_full=["uptake_share", *ratios]
+    )
+    return [*(shown or _having(results, scores=usual)), *_having(results, cost=_COSTS)]
+
+
+def _having(results: EvalResult, **keys: Iterable[str | None]) -> list[_Measured]:
+    """Columns for the measures of each kind that an arm has."""
+    found = []
+    for kind, own in keys.items():
+        for key in filter(None, own):
+            figures = (_figure(arm, kind, key) for arm in results.arms.values())
+            if (first := next((f for f in figures if f is not None), None)) is not None:
+                found.append(_Measured(_head(first, kind, key), kind, key))
     return found
 
 
-def _column(results: EvalResult, kind: str, key: str) -> tuple[Column, _GetFigure] | None:
-    """A column for the metric, unless no arm has it."""
-
-    def get(arm: ArmResult) -> MetricValue | None:
-        return uptake_share(arm) if key == "uptake_share" else getattr(arm, kind).get(key)
-
-    figure = next((f for f in map(get, results.arms.values()) if f is not None), None)
-    if figure is None:
-        return None
-    group = {"uptake": "Uptake", "forgetting": "Forgetting", "scores": "Scores"}.get(kind, VERSUS)
-    label = versus_label(key) if kind == "versus_full" else metric_label(key)
+def _head(figure: MetricValue, kind: str, key: str) -> Column:
     unit = unit_name(figure.unit, difference=kind in ("uptake", "forgetting"))
+    if kind == "cost":
+        label, _, better = _COSTS[key]
+        return Column(label, unit, _GROUPS[kind], better)
+    label = versus_label(key) if kind == "versus_full" else metric_label(key)
     if kind == "uptake" and key.startswith("new") and "exact" in key:
         label = "exact match"
-    return Column(label, unit, group, figure.higher_is_better), get
-
-
-def _cost_columns(results: EvalResult) -> list[tuple[Column, _GetFigure]]:
-    columns = []
-    for name, label, unit, better in (
-        ("trainable_fraction", "parameters", "%", None),
-        ("train_seconds", "time", "seconds", False),
-        ("peak_rss_mib", "memory", "MiB", False),
-    ):
-        if any(getattr(arm, name) is not None for arm in results.arms.values()):
-            columns.append((Column(label, unit, "Cost", better), _plain_figure(name, unit)))
-    return columns
-
-
-def _plain_figure(name: str, unit: str) -> _GetFigure:
-    def get(arm: ArmResult) -> MetricValue | None:
-        value = getattr(arm, name)
-        if value is None:
-            return None
-        return MetricValue(value, None, None, 0, "fraction" if unit == "%" else unit, False)
-
-    return get
-
-
-def _text_cell(column: Column, figure: MetricValue | None) -> Cell:
-    if column.unit == "MiB" and figure is not None and is_finite(figure.value):
-        return Cell(f"{figure.value:,.0f}")
-    return figure_cell(figure)
+    return Column(label, unit, _GROUPS[kind], figure.higher_is_better)
 
 
 def _measure_row(results: EvalResult, arms: Sequence[str], key: str) -> Row:

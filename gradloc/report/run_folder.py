@@ -1,8 +1,9 @@
 """What the report reads: a run folder, or a results file alone."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from gradloc.config.yaml_source import parse_yaml
 from gradloc.errors import GradlocError, RunError
@@ -19,29 +20,28 @@ COMMANDS = {
 }
 
 
-@dataclass(frozen=True)
-class Run:
+class Run(NamedTuple):
     """What a run folder or a results file holds.
 
     Args:
         name: Name of the recipe, of the folder or of the file.
         results: The evaluation.
+        page: Where its page belongs.
         profile: The gradient profile, if there is one.
         plan: The main arm's plan, if there is one.
         recipe_text: The resolved recipe as it was written.
         recipe: The same as plain values; empty where there is none.
-        page: Where its page belongs.
         is_folder: Whether it is a run folder, so that a stage can be missing from it.
     """
 
     name: str
     results: EvalResult
-    profile: GradientProfile | None
-    plan: LayerPlan | None
-    recipe_text: str
-    recipe: dict[str, Any]
     page: Path
-    is_folder: bool = True
+    profile: GradientProfile | None = None
+    plan: LayerPlan | None = None
+    recipe_text: str = ""
+    recipe: Mapping[str, Any] = MappingProxyType({})
+    is_folder: bool = False
 
 
 def read_run(path: str | Path) -> Run:
@@ -55,50 +55,42 @@ def read_run(path: str | Path) -> Run:
         GradlocError: A file cannot be read, or is no results file.
     """
     path = Path(path)
-    if path.is_file():
-        return _read_file(path)
-    if path.suffix == ".json" and not path.exists():
+    if path.is_dir():
+        return _read_folder(path)
+    if not path.is_file():
+        is_results = path.suffix == ".json"
         raise RunError(
-            f"{path}: no such results file, so there is nothing to report. "
-            f"Make it with '{COMMANDS['results.json']}'."
+            f"{path}: no such {'results file' if is_results else 'run folder'}, so there is "
+            "nothing to report. Make it with "
+            f"'{COMMANDS['results.json' if is_results else 'recipe.yaml']}'."
         )
-    return _read_folder(path)
-
-
-def _read_file(path: Path) -> Run:
     results = _load_results(path)
     # The usual name says nothing; what was evaluated does.
     leading = leading_arms(results)
     alone = results.arms[leading[0]].series or leading[0] if len(leading) == 1 else results.suite
-    name = alone if path.stem == "results" else path.stem
-    return Run(name, results, None, None, "", {}, path.with_suffix(".html"), is_folder=False)
+    return Run(alone if path.stem == "results" else path.stem, results, path.with_suffix(".html"))
 
 
 def _read_folder(folder: Path) -> Run:
-    if not folder.is_dir():
+    results, profile, plan, recipe = (folder / name for name in COMMANDS)
+    if not results.is_file():
         raise RunError(
-            f"{folder}: no such run folder, so there is nothing to report. "
-            f"Make it with '{COMMANDS['recipe.yaml']}'."
+            f"{results}: missing, and a report is made from it. Make it with "
+            f"'{COMMANDS['results.json']}', or the whole run with '{COMMANDS['recipe.yaml']}'."
         )
-    if not (folder / "results.json").is_file():
-        raise RunError(
-            f"{folder / 'results.json'}: missing, and a report is made from it. "
-            f"Make it with '{COMMANDS['results.json']}', or the whole run with "
-            f"'{COMMANDS['recipe.yaml']}'."
-        )
-    results = _load_results(folder / "results.json")
-    profile, plan = folder / "profile.json", folder / "plan.json"
-    recipe_path = folder / "recipe.yaml"
-    recipe_text = recipe_path.read_text(encoding="utf-8") if recipe_path.is_file() else ""
-    recipe = _parse(recipe_text, recipe_path)
+    found, text = _load_results(results), ""
+    if recipe.is_file():
+        text = recipe.read_text(encoding="utf-8")
+    values = _parse(text, recipe)
     return Run(
-        name=str(recipe.get("name") or folder.resolve().name),
-        results=results,
+        name=str(values.get("name") or folder.resolve().name),
+        results=found,
+        page=folder / "report.html",
         profile=GradientProfile.load(profile) if profile.is_file() else None,
         plan=LayerPlan.load(plan) if plan.is_file() else None,
-        recipe_text=recipe_text,
-        recipe=recipe,
-        page=folder / "report.html",
+        recipe_text=text,
+        recipe=values,
+        is_folder=True,
     )
 
 

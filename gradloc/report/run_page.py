@@ -1,10 +1,11 @@
 """The report of a run folder, or of a results file."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from gradloc.evaluation.results import EvalResult
-from gradloc.report import result_tables
+from gradloc.report import page
 from gradloc.report.answers import example_blocks
 from gradloc.report.arms import (
     UPTAKE,
@@ -20,19 +21,14 @@ from gradloc.report.headline import FACTS, TEXT, big_figures, judge
 from gradloc.report.layer_map import layer_map
 from gradloc.report.measures import first_measures, grouped_measures, main_losses, measures
 from gradloc.report.metric_names import metric_label
-from gradloc.report.page import (
-    Code,
-    Details,
-    Figures,
-    Notes,
-    Page,
-    Pictures,
-    Section,
-    Terms,
-    Text,
-    write_page,
-)
 from gradloc.report.plan_tables import plan_words
+from gradloc.report.result_tables import (
+    change_unit,
+    figure_of,
+    footnotes,
+    measure_table,
+    results_table,
+)
 from gradloc.report.run_folder import COMMANDS, Run, read_run
 from gradloc.report.scatter import Model, loss_title, tradeoff_picture
 from gradloc.report.styles import ArmStyle
@@ -45,6 +41,17 @@ MAX_ARMS = 8
 MAX_MEASURES = 14
 _CURVES = {"loss": "Training loss", "new_nll": "New facts", "invariant_nll": "Known facts"}
 _FULL = "full training"
+_CHANGES = (
+    "Uptake is what an arm gained over the base model on the new facts, forgetting is what it lost "
+    "of what the base model had. An arm that learns nothing forgets nothing: the columns against "
+    "full training compare at equal uptake."
+)
+_SCORES = "No base model was scored beside them, so these are plain scores."
+_LEGEND = "Small: 95 % intervals. ↑ higher is better, ↓ lower is better, ★ best of its column."
+_SIGNS = (
+    "▲ better and ▼ worse than the base model: the 95 % interval excludes zero. ≈ no clear change. "
+    "Of twenty intervals one is expected to miss by chance."
+)
 
 
 def write_report(run_dir: str | Path) -> Path:
@@ -63,64 +70,55 @@ def write_report(run_dir: str | Path) -> Path:
         GradlocError: A file cannot be read or is no results file, or the page cannot be written.
     """
     run = read_run(run_dir)
-    return write_page(report_page(run), run.page)
+    return page.write_page(report_page(run), run.page)
 
 
-def report_page(run: Run) -> Page:
+def report_page(run: Run) -> page.Page:
     """Make the page of what was read."""
     results = run.results
     main = main_arm(results, list(run.recipe.get("arms") or ()))
     styles = arm_styles(results, main)
-    about = [f"Suite {results.suite}", f"base model {results.baseline}" if results.baseline else ""]
-    if run.recipe.get("seed") is not None:
-        about.append(f"seed {run.recipe['seed']}")
-    return Page(
+    about = [f"Suite {results.suite}"]
+    about += [f"base model {results.baseline}"] if results.baseline else []
+    about += [f"seed {seed}"] if (seed := run.recipe.get("seed")) is not None else []
+    return page.Page(
         title=run.name,
         command="report",
         lead=[
             judge(results, main),
-            Figures(big_figures(results, main)),
-            Text(" · ".join(filter(None, about)), "note"),
+            page.Figures(big_figures(results, main)),
+            page.Text(" · ".join(about), "note"),
         ],
         sections=[
-            Section("results", "Results", _results(results, styles, main)),
-            Section("tradeoff", "Uptake against forgetting", _tradeoff(results, styles)),
-            Section("layers", "Where it trained", _layers(run, main)),
-            Section("series", "Over the checkpoints", _series(results, styles)),
-            Section("curves", "During training", _curves(results, styles)),
-            Section("examples", "Before and after", example_blocks(results, styles)),
-            Section("measures", "Every measure", _measures(results, main)),
-            Section("details", "Details", _details(run)),
+            page.Section("results", "Results", _results(results, styles, main)),
+            page.Section("tradeoff", "Uptake against forgetting", _tradeoff(results, styles)),
+            page.Section("layers", "Where it trained", _layers(run, main)),
+            page.Section("series", "Over the checkpoints", _series(results, styles)),
+            page.Section("curves", "During training", _curves(results, styles)),
+            page.Section("examples", "Before and after", example_blocks(results, styles)),
+            page.Section("measures", "Every measure", _measures(results, main)),
+            page.Section("details", "Details", _details(run)),
         ],
         source="the files of this run folder" if run.is_folder else "a results file",
     )
 
 
 def _results(results: EvalResult, styles: Styles, main: str) -> list[Any]:
-    leading = leading_arms(results)
-    meaning = "No base model was scored beside them, so these are plain scores."
-    if results.baseline_scores:
-        meaning = (
-            "Uptake is what an arm gained over the base model on the new facts, forgetting is what "
-            "it lost of what the base model had. An arm that learns nothing forgets nothing: the "
-            "columns against full training compare at equal uptake."
-        )
-    blocks = [Text(meaning), result_tables.results_table(results, styles, leading, main)]
-    if len(leading) < len(results.arms):
-        every = result_tables.results_table(results, styles, list(results.arms), main)
-        blocks.append(Details(f"All {len(results.arms)} checkpoints, step by step", [every]))
-    blocks.append(
-        Text("Small: 95 % intervals. ↑ higher is better, ↓ lower is better, ★ best of its column.",
-             "note")
-    )  # fmt: skip
-    notes = result_tables.footnotes(results)
-    return [*blocks, Notes(notes)] if notes else blocks
+    leading, every = leading_arms(results), list(results.arms)
+    table = partial(results_table, results, styles, main=main)
+    blocks = [page.Text(_CHANGES if results.baseline_scores else _SCORES), table(leading)]
+    if len(leading) < len(every):
+        title = f"All {len(every)} checkpoints, step by step"
+        blocks.append(page.Details(title, [table(every)]))
+    blocks.append(page.Text(_LEGEND, "note"))
+    notes = footnotes(results)
+    return [*blocks, page.Notes(notes)] if notes else blocks
 
 
 def _measures(results: EvalResult, main: str) -> list[Any]:
     leading = leading_arms(results)
     first = [main, *(name for name in leading if name in results.reference_arms), *leading]
-    shown = set(list(dict.fromkeys(first))[:MAX_ARMS])
+    shown = list(dict.fromkeys(first))[:MAX_ARMS]
     arms = [name for name in leading if name in shown]
     every = [key for keys in grouped_measures(results).values() for key in keys]
     kinds = ("uptake", "forgetting") if results.baseline_scores else ("scores",)
@@ -128,66 +126,54 @@ def _measures(results: EvalResult, main: str) -> list[Any]:
     keys = first_measures(keys) if len(keys) > MAX_MEASURES else keys
     if not keys:
         return []
-    blocks: list[Any] = []
-    if results.baseline_scores:
-        meaning = (
-            "▲ better and ▼ worse than the base model: the 95 % interval excludes zero. ≈ no "
-            "clear change. Of twenty intervals one is expected to miss by chance."
-        )
-        blocks.append(Text(meaning))
-    blocks.append(result_tables.measure_table(results, arms, keys))
+    blocks: list[Any] = [page.Text(_SIGNS)] if results.baseline_scores else []
+    blocks.append(measure_table(results, arms, keys))
     if len(every) > len(keys):
-        whole = result_tables.measure_table(results, arms, every)
-        blocks.append(Details(f"All {len(every)} measures", [whole]))
+        whole = measure_table(results, arms, every)
+        blocks.append(page.Details(f"All {len(every)} measures", [whole]))
     if len(arms) < len(leading):
-        blocks.append(Text(f"Shown are {len(arms)} of {len(leading)} arms.", "note"))
+        blocks.append(page.Text(f"Shown are {len(arms)} of {len(leading)} arms.", "note"))
     return blocks
 
 
 def _tradeoff(results: EvalResult, styles: Styles) -> list[Any]:
-    uptake = uptake_metric(results)
-    if uptake is None:
-        return []
-    series = {name: run for run, names in checkpoint_series(results).items() for name in names}
+    uptake = uptake_metric(results) or ""
+    curves = {name: run for run, names in checkpoint_series(results).items() for name in names}
+    curves |= dict.fromkeys(results.reference_arms, _FULL)
     pictures = []
     for key in main_losses(results):
         models = [
             Model(
                 name, styles[name], arm.uptake[uptake], arm.forgetting[key],
-                f"step {arm.step:,}" if arm.step is not None else "",
-                _FULL if name in results.reference_arms else series.get(name, ""),
+                f"step {arm.step:,}" if arm.step is not None else "", curves.get(name, ""),
             )
             for name, arm in results.arms.items()
             if uptake in arm.uptake and key in arm.forgetting
         ]  # fmt: skip
         pictures.append(tradeoff_picture(f"tradeoff-{key}", loss_title(key), models, uptake, key))
-    pictures = [picture for picture in pictures if picture is not None]
-    if not pictures:
-        return []
     lead = "Each point is a model with its 95 % intervals; the base model stands at zero."
     if results.reference_arms:
         lead += (
             " The dashed line joins the arms of full training: what lies above and to the left of "
             "it learned as much and lost less."
         )
-    return [Text(lead), Pictures(pictures)]
+    drawn = page.picture_blocks(pictures)
+    return [page.Text(lead), *drawn] if drawn else []
 
 
 def _layers(run: Run, main: str) -> list[Any]:
     if not run.is_folder:
         return []
     blocks: list[Any] = [
-        Text(f"This folder has no {name}. Make it with: {COMMANDS[name]}", "empty")
+        page.Text(f"This folder has no {name}. Make it with: {COMMANDS[name]}", "empty")
         for name, value in (("profile.json", run.profile), ("plan.json", run.plan))
         if value is None
     ]
     if picture := layer_map(run.profile, run.plan):
         marked = f" ● marks the units that {main} trains." if run.plan else ""
-        blocks += [Text(f"Each cell is one unit of the network.{marked}")]
-        blocks += [Pictures([picture], "narrow")]
-    if run.plan:
-        blocks.append(Terms(plan_words(run.plan)))
-    return blocks
+        blocks += [page.Text(f"Each cell is one unit of the network.{marked}")]
+        blocks += [page.Pictures([picture], "narrow")]
+    return [*blocks, page.Terms(plan_words(run.plan))] if run.plan else blocks
 
 
 def _series(results: EvalResult, styles: Styles) -> list[Any]:
@@ -196,20 +182,20 @@ def _series(results: EvalResult, styles: Styles) -> list[Any]:
     for key in (uptake_metric(results) or UPTAKE, FACTS, TEXT):
         lines = []
         for run, names in checkpoint_series(results).items():
-            points = {}
-            for arm in map(results.arms.get, names):
-                found = result_tables.figure_of(arm, key, is_change) if arm else None
-                if arm and arm.step is not None and found:
-                    points[arm.step] = found
+            found = {
+                arm.step: figure_of(arm, key, is_change)
+                for arm in map(results.arms.__getitem__, names)
+            }
+            points = {step: figure for step, figure in found.items() if step is not None and figure}
             lines.append(Line(run, styles[names[-1]], points))
         if first := next((figure for line in lines for figure in line.points.values()), None):
             picture = line_picture(
                 f"series-{key}", capitalize(metric_label(key)), lines, x_title="Step",
-                y_title=result_tables.change_unit(first, is_change),
-                direction=BETTER[first.higher_is_better], has_zero=is_change,
+                y_title=change_unit(first, is_change), direction=BETTER[first.higher_is_better],
+                has_zero=is_change,
             )  # fmt: skip
             pictures.append(picture)
-    return [Pictures(pictures, "medium")] if pictures else []
+    return page.picture_blocks(pictures, "medium")
 
 
 def _curves(results: EvalResult, styles: Styles) -> list[Any]:
@@ -218,29 +204,28 @@ def _curves(results: EvalResult, styles: Styles) -> list[Any]:
         lines = []
         for name, arm in results.arms.items():
             steps = [step for step in arm.curve.get("step", ()) if step is not None]
-            if column in arm.curve:
-                lines.append(Line(name, styles[name], plain_points(steps, arm.curve[column])))
-        pictures.append(
-            line_picture(
-                f"curve-{column}", title, lines, x_title="Step", y_title="nats per token",
-                direction=BETTER[False],
-            )
+            points = plain_points(steps, arm.curve.get(column, ()))
+            lines.append(Line(name, styles[name], points))
+        picture = line_picture(
+            f"curve-{column}", title, lines, x_title="Step", y_title="nats per token",
+            direction=BETTER[False],
         )  # fmt: skip
-    found = [picture for picture in pictures if picture is not None]
-    return [Pictures(found, "medium")] if found else []
+        pictures.append(picture)
+    return page.picture_blocks(pictures, "medium")
 
 
 def _details(run: Run) -> list[Any]:
     results = run.results
     checkpoints = [(name, arm.checkpoint) for name, arm in results.arms.items()]
-    blocks: list[Any] = [Details("Checkpoints", [Terms(checkpoints)])]
-    if results.counts:
-        counts = [(key.replace("_", " "), f"{n:,}") for key, n in results.counts.items()]
-        blocks.append(Details("What was scored", [make_table(("Items", "Number"), counts)]))
+    counts = [(key.replace("_", " "), f"{n:,}") for key, n in results.counts.items()]
+    blocks: list[Any] = [page.Details("Checkpoints", [page.Terms(checkpoints)])]
+    if counts:
+        blocks.append(page.Details("What was scored", [make_table(("Items", "Number"), counts)]))
     if run.recipe_text:
-        blocks.append(Details("Recipe", [Code(run.recipe_text)]))
+        blocks.append(page.Details("Recipe", [page.Code(run.recipe_text)]))
     elif run.is_folder:
-        blocks.append(Text("This folder has no recipe.yaml.", "empty"))
+        blocks.append(page.Text("This folder has no recipe.yaml.", "empty"))
     if results.versions:
-        blocks.append(Details("Library versions", [Terms(list(results.versions.items()))]))
+        versions = list(results.versions.items())
+        blocks.append(page.Details("Library versions", [page.Terms(versions)]))
     return blocks
