@@ -70,6 +70,8 @@ def main() -> None:
     except KeyboardInterrupt:
         print("\ninterrupted; the same command continues from what is finished.", file=sys.stderr)
         sys.exit(130)
+    except BrokenPipeError:  # whoever read the output (head, less) has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (GradlocError, OSError) as error:
         if debug:
             raise

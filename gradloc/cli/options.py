@@ -133,7 +133,11 @@ def read_options(function: Callable[..., None], prog: str, given: list[str]) -> 
 
 
 def _wrapped(text: str) -> str:
-    """A help text whose paragraphs fit the terminal; tyro wraps the options only."""
+    """A help text whose paragraphs fit the terminal; tyro wraps the options only.
+
+    What is left out by default has no default worth showing.
+    """
+    text = re.sub(r"\s*\(default:\s*(None|False|'')?\s*\)", "", text)
     width = shutil.get_terminal_size().columns
     return "\n".join(
         line if line.startswith(" ") else textwrap.fill(line, width, break_on_hyphens=False)

@@ -140,14 +140,14 @@ def _batches(rows: Sequence[Sequence[int]]) -> Iterator[list[list[int]]]:
         yield part
 
 
-def input_projections(moments: Mapping[str, Tensor], strength: float = 1.0) -> dict[str, Tensor]:
+def input_projections(covariances: Mapping[str, Tensor], strength: float = 1.0) -> dict[str, Tensor]:
     """S = (I + strength x C / mean eigenvalue of C)^-1 of each layer.
 
     A direction that carries the mean share of the inputs is slowed down 1 + ``strength`` times,
     one that carries none is left free.
 
     Args:
-        moments: Name -> C, (in, in), from ``input_covariance``.
+        covariances: Name -> C, (in, in), from ``input_covariance``.
         strength: 0 leaves all updates as they are; the larger, the nearer to a projection onto
             the directions that reference text does not use.
 
@@ -158,14 +158,14 @@ def input_projections(moments: Mapping[str, Tensor], strength: float = 1.0) -> d
     """
     projections: dict[str, Tensor] = {}
     previous: tuple[Tensor, Tensor] | None = None
-    for name, moment in moments.items():
+    for name, covariance in covariances.items():
         # Layers that read the same share one projection, and its inverse is computed once.
-        if previous is not None and torch.equal(moment, previous[0]):
+        if previous is not None and torch.equal(covariance, previous[0]):
             projections[name] = previous[1]
             continue
-        mean = moment.diagonal().mean().clamp_min(torch.finfo(moment.dtype).tiny)
-        identity = torch.eye(len(moment), dtype=moment.dtype, device=moment.device)
-        factor = torch.linalg.cholesky(identity + (strength / mean) * moment)
+        mean = covariance.diagonal().mean().clamp_min(torch.finfo(covariance.dtype).tiny)
+        identity = torch.eye(len(covariance), dtype=covariance.dtype, device=covariance.device)
+        factor = torch.linalg.cholesky(identity + (strength / mean) * covariance)
         projections[name] = torch.cholesky_inverse(factor).contiguous()
-        previous = moment, projections[name]
+        previous = covariance, projections[name]
     return projections
