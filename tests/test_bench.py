@@ -2,7 +2,6 @@
 
 import copy
 import json
-import math
 import os
 import time
 from dataclasses import replace
@@ -10,22 +9,25 @@ from functools import partial
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, LlamaConfig, TrainerCallback
+from transformers import AutoModelForCausalLM, LlamaConfig, Trainer, TrainerCallback
 
 from gradloc.errors import GradlocError, SelectionError
 from gradloc.experiments.bench import (
-    Turn,
-    bench_plan,
     bench_table,
-    drift,
     mean_ratio,
-    measure_memory,
     plan_arms,
-    time_arms,
+    run_bench,
     time_ratios,
 )
-from gradloc.experiments.bench_arms import Arm, ArmSetup, fill_cache, run_arm
 from gradloc.experiments.bench_config import BenchConfig
+from gradloc.experiments.bench_runs import (
+    Arm,
+    Turn,
+    fill_cache,
+    measure_memory,
+    run_arm,
+    time_arms,
+)
 from gradloc.localization.plan import LayerPlan
 from gradloc.models import load_model
 from gradloc.models.units import find_units
@@ -68,7 +70,7 @@ def changed(before, after):
 
 def test_full_training_plan_and_cached_plan_are_compared_beside_the_prediction(folder, model):
     config = config_of(folder)
-    result = bench_plan(mlp_plan(model, 2), config, progress=False)
+    result = run_bench(partial(plan_arms, mlp_plan(model, 2)), config)
     assert list(result["arms"]) == ["full", "plan", "plan_cached"]
     for name, arm in result["arms"].items():
         ratio = arm["time_ratio"]
@@ -115,12 +117,12 @@ def test_a_cached_arm_skips_the_frozen_blocks_and_refuses_an_empty_cache(folder,
         def on_train_begin(self, *args, **kwargs):
             calls.clear()  # what the callback's own checks ran
 
-    def with_forget(model):
-        setup = arm.build(model)
-        setup.callbacks.append(Forget())
-        return setup
+    def with_forget(**given):
+        trainer = arm.trainer(**given)
+        trainer.add_callback(Forget())
+        return trainer
 
-    run_arm(replace(arm, build=with_forget), mine, config, seed=1)
+    run_arm(replace(arm, trainer=with_forget), mine, config, seed=1)
     assert calls == [3] * config.steps_a_run
 
 
@@ -130,9 +132,9 @@ def test_a_slower_arm_has_the_larger_ratio(folder, model):
             time.sleep(0.4)  # long beside what a busy machine adds
 
     arms = {
-        "full": Arm("", ArmSetup),
-        "sleeping": Arm("", lambda model: ArmSetup(model, [Sleep()])),
-        "same": Arm("", ArmSetup),
+        "full": Arm(""),
+        "sleeping": Arm("", partial(Trainer, callbacks=[Sleep()])),
+        "same": Arm(""),
     }
     turns = time_arms(arms, model, config_of(folder))
     ratio = {name: mean_ratio(time_ratios(turns, name))["value"] for name in arms}
@@ -155,7 +157,6 @@ def test_ratios_are_paired_within_turns_and_ignore_a_disturbed_step():
     ]
     assert time_ratios(turns, "x") == [0.5, 0.5]
     assert time_ratios(turns, "full") == [1, 1]
-    assert drift(turns) == pytest.approx(math.log(2) / 2)
 
 
 def test_the_interval_covers_the_true_ratio_as_often_as_it_says():
@@ -190,9 +191,9 @@ def test_what_cannot_be_measured_is_refused(folder, model):
     with pytest.raises(GradlocError, match=r"too small: turns 0 \(at least 1\)"):
         config_of(folder, turns=0)
     with pytest.raises(GradlocError, match="takes 64 at most"):
-        bench_plan(mlp_plan(model, 2), config_of(folder, sequence_length=65))
+        run_bench(partial(plan_arms, mlp_plan(model, 2)), config_of(folder, sequence_length=65))
     with pytest.raises(SelectionError, match="freezes everything"):
-        bench_plan(mlp_plan(model, 9), config_of(folder))
+        run_bench(partial(plan_arms, mlp_plan(model, 9)), config_of(folder))
 
 
 def test_a_plan_that_trains_the_lowest_block_has_no_cached_arm(model, tmp_path):

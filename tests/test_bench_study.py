@@ -8,11 +8,13 @@ from dataclasses import replace
 import bench
 import pytest
 import torch
+from conftest import training_arguments
 from test_bench import changed, config_of, folder, model  # noqa: F401  (two fixtures)
 from transformers import TrainerCallback
 
+from gradloc import GradLocCallback
 from gradloc.errors import GradlocError
-from gradloc.experiments.bench_arms import fill_cache, run_arm
+from gradloc.experiments.bench_runs import fill_cache, run_arm
 
 ARMS = (
     "full", "full_bf16", "top1", "top1_cached", "top1_cached_bf16", "top1_cached_bf16_frozen",
@@ -62,12 +64,12 @@ def test_masking_computes_all_gradients_and_moves_the_top_only(folder, model, tm
         def on_step_end(self, args, state, control, optimizer=None, **kwargs):
             states.append(len(optimizer.optimizer.state))
 
-    def counted(model):
-        setup = arm.build(model)
-        setup.callbacks.append(Count())
-        return setup
+    def counted(**given):
+        trainer = arm.trainer(**given)
+        trainer.add_callback(Count())
+        return trainer
 
-    run_arm(replace(arm, build=counted), mine, config_of(folder), seed=0)
+    run_arm(replace(arm, trainer=counted), mine, config_of(folder), seed=0)
     assert states[-1] == len(list(model.parameters())), "Adam's state exists for everything"
     # no weight decay by default, and a zero gradient moves nothing
     assert changed(model, mine) == {n for n, _ in model.named_parameters() if ".layers.3." in n}
@@ -81,10 +83,16 @@ def test_only_bf16_arms_compute_in_bfloat16(folder, model, tmp_path):  # noqa: F
         projection.register_forward_hook(lambda m, a, out, n=name: seen.update({n: out.dtype}))
         run_arm(arms[name], mine, config_of(folder), seed=0)
     assert seen == {"full": torch.float32, "full_bf16": torch.bfloat16}
-    whole = arms["top1_cached_bf16"].build(copy.deepcopy(model))
-    frozen = arms["top1_cached_bf16_frozen"].build(copy.deepcopy(model))
-    assert whole.arguments == {"bf16": True} and whole.callbacks[0].config.bfloat16 is None
-    assert frozen.arguments == {} and frozen.callbacks[0].config.bfloat16 == ["prefix", "head"]
+    for name, whole, parts in (
+        ("top1_cached_bf16", True, None),
+        ("top1_cached_bf16_frozen", False, ["prefix", "head"]),
+    ):
+        args = training_arguments(tmp_path)
+        trainer = arms[name].trainer(model=copy.deepcopy(model), args=args)
+        (callback,) = [
+            c for c in trainer.callback_handler.callbacks if isinstance(c, GradLocCallback)
+        ]
+        assert (trainer.args.bf16, callback.config.bfloat16) == (whole, parts)
 
 
 def test_what_cannot_run_is_named(folder, model, tmp_path, monkeypatch):  # noqa: F811

@@ -15,16 +15,17 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 from rich.console import Console
 from torch import nn
-from transformers import Trainer
+from transformers import Trainer, TrainingArguments
 
 from gradloc.errors import GradlocError, MethodError, SelectionError
-from gradloc.experiments.bench import REFERENCE, bench_table, plan_arm, run_bench
-from gradloc.experiments.bench_arms import Arm, ArmSetup
+from gradloc.experiments.bench import bench_table, plan_arm, run_bench
 from gradloc.experiments.bench_config import BenchConfig
+from gradloc.experiments.bench_runs import REFERENCE, Arm
 from gradloc.localization.cost import predict_cost
 from gradloc.localization.plan import LayerPlan
 from gradloc.models.architecture import model_shape
@@ -125,10 +126,10 @@ def research_arms(k: int, names: tuple[str, ...], model: nn.Module, folder: Path
 
 def _plain_arms() -> dict[str, Arm]:
     return {
-        REFERENCE: Arm("plain Trainer, everything trains", ArmSetup),
+        REFERENCE: Arm("plain Trainer, everything trains"),
         "full_bf16": Arm(
             "everything trains, bfloat16 autocast",
-            lambda model: ArmSetup(model, arguments={"bf16": True}),
+            lambda args, **given: Trainer(args=replace(args, bf16=True), **given),
         ),
     }
 
@@ -157,13 +158,14 @@ def bf16_arm(plan: LayerPlan, folder: Path, parts: tuple[str, ...]) -> Arm:
     """A cached arm with parts in bfloat16; all parts are ``TrainingArguments(bf16=True)``."""
     whole = parts == PARTS
 
-    def build(model: nn.Module) -> ArmSetup:
+    def trainer(args: TrainingArguments, **given: Any) -> Trainer:
         options = {"cache": str(folder), "cache_dtype": "bfloat16"}
         callback = GradLocCallback(plan, **options, bfloat16=() if whole else parts)
-        return ArmSetup(model, [callback], {"bf16": True} if whole else {})
+        args = replace(args, bf16=True) if whole else args
+        return Trainer(args=args, callbacks=[callback], **given)
 
     return Arm(
-        f"{plan.policy}, cached, {' and '.join(parts)} in bfloat16", build, plan, cached=True
+        f"{plan.policy}, cached, {' and '.join(parts)} in bfloat16", trainer, plan, cached=True
     )
 
 
@@ -175,15 +177,15 @@ def projected_arm(model: nn.Module, plan: LayerPlan) -> Arm:
     """
     projected_names(model, planned_parameters(model, plan))
 
-    def build(model: nn.Module) -> ArmSetup:
+    def trainer(model: nn.Module, **given: Any) -> Trainer:
         names = projected_names(model, planned_parameters(model, plan))
         # What a projection holds costs nothing, so one row of tokens gives one of the right size.
         projections = input_projections(input_covariance(model, [range(8)], names))
         callbacks = [GradLocCallback(plan), InputProjectionCallback(projections)]
-        return ArmSetup(model, [*callbacks, InterpolationCallback()])
+        return Trainer(model, callbacks=[*callbacks, InterpolationCallback()], **given)
 
     step = {"label_loss": True, "projected": True}
-    return Arm(f"{plan.policy}, steps projected", build, plan, step=step)
+    return Arm(f"{plan.policy}, steps projected", trainer, plan, step=step)
 
 
 def _rival_arms(k: int, model: nn.Module) -> dict[str, Arm]:
@@ -194,26 +196,28 @@ def _rival_arms(k: int, model: nn.Module) -> dict[str, Arm]:
         f"lora_r{LORA_RANK}": Arm(f"LoRA of rank {LORA_RANK} on all linear layers (PEFT)", lora),
         "masking": Arm(
             f"full training, gradients outside top{k} set to 0 after the backward pass",
-            lambda model: ArmSetup(model, trainer=masking_trainer(model, top)),
+            lambda model, **given: masking_trainer(model, top)(model, **given),
         ),
         "lisa": Arm(f"LISA: {k} random blocks, embeddings and head train", partial(lisa, k)),
         "badam": Arm("BAdam: one random block at a time trains", badam),
         "callback_overhead": Arm(
             "full training under a callback that freezes nothing, with the model's own loss",
             # label_loss would save work of its own; here the callback alone is on trial.
-            lambda model: ArmSetup(model, [GradLocCallback(everything, label_loss=False)]),
+            lambda **given: Trainer(
+                callbacks=[GradLocCallback(everything, label_loss=False)], **given
+            ),
             everything,
             step={},
         ),
     }
 
 
-def lora(model: nn.Module) -> ArmSetup:
+def lora(model: nn.Module, **given: Any) -> Trainer:
     """LoRA on all linear layers but the head."""
     from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(r=LORA_RANK, target_modules="all-linear", task_type="CAUSAL_LM")
-    return ArmSetup(get_peft_model(model, config))
+    return Trainer(get_peft_model(model, config), **given)
 
 
 def masking_trainer(model: nn.Module, plan: LayerPlan) -> type[Trainer]:
@@ -232,17 +236,17 @@ def masking_trainer(model: nn.Module, plan: LayerPlan) -> type[Trainer]:
     return MaskingTrainer
 
 
-def lisa(k: int, model: nn.Module) -> ArmSetup:
+def lisa(k: int, **given: Any) -> Trainer:
     """LISA of ms-swift: k random blocks and everything outside the stack train."""
     callback = _imported("ms-swift", lambda: __import__("swift.callbacks.lisa", fromlist=["x"]))
     # It reads these three of ms-swift's own training arguments and nothing else.
     arguments = SimpleNamespace(
         tuner_type="full", lisa_activated_layers=k, lisa_step_interval=LISA_INTERVAL
     )
-    return ArmSetup(model, [callback.LISACallback(arguments, None)])
+    return Trainer(callbacks=[callback.LISACallback(arguments, None)], **given)
 
 
-def badam(model: nn.Module) -> ArmSetup:
+def badam(model: nn.Module, **given: Any) -> Trainer:
     """BAdam's optimizer: one block at a time trains, the first drawn at random."""
     package = _imported("badam", lambda: __import__("badam"))
     optimizer = package.BlockOptimizer(
@@ -252,7 +256,7 @@ def badam(model: nn.Module) -> ArmSetup:
         switch_mode="random",
         verbose=0,
     )
-    return ArmSetup(model, optimizer=optimizer)
+    return Trainer(model, optimizers=(optimizer, None), **given)
 
 
 def _imported(package: str, get: Callable):

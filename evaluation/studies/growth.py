@@ -43,18 +43,9 @@ from tqdm.auto import tqdm
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from gradloc.errors import GradlocError
-from gradloc.experiments.bench import (
-    REFERENCE,
-    Turn,
-    mean_ratio,
-    measure_memory,
-    predicted_ratios,
-    range_ratio,
-    time_arms,
-    time_ratios,
-)
-from gradloc.experiments.bench_arms import Arm
+from gradloc.experiments.bench import mean_ratio, predicted_ratios, time_ratios
 from gradloc.experiments.bench_config import BenchConfig
+from gradloc.experiments.bench_runs import REFERENCE, Arm, Turn, measure_memory, time_arms
 from gradloc.localization.cost import StepShape, step_memory, step_seconds, step_work
 from gradloc.localization.gradients.measure import BUFFER_BYTES, measure_gradients
 from gradloc.localization.profile import GradientProfile
@@ -156,11 +147,11 @@ def compare(case: Case, first: Case) -> dict[str, Any]:
         "predicted_memory_mib": predicted_step(case)[1].item() / _MIB,
         "time_ratio": mean_ratio(time_ratios(case.turns, top)),
         "predicted_time_ratio": predicted["time_ratio"],
-        "memory_ratio": mib and range_ratio(case.memory[top], mib),
+        "memory_ratio": mib and _mean_ratio(case.memory[top], mib),
         "predicted_memory_ratio": predicted["memory_ratio"],
         "time_growth": _mean_ratio(seconds, least),
         "predicted_time_growth": growth[0],
-        "memory_growth": mib and range_ratio(mib, first.memory[REFERENCE]),
+        "memory_growth": mib and _mean_ratio(mib, first.memory[REFERENCE]),
         "predicted_memory_growth": growth[1],
     }
 
@@ -171,8 +162,10 @@ def steps(given: argparse.Namespace) -> dict[str, Any]:
     middle = {axis: values[len(values) // 2] for axis, values in axes.items()}
     along = {axis: [middle | {axis: v} for v in values] for axis, values in axes.items()}
     sizes = {tuple(size.values()): size for row in along.values() for size in row}
-    n_runs = len(sizes) * (3 * given.turns + 2 * given.memory_repeats)
-    with tempfile.TemporaryDirectory() as folder, _bar("steps", n_runs) as bar:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        _bar("steps", len(sizes) * (given.turns + 1)) as bar,
+    ):
         cases = {
             key: make_case(size, Path(folder) / str(number), given)
             for number, (key, size) in enumerate(sizes.items())
@@ -180,12 +173,12 @@ def steps(given: argparse.Namespace) -> dict[str, Any]:
         for seed in range(given.seed, given.seed + given.turns):
             for case in random.Random(seed).sample(list(cases.values()), len(cases)):
                 config = replace(case.config, seed=seed)
-                case.turns += time_arms(case.arms, case.model, config, advance=bar.update)
+                case.turns += time_arms(case.arms, case.model, config)
+                bar.update()
         for case in cases.values():
-            case.memory = measure_memory(
-                arms_of(case.size["blocks"]), case.arms, case.config, Path(folder),
-                advance=bar.update,
-            )  # fmt: skip
+            arms = arms_of(case.size["blocks"])
+            case.memory = measure_memory(arms, case.arms, case.config, Path(folder))
+            bar.update()
     rows = {axis: [cases[tuple(size.values())] for size in row] for axis, row in along.items()}
     return {axis: [compare(case, row[0]) for case in row] for axis, row in rows.items()}
 

@@ -1,5 +1,6 @@
 """The command ``gradloc bench``. Heavy imports happen inside."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -28,11 +29,11 @@ def bench(
         out: Result file.
         force: Overwrite the result file.
     """
-    from gradloc.experiments.bench import bench_plan, bench_table
+    from gradloc.experiments.bench import bench_table, plan_arms, run_bench
     from gradloc.localization.plan import LayerPlan
     from gradloc.utils.io import write_json
 
     refuse_overwrite(out, force)
-    result = bench_plan(LayerPlan.load(plan_path), config)
+    result = run_bench(partial(plan_arms, LayerPlan.load(plan_path)), config)
     write_json(out, result)
     show(as_json, lambda: result, [bench_table(result)], out)
