@@ -424,12 +424,9 @@ def stored_projections() -> str:
 
 def stored_continual() -> str:
     """The stored stream: measures of every arm, then the score matrix of each."""
-    from gradloc.experiments.continual.continual_figures import (
-        continual_figures,
-        paired_differences,
-    )
+    from gradloc.experiments.continual.continual_figures import continual_figures
+    from gradloc.experiments.continual.continual_page import matrix_table, summary_table
     from gradloc.experiments.continual.continual_record import ContinualRecord
-    from gradloc.experiments.continual.continual_tables import matrix_table, summary_table
     from gradloc.report.formatting import figure_text
     from gradloc.report.table import markdown_table
 
@@ -449,6 +446,36 @@ def stored_continual() -> str:
         parts += [f"**`{name}`**", markdown_table(matrix)]
     parts.append("</details>")
     return "\n\n".join(parts)
+
+
+def paired_differences(record: Any, main: str) -> dict[str, dict[str, Any]]:
+    """One arm against each other one after the last stage, over the same items and resamples.
+
+    Other arm -> how much more ``main`` took up (mean over periods, nats per token), and how much
+    more known facts the other one lost. Above 0 is good for ``main`` in both. Arms with other
+    stages than ``main`` are left out.
+    """
+    from gradloc.evaluation.bootstrap import figure
+    from gradloc.experiments.continual.continual_figures import estimates, figure_of_mean
+    from gradloc.experiments.continual.continual_record import uptake_metric
+
+    def difference(arm: str, other: str, metric: str, key: str) -> Any:
+        one, two = (record.arms[name].stages[-1].metrics[metric] for name in (arm, other))
+        values = tuple(a - b for a, b in zip(one.values, two.values, strict=True))
+        return estimates(record, [dataclasses.replace(one, values=values)], key)[0]
+
+    stages = [stage.period for stage in record.arms[main].stages]
+    found = {}
+    for other, arm in record.arms.items():
+        if other == main or [stage.period for stage in arm.stages] != stages:
+            continue
+        gained = [difference(main, other, uptake_metric(name), name) for name in record.columns]
+        lost = difference(other, main, "known_facts", "known_facts")
+        found[other] = {
+            "uptake": figure_of_mean(gained),
+            "known_facts": figure(lost, "fraction", True),
+        }
+    return found
 
 
 def training_arguments() -> str:

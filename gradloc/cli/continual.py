@@ -9,6 +9,8 @@ from tyro.conf import Positional, arg
 
 from gradloc.cli.options import Json, Overrides, show
 
+PAGE_FILE = "continual.html"
+
 
 def continual(
     recipe: Annotated[str, Positional, arg(metavar="RECIPE")],
@@ -67,11 +69,10 @@ def continual(
 
 def _draw(path: Path, as_json: bool) -> None:
     from gradloc.experiments.continual.continual_figures import continual_figures
-    from gradloc.experiments.continual.continual_page import PAGE_FILE, write_continual_page
+    from gradloc.experiments.continual.continual_page import continual_tables, write_continual_page
     from gradloc.experiments.continual.continual_record import ContinualRecord
-    from gradloc.experiments.continual.continual_tables import continual_tables
 
     record = ContinualRecord.load(path)
     figures = continual_figures(record)
-    page = write_continual_page(record, path.parent / PAGE_FILE, figures=figures)
+    page = write_continual_page(record, figures, path.parent / PAGE_FILE)
     show(as_json, figures.to_dict, continual_tables(figures), page)

@@ -4,7 +4,7 @@ The formulas of transfer and forgetting stand in ``gradloc.evaluation.metrics.st
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,8 +17,10 @@ from gradloc.evaluation.stage_figures import stage_figures
 from gradloc.experiments.continual.continual_record import ArmRecord, ContinualRecord, uptake_metric
 from gradloc.utils.io import to_jsonable
 
-FORMAT = 1
+FORMAT = 2
 UPTAKE_UNIT = "nats"
+# What is lost of what the base model knows: metrics of a stage's record.
+LOSSES = ("known_facts", "general_text")
 
 
 @dataclass(frozen=True)
@@ -32,35 +34,17 @@ class ArmFigures:
         measures: ``average_accuracy`` (mean uptake after the last stage),
             ``average_incremental_accuracy`` (mean over stages of the mean uptake on periods seen
             up to then), ``backward_transfer``, ``forward_transfer`` and ``forgetting``, over the
-            finished stages and their own periods. Empty where a stage has no items of its own, or
-            weights have diverged.
-        seen: After each stage, mean uptake over the periods trained on up to then.
-        current: After each stage, uptake on its own period.
-        known_facts: After each stage, share of known facts that are no longer right.
-        known_facts_nll: After each stage, log-probability of known facts lost, nats per token.
-        general_text: After each stage, log-probability of general text lost, nats per token.
-        train_seconds: Wall-clock seconds of all its trainings.
-        trainable_fraction: Parameters trained / all parameters in each stage, 0-1.
-        n_trained: Units trained in each stage.
-        n_units: Units of the model.
-        policy, methods, learning_rate: How it trains.
+            finished stages and their own periods, but where a stage has no items of its own, or
+            weights have diverged; the last of ``known_facts`` and ``general_text``.
+        curves: A figure after each stage: ``current``, uptake on its own period; ``seen``, mean
+            uptake over the periods trained on up to then; ``known_facts``, share that is no longer
+            right; ``general_text``, log-probability lost, nats per token.
     """
 
     stages: tuple[str, ...]
     uptake: tuple[tuple[MetricValue, ...], ...]
     measures: dict[str, MetricValue]
-    seen: tuple[MetricValue, ...]
-    current: tuple[MetricValue, ...]
-    known_facts: tuple[MetricValue, ...]
-    known_facts_nll: tuple[MetricValue, ...]
-    general_text: tuple[MetricValue, ...]
-    train_seconds: float
-    trainable_fraction: tuple[float, ...]
-    n_trained: tuple[int, ...]
-    n_units: int
-    policy: str
-    methods: dict[str, dict[str, Any]]
-    learning_rate: float
+    curves: dict[str, tuple[MetricValue, ...]]
 
 
 @dataclass(frozen=True)
@@ -80,8 +64,8 @@ class ContinualFigures:
     stages: tuple[str, ...]
     columns: tuple[str, ...]
     base: tuple[MetricValue, ...]
-    arms: dict[str, ArmFigures] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
+    arms: dict[str, ArmFigures]
+    notes: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values: what ``--json`` prints."""
@@ -100,7 +84,7 @@ def continual_figures(record: ContinualRecord) -> ContinualFigures:
     """
     if not record.arms:
         raise GradlocError(f"continual training {record.name}: no stage is finished yet.")
-    base = [_estimates(record, [record.base[uptake_metric(name)]], name) for name in record.columns]
+    base = [estimates(record, [record.base[uptake_metric(name)]], name) for name in record.columns]
     return ContinualFigures(
         name=record.name,
         stages=record.stages,
@@ -111,91 +95,7 @@ def continual_figures(record: ContinualRecord) -> ContinualFigures:
     )
 
 
-def paired_differences(record: ContinualRecord, main: str) -> dict[str, dict[str, MetricValue]]:
-    """One arm against each other one after the last stage, over the same items and resamples.
-
-    Args:
-        record: The record.
-        main: Name of the arm.
-
-    Returns:
-        Other arm -> ``uptake``: how much more ``main`` took up, mean over periods, nats per
-        token; ``known_facts``: how much more of them the other one lost, share. Above 0 is good
-        for ``main`` in both. Arms with other stages than ``main`` are left out.
-    """
-
-    def difference(arm: str, other: str, metric: str, key: str) -> BootstrapEstimate:
-        one, two = (record.arms[name].stages[-1].metrics[metric] for name in (arm, other))
-        values = np.array(one.values) - np.array(two.values)
-        return _estimates(record, [replace(one, values=tuple(values))], key)[0]
-
-    def differences(other: str) -> dict[str, MetricValue]:
-        gained = [difference(main, other, uptake_metric(name), name) for name in record.columns]
-        figures = {"uptake": _figure_of_mean(gained)}
-        if "known_facts" in record.arms[main].stages[-1].metrics:
-            lost = difference(other, main, "known_facts", "known_facts")
-            figures["known_facts"] = figure(lost, "fraction", True)
-        return figures
-
-    stages = [stage.period for stage in record.arms[main].stages]
-    return {
-        name: differences(name)
-        for name, arm in record.arms.items()
-        if name != main and [stage.period for stage in arm.stages] == stages
-    }
-
-
-def _arm(record: ContinualRecord, arm: ArmRecord) -> ArmFigures:
-    names = [stage.period for stage in arm.stages]
-    # One list of estimates a column, one estimate a stage.
-    columns = {
-        name: _estimates(record, _over_stages(arm, uptake_metric(name)), name)
-        for name in record.columns
-    }
-    screened = "facts that the base model has right" if record.screened else ""
-    seen, current = [], []
-    for place, name in enumerate(names):
-        up_to_now = [columns[own][place] for own in names[: place + 1] if own in columns]
-        seen.append(_figure_of_mean(up_to_now))
-        current.append(_figure_of_mean([columns[name][place]] if name in columns else []))
-    return ArmFigures(
-        stages=tuple(names),
-        uptake=tuple(
-            tuple(figure(column[place], UPTAKE_UNIT, True) for column in columns.values())
-            for place in range(len(names))
-        ),
-        measures=_measures(columns, names),
-        seen=tuple(seen),
-        current=tuple(current),
-        known_facts=_lost(record, arm, "known_facts", "known_facts", screened),
-        known_facts_nll=_lost(record, arm, "known_facts_nll", "known_facts", screened),
-        general_text=_lost(record, arm, "general_text", "general_text"),
-        train_seconds=sum(stage.train_seconds for stage in arm.stages),
-        trainable_fraction=tuple(stage.trainable_fraction for stage in arm.stages),
-        n_trained=tuple(len(stage.trained) for stage in arm.stages),
-        n_units=arm.n_units,
-        policy=arm.policy,
-        methods=arm.methods,
-        learning_rate=arm.learning_rate,
-    )
-
-
-def _lost(
-    record: ContinualRecord, arm: ArmRecord, metric: str, key: str, note: str = ""
-) -> tuple[MetricValue, ...]:
-    """What was lost after each stage; nothing where the record lacks the metric."""
-    rows = _over_stages(arm, metric)
-    if not rows:
-        return ()
-    found = _estimates(record, rows, key)
-    return tuple(figure(own, rows[0].unit, False, note) for own in found)
-
-
-def _over_stages(arm: ArmRecord, metric: str) -> list[ItemScores]:
-    return [stage.metrics[metric] for stage in arm.stages if metric in stage.metrics]
-
-
-def _estimates(
+def estimates(
     record: ContinualRecord, rows: Sequence[ItemScores], key: str
 ) -> tuple[BootstrapEstimate, ...]:
     """One estimate a row; rows of the same key are drawn alike."""
@@ -203,7 +103,8 @@ def _estimates(
     return estimate_items(rows, n_bootstrap=record.n_bootstrap, seed=seed)
 
 
-def _figure_of_mean(cells: Sequence[BootstrapEstimate]) -> MetricValue:
+def figure_of_mean(cells: Sequence[BootstrapEstimate]) -> MetricValue:
+    """Mean uptake over columns."""
     if not cells:
         return undefined(0, UPTAKE_UNIT, True, "no evaluation item")
     mean = BootstrapEstimate(
@@ -215,13 +116,43 @@ def _figure_of_mean(cells: Sequence[BootstrapEstimate]) -> MetricValue:
     return figure(mean, UPTAKE_UNIT, True)
 
 
-def _measures(
-    columns: dict[str, tuple[BootstrapEstimate, ...]], names: Sequence[str]
-) -> dict[str, MetricValue]:
+def _arm(record: ContinualRecord, arm: ArmRecord) -> ArmFigures:
+    names = [stage.period for stage in arm.stages]
+    # One list of estimates a column, one estimate a stage.
+    columns = {
+        name: estimates(record, arm.over_stages(uptake_metric(name)), name)
+        for name in record.columns
+    }
+
+    def mean_uptake(place: int, periods: Sequence[str]) -> MetricValue:
+        return figure_of_mean([columns[name][place] for name in periods if name in columns])
+
+    curves = {
+        "current": tuple(mean_uptake(i, [name]) for i, name in enumerate(names)),
+        "seen": tuple(mean_uptake(i, names[: i + 1]) for i in range(len(names))),
+    }
+    for metric in LOSSES:
+        screened = record.screened and metric == "known_facts"
+        note = "facts that the base model has right" if screened else ""
+        if rows := arm.over_stages(metric):
+            found = estimates(record, rows, metric)
+            curves[metric] = tuple(figure(own, rows[0].unit, False, note) for own in found)
+    return ArmFigures(
+        stages=tuple(names),
+        uptake=tuple(
+            tuple(figure(column[place], UPTAKE_UNIT, True) for column in columns.values())
+            for place in range(len(names))
+        ),
+        measures=_transfer([columns.get(name, ()) for name in names])
+        | {metric: curves[metric][-1] for metric in LOSSES if metric in curves},
+        curves=curves,
+    )
+
+
+def _transfer(own: Sequence[Sequence[BootstrapEstimate]]) -> dict[str, MetricValue]:
     """Transfer and forgetting over the finished stages and their own periods."""
-    if any(name not in columns for name in names):
-        return {}
-    own = [columns[name] for name in names]
+    if not all(own):
+        return {}  # a stage without items
     if not np.isfinite([[found.value for found in column] for column in own]).all():
         return {}  # a stage whose weights diverged; its scores are shown as missing
     # Uptake is counted from the base model, so its own is 0 in every resample.

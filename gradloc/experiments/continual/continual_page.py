@@ -1,45 +1,55 @@
-"""The page of continual training: score matrices, and curves over the stages."""
+"""The page and tables of continual training: score matrices, and curves over the stages."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+from rich.text import Text as Line
 
 from gradloc.evaluation.results import MetricValue
-from gradloc.experiments.continual import continual_tables as tables
-from gradloc.experiments.continual.continual_figures import (
-    ArmFigures,
-    ContinualFigures,
-    continual_figures,
-)
+from gradloc.experiments.continual.continual_figures import LOSSES, ArmFigures, ContinualFigures
 from gradloc.experiments.continual.continual_record import ContinualRecord
-from gradloc.report.charts import BETTER, Line, Picture, line_picture
-from gradloc.report.formatting import MINUS, MISSING, figure_text, is_finite, number, unit_name
-from gradloc.report.heat_map import Tile, heat_spec
-from gradloc.report.page import (
-    Code,
-    Details,
-    Notes,
-    Page,
-    Pictures,
-    Section,
-    Terms,
-    Text,
-    environment_rows,
-    write_page,
+from gradloc.report import charts
+from gradloc.report import page as blocks
+from gradloc.report.formatting import (
+    DASH,
+    MINUS,
+    MISSING,
+    arm_methods,
+    duration,
+    figure_text,
+    is_finite,
+    learning_rate,
+    number,
+    percent,
+    unit_name,
 )
+from gradloc.report.heat_map import Tile, heat_spec
 from gradloc.report.styles import ArmStyle, assign_styles
+from gradloc.report.table import Cell, Column, Table, figure_cell, make_row, make_table, rich_table
 
-PAGE_FILE = "continual.html"
 # The name of the model before any stage.
 BEFORE = "before"
 # Wider matrices have no room for a number in each cell; the table below has them.
 _MAX_NUMBERS = 14
 # Of more arms than that the matrices are tables alone.
 _MAX_MAPS = 4
-# Field of ``ArmFigures`` -> heading, whether higher is better, whether the base model has a value.
+# Measure -> its column.
+MEASURES = {
+    "average_accuracy": Column("Uptake at the end", "", "", True),
+    "average_incremental_accuracy": Column("Uptake on the way", "", "", True),
+    "backward_transfer": Column("Backward transfer", "", "", True),
+    "forward_transfer": Column("Forward transfer", "", "", True),
+    "forgetting": Column("Forgetting", "", "", False),
+    "known_facts": Column("Known facts lost", "% points", "", False),
+    "general_text": Column("General text lost", "", "", False),
+}
+# Curve -> its heading.
 _CURVES = {
-    "current": ("Uptake on the period just trained on", True, False),
-    "seen": ("Mean uptake on all periods seen so far", True, False),
-    "known_facts": ("Known facts lost", False, True),
-    "general_text": ("General text lost", False, True),
+    "current": "Uptake on the period just trained on",
+    "seen": "Mean uptake on all periods seen so far",
+    "known_facts": "Known facts lost",
+    "general_text": "General text lost",
 }
 _TERMS = [
     ("R", "Rᵢⱼ is the uptake on period j after stage i; R₀ⱼ = 0 is the base model; T is the last "
@@ -59,90 +69,96 @@ _TERMS = [
 
 
 def write_continual_page(
-    record: ContinualRecord, path: str | Path, *, figures: ContinualFigures | None = None
+    record: ContinualRecord, figures: ContinualFigures, out: str | Path
 ) -> Path:
     """Write the page.
 
     Args:
         record: The record; it may be unfinished.
-        path: The file.
-        figures: The figures, where they have been found from this record already.
+        figures: Its figures.
+        out: The file to write.
 
     Returns:
         Path of the page.
 
     Raises:
-        GradlocError: The record has no finished stage, or the page cannot be written.
+        GradlocError: The page cannot be written.
     """
-    return write_page(continual_page(record, figures or continual_figures(record)), path)
+    return blocks.write_page(continual_page(record, figures), out)
 
 
-def continual_page(record: ContinualRecord, figures: ContinualFigures) -> Page:
+def continual_page(record: ContinualRecord, figures: ContinualFigures) -> blocks.Page:
     """Make the page."""
-    arms = figures.arms.items()
-    full = [name for name, arm in arms if arm.policy == "all" and not arm.methods]
+    full = [name for name, arm in record.arms.items() if arm.policy == "all" and not arm.methods]
     styles = assign_styles(list(figures.arms), references=full)
     top = largest_change(figures)
-    maps = [
-        matrix_picture(f"matrix-{i}", name, figures, top)
-        for i, name in enumerate(list(figures.arms)[:_MAX_MAPS])
-    ]
+    names = list(figures.arms)
+    maps = [matrix_picture(f"matrix-{i}", n, figures, top) for i, n in enumerate(names[:_MAX_MAPS])]
     others = [
-        Details(name, [tables.matrix_table(figures, arm)]) for name, arm in list(arms)[_MAX_MAPS:]
+        blocks.Details(name, [matrix_table(figures, figures.arms[name])])
+        for name in names[_MAX_MAPS:]
     ]
-    return Page(
+    command = [blocks.Details("Command", [blocks.Code(record.command)])] if record.command else []
+    environment = blocks.Terms(blocks.environment_rows(record.environment))
+    return blocks.Page(
         title=figures.name,
         command="continual",
-        lead=[Text(_lead(record, figures)), *([Notes(figures.notes)] if figures.notes else [])],
+        lead=[
+            blocks.Text(_lead(record, figures)),
+            *([blocks.Notes(figures.notes)] if figures.notes else []),
+        ],
         sections=[
-            Section("summary", "After the last stage", [
-                tables.summary_table(figures, styles),
-                Text(
+            blocks.Section("summary", "After the last stage", [
+                summary_table(figures, styles),
+                blocks.Text(
                     "In nats per token where nothing else is said. Small: 95 % intervals over "
                     "entities and texts, the same resamples for all arms. They say nothing of what "
                     "another seed of the training would give.",
                     "note",
                 ),
             ]),
-            Section("curves", "Over the stages", [Pictures(curve_pictures(figures, styles))]),
-            Section("matrices", "What was gained where", [
-                Text(
+            blocks.Section(
+                "curves", "Over the stages", [blocks.Pictures(curve_pictures(figures, styles))]
+            ),
+            blocks.Section("matrices", "What was gained where", [
+                blocks.Text(
                     "Log-probability of the answers gained over the base model, nats per token, "
                     "after each stage (down) on the facts of each period (across). The frame marks "
                     "the period just trained on. Below it: what later stages leave of it. Above "
                     "it: what earlier stages give in advance."
                 ),
-                Pictures(maps),
+                blocks.Pictures(maps),
                 *others,
             ]),
-            Section("details", "Details", [
-                Details("How each arm trains", [tables.training_table(figures)], is_open=True),
-                Details("How the figures are defined", [Terms(_TERMS)]),
-                *([Details("Command", [Code(record.command)])] if record.command else []),
-                Details("Environment", [Terms(environment_rows(record.environment))]),
+            blocks.Section("details", "Details", [
+                blocks.Details("How each arm trains", [training_table(record)], is_open=True),
+                blocks.Details("How the figures are defined", [blocks.Terms(_TERMS)]),
+                *command,
+                blocks.Details("Environment", [environment]),
             ]),
         ],
         source="the record of its stages",
     )  # fmt: skip
 
 
-def curve_pictures(figures: ContinualFigures, styles: dict[str, ArmStyle]) -> list[Picture]:
+def curve_pictures(figures: ContinualFigures, styles: dict[str, ArmStyle]) -> list[charts.Picture]:
     """Uptake, known facts and general text over the stages, one line an arm."""
     pictures = []
-    for key, (title, is_gain, has_base) in _CURVES.items():
+    for key, title in _CURVES.items():
+        is_gain = key not in LOSSES
         lines = [
-            Line(name, styles[name], _points(arm, getattr(arm, key), figures, has_base))
+            charts.Line(name, styles[name], _points(arm, key, figures))
             for name, arm in figures.arms.items()
         ]
         units = [figure.unit for line in lines for figure in line.points.values()]
         unit = unit_name(units[0], difference=True) if units else ""
-        picture = line_picture(
+        picture = charts.line_picture(
             f"curve-{key}",
             title,
             lines,
             x_title="After training on",
             y_title=f"{unit} {'gained' if is_gain else 'lost'}",
-            direction=BETTER[is_gain],
+            direction=charts.BETTER[is_gain],
             places=dict(enumerate([BEFORE, *figures.stages])),
             has_zero=True,
         )
@@ -150,7 +166,7 @@ def curve_pictures(figures: ContinualFigures, styles: dict[str, ArmStyle]) -> li
     return [picture for picture in pictures if picture is not None]
 
 
-def matrix_picture(key: str, name: str, figures: ContinualFigures, top: float) -> Picture:
+def matrix_picture(key: str, name: str, figures: ContinualFigures, top: float) -> charts.Picture:
     """Uptake of one arm on every period after every stage.
 
     Args:
@@ -171,7 +187,7 @@ def matrix_picture(key: str, name: str, figures: ContinualFigures, top: float) -
             tiles.append(Tile(column, stage, cell.value, figure_text(cell), label, stage == column))
     last = zip(figures.columns, arm.uptake[-1], strict=True)
     described = ", ".join(f"{column} {number(cell.value)}" for column, cell in last)
-    return Picture(
+    return charts.Picture(
         key=key,
         title=name,
         description=f"Heat map of what {name} gained on each period, in nats per token, one row a "
@@ -184,7 +200,7 @@ def matrix_picture(key: str, name: str, figures: ContinualFigures, top: float) -
             is_change=True,
             top=top,
         ),
-        table=tables.matrix_table(figures, arm),
+        table=matrix_table(figures, arm),
     )
 
 
@@ -194,10 +210,74 @@ def largest_change(figures: ContinualFigures) -> float:
     return max((abs(value) for value in values if is_finite(value)), default=0.0) or 1.0
 
 
+def continual_tables(figures: ContinualFigures) -> list[Any]:
+    """For the terminal: the measures of every arm, and each arm's score matrix."""
+    title = f"{figures.name}: after the last stage, against the base model; nats per token"
+    caption = "95 % intervals below; ↑ higher is better, ↓ lower is better"
+    shown: list[Any] = [rich_table(summary_table(figures), title, caption)]
+    for name, arm in figures.arms.items():
+        # Intervals of every cell would make the table too wide; the page has them.
+        matrix = matrix_table(figures, arm, with_intervals=False)
+        shown.append(rich_table(matrix, f"{name}: gained, nats per token ↑"))
+    return [*shown, *(Line(note, style="dim") for note in figures.notes)]
+
+
+def summary_table(figures: ContinualFigures, styles: Mapping[str, ArmStyle] | None = None) -> Table:
+    """One row an arm: its measures after its last stage."""
+    rows = [
+        make_row(
+            [name, *(figure_cell(arm.measures.get(measure)) for measure in MEASURES)],
+            (styles or {}).get(name),
+        )
+        for name, arm in figures.arms.items()
+    ]
+    return make_table(["Arm", *MEASURES.values()], rows)
+
+
+def matrix_table(
+    figures: ContinualFigures, arm: ArmFigures, *, with_intervals: bool = True
+) -> Table:
+    """One row a stage, after that of the base model: uptake on each period."""
+    columns = [
+        Column(column, f"n={base.n}")
+        for column, base in zip(figures.columns, figures.base, strict=True)
+    ]
+    rows = [["base, log-probability", *map(figure_cell, figures.base)]]
+    rows += [
+        [f"after {stage}", *map(figure_cell, row)]
+        for stage, row in zip(arm.stages, arm.uptake, strict=True)
+    ]
+    if not with_intervals:
+        rows = [[row[0], *(Cell(cell.text) for cell in row[1:])] for row in rows]
+    return make_table(["", *columns], rows)
+
+
+def training_table(record: ContinualRecord) -> Table:
+    """How each arm trains."""
+    columns = ["Arm", "Policy", "Methods", "Learning rate", "Stages", "Units trained"]
+    columns += ["Parameters trained", "Training"]
+    rows = []
+    for name, arm in record.arms.items():
+        units = sorted({len(stage.trained) for stage in arm.stages})
+        shares = sorted({stage.trainable_fraction for stage in arm.stages})
+        rows.append([
+            name, arm.policy, arm_methods(arm.methods), learning_rate(arm.learning_rate),
+            f"{len(arm.stages)} of {len(record.stages)}",
+            f"{_ends(*map(str, units))} of {arm.n_units}", _ends(*map(percent, shares)),
+            duration(sum(stage.train_seconds for stage in arm.stages)),
+        ])  # fmt: skip
+    return make_table(columns, rows)
+
+
+def _ends(*sizes: str) -> str:
+    """The lowest and the highest of sizes in order."""
+    return DASH.join(dict.fromkeys((sizes[0], sizes[-1])))
+
+
 def _lead(record: ContinualRecord, figures: ContinualFigures) -> str:
     layers = "anew each time" if record.measure == "each" else "before the first"
-    first = next(iter(figures.arms.values()))
-    known, texts = (lost[0].n if lost else 0 for lost in (first.known_facts, first.general_text))
+    first = next(iter(figures.arms.values())).curves
+    known, texts = (first[metric][0].n if metric in first else 0 for metric in LOSSES)
     screened = " that the base model has right" if record.screened else ""
     return (
         f"{record.model} trained on the documents of {len(figures.stages)} {record.by}s, one after "
@@ -208,12 +288,11 @@ def _lead(record: ContinualRecord, figures: ContinualFigures) -> str:
     )
 
 
-def _points(
-    arm: ArmFigures, found: tuple[MetricValue, ...], figures: ContinualFigures, has_base: bool
-) -> dict[float, MetricValue]:
-    """Figures of one arm over its finished stages; the first stage is at 1."""
+def _points(arm: ArmFigures, key: str, figures: ContinualFigures) -> dict[float, MetricValue]:
+    """A curve of one arm over its finished stages; the first stage is at 1."""
+    found = arm.curves.get(key, ())
     points = {}
-    if found and has_base:
+    if found and key in LOSSES:
         points[0] = MetricValue(0.0, None, None, 0, found[0].unit, False)
     for stage, figure in zip(arm.stages, found, strict=False):
         points[figures.stages.index(stage) + 1] = figure

@@ -50,6 +50,10 @@ class ArmRecord:
     stages: tuple[StageRecord, ...]
     training: dict[str, Any] = field(default_factory=dict)
 
+    def over_stages(self, metric: str) -> list[ItemScores]:
+        """Its items after every stage that has the metric."""
+        return [stage.metrics[metric] for stage in self.stages if metric in stage.metrics]
+
 
 @dataclass(frozen=True)
 class ContinualRecord(ScoreRecord):
