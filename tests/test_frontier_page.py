@@ -17,7 +17,6 @@ from gradloc.experiments.sweep.frontier_page import (
     frontier_page,
     frontier_styles,
     frontier_tables,
-    point_table,
     ratio_table,
     verdict,
     write_frontier,
@@ -207,10 +206,6 @@ def test_the_table_of_ratios_says_what_the_figures_say(frontier):
     assert {cell.text for cell in row_of(table, "full")[1:10]} == {"1.00"}
 
 
-def test_every_point_is_in_a_table(frontier):
-    assert len(point_table(frontier.corpora["invented"]).rows) == 16 * (1 + len(LOSSES))
-
-
 # The page
 
 
@@ -218,7 +213,7 @@ def test_the_page_holds_all_it_needs(page, record):
     body = re.sub(r"<script.*?</script>", "", page, flags=re.S)
     assert not re.search(r"(?:src|href)=[\"']?(?:https?:)?//", body)
     assert "gradloc sweep synthetic.yaml" in body and "2.8" in body
-    assert "2 corpora, 5 arms, 4 learning rates, 2 seeds: 64 trained models" in body
+    assert "from 64 trained models" in body
     assert body.count("<h2>invented</h2>") == 1
     assert "prefers-color-scheme: dark" in body
     for run in record.runs[:3]:

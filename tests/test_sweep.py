@@ -11,10 +11,10 @@ from gradloc.cli.validation import validate_file
 from gradloc.config.yaml_source import dump_yaml
 from gradloc.errors import GradlocError, RecipeError
 from gradloc.evaluation.score_record import ItemScores
-from gradloc.experiments.sweep.executor import run_one, run_sweep
+from gradloc.experiments.sweep.run_sweep import make_shared, run_one, run_sweep, shared_recipe
 from gradloc.experiments.sweep.sweep_config import load_sweep
 from gradloc.experiments.sweep.sweep_record import RunRecord, SweepRecord
-from gradloc.experiments.sweep.sweep_runs import make_shared, shared_recipe, sweep_runs
+from gradloc.experiments.sweep.sweep_runs import sweep_runs
 from gradloc.utils.io import read_json
 
 
@@ -74,10 +74,7 @@ def test_cells_are_every_arm_rate_and_seed_and_the_first_seed_comes_first(sweep_
         assert run.recipe.seed == run.seed
 
 
-def test_arms_and_corpora_can_have_their_own_seeds_and_places(sweep_file):
-    overrides = ["arms.ours.seeds=[5]", "corpora.invented.seeds=[3]"]
-    runs = sweep_runs(load_sweep(sweep_file, overrides))
-    assert {(run.arm, run.seed) for run in runs} == {("full", 3), ("ours", 5)}
+def test_an_arm_that_is_not_there_is_told(sweep_file):
     with pytest.raises(GradlocError, match="Did you mean 'full'"):
         sweep_runs(load_sweep(sweep_file), arms=["ful"])
 
@@ -119,11 +116,8 @@ def test_all_problems_of_a_sweep_are_reported_at_once(sweep_file):
 def test_a_sweep_runs_resumes_and_keeps_what_it_has(sweep_file, monkeypatch):
     sweep = load_sweep(sweep_file, ["seeds=[0]"])
     runs = sweep_runs(sweep)
-    seen = []
-    path, failed = run_sweep(
-        sweep, runs[:1], report=lambda run, outcome: seen.append((run.arm, outcome))
-    )
-    assert failed == {} and seen == [("full", None), ("full", True)]
+    path, failed = run_sweep(sweep, runs[:1])
+    assert failed == {}
     first = SweepRecord.load(path)
     assert [(c.arm, c.learning_rate) for c in first.runs] == [("full", 0.001)]
 
@@ -137,7 +131,7 @@ def test_a_sweep_runs_resumes_and_keeps_what_it_has(sweep_file, monkeypatch):
     # An arm added later is all that runs.
     more = load_sweep(sweep_file, ["seeds=[0]", "arms.last={policy: top_k, rates: [0.01]}"])
     more_cells = sweep_runs(more)
-    assert [run.arm for run in more_cells if not run.is_done] == ["last"]
+    assert [run.arm for run in more_cells if run.state == "open"] == ["last"]
     # What a seed's runs share is the same in each of them.
     start = shared_recipe(runs[0]).run_dir
     for run in runs:
@@ -176,6 +170,18 @@ def test_a_cell_that_fails_stops_no_other(sweep_file):
     assert len(SweepRecord.load(path).runs) == 2
 
 
+def test_a_run_of_another_recipe_is_stale_and_says_so(gradloc, sweep_file):
+    small = ["seeds=[0]", "arms.full.rates=[0.01]"]
+    sweep = load_sweep(sweep_file, small)
+    run_sweep(sweep, sweep_runs(sweep))
+    changed = load_sweep(sweep_file, [*small, "arms.ours.options.k=1"])
+    assert [run.state for run in sweep_runs(changed)] == ["done", "stale"]
+    path, failed = run_sweep(changed, sweep_runs(changed))
+    ((label, reason),) = failed.items()
+    assert "ours" in label and "another recipe (differs in arms)" in reason
+    assert [run.arm for run in SweepRecord.load(path).runs] == ["full"]
+
+
 def test_files_that_are_missing_are_named_before_anything_runs(gradloc, sweep_file):
     paths = "[{path: nowhere/facts.jsonl}, {path: nowhere/more.jsonl}]"
     text = "[{name: t, path: nowhere/text.txt}]"
@@ -193,7 +199,7 @@ def test_files_that_are_missing_are_named_before_anything_runs(gradloc, sweep_fi
 def test_where_every_run_fails_the_first_reason_is_given(gradloc, sweep_file):
     arguments = ["sweep", str(sweep_file), "--set", "corpora.invented.set={model: ./nowhere}"]
     code, _, err = gradloc(*arguments, "--arm", "full", "--seed", "0")
-    words = r"all 2 runs failed; the first: invented · full at 0\.001 · seed 0: \./nowhere"
+    words = r"2 failed; .*\n  invented · full at 0\.001 · seed 0: \./nowhere"
     assert code == 2 and re.search(words, err)
 
 
@@ -224,10 +230,11 @@ def test_a_killed_cell_continues(sweep_file, monkeypatch):
         patch.setattr(pipeline, "_evaluate", killed)
         with pytest.raises(KeyboardInterrupt):
             run_one(run)
-    assert not run.is_done
+    assert run.state == "open"
     trained = run.recipe.run_dir / "checkpoint" / "training.json"
     before = trained.stat().st_mtime_ns
-    assert run_one(run) == "" and run.is_done
+    run_one(run)
+    assert run.state == "done"
     assert trained.stat().st_mtime_ns == before, "the training is not done twice"
 
 
@@ -254,12 +261,9 @@ def test_a_sweep_goes_on_elsewhere_from_its_record_alone(sweep_file, tmp_path, c
 
     changes = ["seeds=[0]", f"arms.ours.{change}"]
     again = load_sweep(sweep_file, changes)
-    ran = []
-    path, failed = run_sweep(
-        again, sweep_runs(again), command="second", earlier=earlier,
-        report=lambda run, outcome: outcome is True and ran.append((run.arm, run.rate)),
-    )  # fmt: skip
-    assert not failed and ran == [("full", 0.001), ("ours", 0.01)]
+    path, failed = run_sweep(again, sweep_runs(again), command="second", earlier=earlier)
+    assert not failed
+    assert [run.state for run in sweep_runs(again)] == ["done", "open", "done"]
     record = SweepRecord.load(path)
     places = [(run.arm, run.learning_rate, run.session) for run in record.runs]
     assert places == [("full", 0.001, 1), ("full", 0.01, 0), ("ours", 0.01, 1)]

@@ -295,15 +295,6 @@ def test_an_arm_that_barely_reaches_an_uptake_gets_no_upper_end():
     found = level(find(*runs).arms["arm"], 0.9)
     assert found.ratio.value is not None and found.ratio.low is not None
     assert found.ratio.high is None and found.difference.high is None
-    assert "of the resamples it does not take up so much" in found.ratio.note
-
-
-def test_levels_below_the_lowest_rate_say_so():
-    corpus = exact(arms=("full", "half"))
-    assert level(corpus.arms["half"], 0.5).ratio.note == ""
-    runs = [simple_cell(arm, seed=s, uptake=(4.0, 4.0)) for arm in ("full", "arm") for s in (0, 1)]
-    note = level(find(*runs).arms["arm"], 0.5).ratio.note
-    assert "less than the arm and full at the lowest rate" in note
 
 
 def test_one_seed_is_said_and_one_item_has_no_interval():

@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from gradloc.cli.options import Json, Overrides, show
+from gradloc.cli.options import Count, Json, Overrides, show
+from gradloc.errors import GradlocError
 
 PAGE_FILE = "continual.html"
 
@@ -21,6 +22,7 @@ def continual(
     arms: Annotated[tuple[str, ...], arg(name="arm")] = (),
     measure: Literal["each", "once"] = "each",
     overrides: Overrides = (),
+    jobs: Count = 1,
     keep_weights: bool = False,
     as_json: Json = False,
 ) -> None:
@@ -47,24 +49,32 @@ def continual(
         measure: Choose layers anew in every stage, or take those of the first.
         overrides: Override a recipe value, such as name=news or training.max_steps=20; may be
             repeated.
+        jobs: Arms at a time, each in its own process with its share of the cores and, where there
+            are several, an accelerator of its own (CUDA_VISIBLE_DEVICES says which).
         keep_weights: Keep the weights of every stage; without it, also where they were kept
             before, those of each arm's last stage alone.
     """
     if recipe.endswith(".json"):
         _draw(Path(recipe), as_json)
         return
-    from gradloc.experiments.continual.continual_run import run_continual
+    from gradloc.experiments.continual.continual_record import ContinualRecord
+    from gradloc.experiments.continual.run_continual import run_continual
     from gradloc.experiments.continual.shared_inputs import Division
+    from gradloc.experiments.jobs import failure_text
     from gradloc.experiments.recipes import load_recipe
 
-    path = run_continual(
+    path, failed = run_continual(
         load_recipe(recipe, overrides),
         Division(by, first, last, measure),
         arms=arms,
+        jobs=jobs,
         keep_weights=keep_weights,
         command=shlex.join(["gradloc", *sys.argv[1:]]),
     )
-    _draw(path, as_json)
+    if not failed or ContinualRecord.load(path).arms:
+        _draw(path, as_json)
+    if failed:
+        raise GradlocError(failure_text(failed))
 
 
 def _draw(path: Path, as_json: bool) -> None:

@@ -148,22 +148,35 @@ def open_run(recipe: Recipe, *, force: bool = False) -> None:
         # Nothing was made with an earlier recipe, so it may have been corrected since.
         save_resolved(recipe, kept)
     elif kept.is_file():
-        found = load_recipe(kept)
-        differing = [
-            field.name
-            for field in dataclasses.fields(recipe)
-            if field.compare and getattr(found, field.name) != getattr(recipe, field.name)
-        ]
-        if differing:
+        if differing := differing_keys(load_recipe(kept), recipe):
             raise RunError(
                 f"{run_dir} was made with another recipe (differs in {', '.join(differing)}). "
-                "Give this one another name (--set name=...), or start over with --force."
+                "Give this one another name (--set name=...), or start over with --force or in an "
+                "empty folder."
             )
     else:
         raise RunError(
             f"{run_dir} holds {', '.join(finished)} but no recipe.yaml, so they cannot be told to "
             "be this recipe's. Move them away, choose another name, or start over with --force."
         )
+
+
+def differing_keys(found: Recipe, recipe: Recipe) -> list[str]:
+    """Keys in which two recipes differ; what they ran in does not count."""
+    return [
+        field.name
+        for field in dataclasses.fields(recipe)
+        if field.compare and getattr(found, field.name) != getattr(recipe, field.name)
+    ]
+
+
+def drop_weights(recipe: Recipe) -> None:
+    """Remove what is large in a run's folder; scores, plan and logs stay."""
+    checkpoint = recipe.run_dir / "checkpoint"
+    for file in checkpoint.rglob("*.safetensors"):
+        file.unlink()
+    for folder in (*checkpoint.glob("checkpoint-*"), recipe.run_dir / "prefix-cache"):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def make_probes(recipe: Recipe, run_dir: Path) -> ProbeSet:
@@ -208,19 +221,25 @@ def make_profile(recipe: Recipe, run_dir: Path, probes: ProbeSet) -> GradientPro
 
 def _plans(recipe: Recipe, run_dir: Path, profile: GradientProfile) -> dict[str, LayerPlan]:
     """A plan for every arm; the first is the run's ``plan.json``, which a person may edit."""
-    from gradloc.localization.policies import select_layers
-
     plans = {}
-    for arm, config in recipe.arms.items():
+    for arm in recipe.arms:
         path = (run_dir if not plans else arm_dir(recipe, arm)) / PLAN_FILE
         if not path.is_file():
-            step = arm_step(config, recipe.corpus.max_length)
-            plan = select_layers(profile, config.policy, step=step, **config.options)
+            plan = choose_plan(recipe, arm, profile)
             if not plans:
                 plan.save(path)
                 logger.info(f"select     {arm}: {', '.join(plan.trained)}")
         plans[arm] = LayerPlan.load(path) if path.is_file() else plan
     return plans
+
+
+def choose_plan(recipe: Recipe, arm: str, profile: GradientProfile) -> LayerPlan:
+    """Select layers as an arm does."""
+    from gradloc.localization.policies import select_layers
+
+    config = recipe.arms[arm]
+    step = arm_step(config, recipe.corpus.max_length)
+    return select_layers(profile, config.policy, step=step, **config.options)
 
 
 def arm_step(arm: ArmConfig, max_length: int):

@@ -32,8 +32,6 @@ from gradloc.report.table import Cell, Column, Table, figure_cell, make_row, mak
 BEFORE = "before"
 # Wider matrices have no room for a number in each cell; the table below has them.
 _MAX_NUMBERS = 14
-# Of more arms than that the matrices are tables alone.
-_MAX_MAPS = 4
 # Measure -> its column.
 MEASURES = {
     "average_accuracy": Column("Uptake at the end", "", "", True),
@@ -92,14 +90,10 @@ def continual_page(record: ContinualRecord, figures: ContinualFigures) -> blocks
     full = [name for name, arm in record.arms.items() if arm.policy == "all" and not arm.methods]
     styles = assign_styles(list(figures.arms), references=full)
     top = largest_change(figures)
-    names = list(figures.arms)
-    maps = [matrix_picture(f"matrix-{i}", n, figures, top) for i, n in enumerate(names[:_MAX_MAPS])]
-    others = [
-        blocks.Details(name, [matrix_table(figures, figures.arms[name])])
-        for name in names[_MAX_MAPS:]
+    maps = [
+        matrix_picture(f"matrix-{place}", name, figures, top)
+        for place, name in enumerate(figures.arms)
     ]
-    command = [blocks.Details("Command", [blocks.Code(record.command)])] if record.command else []
-    environment = blocks.Terms(blocks.environment_rows(record.environment))
     return blocks.Page(
         title=figures.name,
         command="continual",
@@ -128,13 +122,14 @@ def continual_page(record: ContinualRecord, figures: ContinualFigures) -> blocks
                     "it: what earlier stages give in advance."
                 ),
                 blocks.Pictures(maps),
-                *others,
             ]),
             blocks.Section("details", "Details", [
                 blocks.Details("How each arm trains", [training_table(record)], is_open=True),
                 blocks.Details("How the figures are defined", [blocks.Terms(_TERMS)]),
-                *command,
-                blocks.Details("Environment", [environment]),
+                *([blocks.Code(record.command)] if record.command else []),
+                blocks.Details("Versions and machine", [
+                    blocks.Terms(blocks.environment_rows(record.environment))
+                ]),
             ]),
         ],
         source="the record of its stages",
@@ -254,24 +249,17 @@ def matrix_table(
 
 def training_table(record: ContinualRecord) -> Table:
     """How each arm trains."""
-    columns = ["Arm", "Policy", "Methods", "Learning rate", "Stages", "Units trained"]
-    columns += ["Parameters trained", "Training"]
+    columns = ["Arm", "Policy", "Methods", "Learning rate", "Stages", "Parameters trained", "Time"]
     rows = []
     for name, arm in record.arms.items():
-        units = sorted({len(stage.trained) for stage in arm.stages})
-        shares = sorted({stage.trainable_fraction for stage in arm.stages})
+        shares = sorted(stage.trainable_fraction for stage in arm.stages)
+        ends = dict.fromkeys(percent(share) for share in (shares[0], shares[-1]))
         rows.append([
             name, arm.policy, arm_methods(arm.methods), learning_rate(arm.learning_rate),
-            f"{len(arm.stages)} of {len(record.stages)}",
-            f"{_ends(*map(str, units))} of {arm.n_units}", _ends(*map(percent, shares)),
+            f"{len(arm.stages)} of {len(record.stages)}", DASH.join(ends),
             duration(sum(stage.train_seconds for stage in arm.stages)),
         ])  # fmt: skip
     return make_table(columns, rows)
-
-
-def _ends(*sizes: str) -> str:
-    """The lowest and the highest of sizes in order."""
-    return DASH.join(dict.fromkeys((sizes[0], sizes[-1])))
 
 
 def _lead(record: ContinualRecord, figures: ContinualFigures) -> str:

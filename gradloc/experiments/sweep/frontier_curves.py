@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gradloc.evaluation.bootstrap import BootstrapEstimate, figure, interval, undefined
+from gradloc.evaluation.bootstrap import BootstrapEstimate, figure, undefined
 from gradloc.evaluation.matched_uptake import (
     Point,
     interpolate_forgetting,
@@ -25,8 +25,6 @@ from gradloc.evaluation.matched_uptake import (
 from gradloc.evaluation.results import MetricValue
 
 UPTAKE_SHARES = (0.5, 0.75, 0.9)
-# Beyond this share of resamples a limit is worth a note.
-_OFTEN = 0.05
 
 
 @dataclass(frozen=True)
@@ -179,12 +177,10 @@ def at_uptake(arm: Curve, line: Curve, share: float, unit: str, line_name: str) 
             share, undefined(arm.n, "ratio", False, why), undefined(arm.n, unit, False, why)
         )
     own, reference = arm.forgetting_at(target), line.forgetting_at(target)
-    notes = (_unreached_note(own), _below_note(arm, line, target[0], line_name))
-    note = "; ".join(filter(None, notes))
     return AtUptake(
         share,
-        _ratio(own, reference, f"{line_name} forgets nothing at this uptake", note),
-        figure(_minus(own, reference), unit, False, note),
+        _ratio(own, reference, f"{line_name} forgets nothing at this uptake"),
+        figure(_minus(own, reference), unit, False),
     )
 
 
@@ -212,15 +208,12 @@ def mean_forgetting_ratio(
 
 
 def _ratio(
-    top: BootstrapEstimate, bottom: BootstrapEstimate, why_none: str, note: str
+    top: BootstrapEstimate, bottom: BootstrapEstimate, why_none: str, note: str = ""
 ) -> MetricValue:
     """A ratio, without value where the bottom is not above 0."""
     if bottom.value <= 0:
         why = f"{why_none} ({bottom.value:.3g}); this arm {top.value:.3g}"
         return undefined(top.n, "ratio", False, why)
-    if (low := interval(bottom.replicates)[0]) is None or low <= 0:
-        uncertain = f"{bottom.value:.3g}, which it is divided by, is not distinct from zero"
-        note = f"{note}; {uncertain}" if note else uncertain
     return ratio_figure(top, bottom, higher_is_better=False, note=note)
 
 
@@ -246,22 +239,3 @@ def _no_arm(arm: Curve | None) -> str:
     if arm.reach[0] <= 0:
         return "takes up nothing, so there is no equal uptake to compare at"
     return ""
-
-
-def _unreached_note(own: BootstrapEstimate) -> str:
-    unreached = float(np.mean(np.isinf(own.replicates)))
-    if unreached <= _OFTEN:
-        return ""
-    return f"in {unreached:.0%} of the resamples it does not take up so much"
-
-
-def _below_note(arm: Curve, line: Curve, at: float, line_name: str) -> str:
-    """Warn of a level below the lowest rate: there a straight line says more than was measured."""
-    below = [
-        name
-        for name, curve in (("the arm", arm), (line_name, line))
-        if at < min((u for u in curve.uptake[:, 0] if u > 0), default=np.inf)
-    ]
-    if not below:
-        return ""
-    return f"less than {' and '.join(below)} at the lowest rate: a straight line from the base"

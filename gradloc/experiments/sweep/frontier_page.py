@@ -23,7 +23,6 @@ from gradloc.report.formatting import (
     percent,
     share_text,
     size_text,
-    unit_name,
 )
 from gradloc.report.metric_names import metric_label
 from gradloc.report.scatter import Model, loss_title, tradeoff_picture
@@ -75,10 +74,11 @@ def frontier_page(record: SweepRecord, frontier: Frontier) -> blocks.Page:
         command="sweep",
         lead=[
             blocks.Text(
-                "What each arm takes up of new facts and what it forgets for it, on "
-                f"{_counts(record)}. Each arm was trained at several learning rates, which gives a "
-                "curve from the base model on. Arms are compared where they take up equally much "
-                f"({metric_label(frontier.axis)}), with {line} as the line to compare with."
+                "What each arm takes up of new facts and what it forgets for it, from "
+                f"{len(record.runs):,} trained models. Each arm was trained at several learning "
+                "rates, which gives a curve from the base model on. Arms are compared where they "
+                f"take up equally much ({metric_label(frontier.axis)}), with {line} as the line to "
+                "compare with."
             ),
             *(
                 blocks.Text(f"{name}. {verdict(corpus, line)}", "said")
@@ -217,23 +217,6 @@ def ratio_table(
     return make_table(columns, rows)
 
 
-def point_table(corpus: CorpusFrontier) -> Table:
-    """Every arm at every rate, in every measure."""
-    columns = ["Arm", "Learning rate", "Measure", "Change", "Unit", "÷ line at that uptake", "Note"]
-    rows = []
-    for name, arm in corpus.arms.items():
-        for point in arm.points:
-            for measure, found in point.metrics.items():
-                ratio = point.forgetting_ratio.get(measure)
-                rows.append([
-                    name, learning_rate(point.learning_rate), metric_label(measure),
-                    figure_cell(found), unit_name(found.unit, difference=True),
-                    figure_cell(ratio) if ratio else "",
-                    found.note or (ratio.note if ratio else ""),
-                ])  # fmt: skip
-    return make_table(columns, rows)
-
-
 def _corpus(
     place: int, corpus: CorpusFrontier, frontier: Frontier, styles: dict[str, ArmStyle]
 ) -> list[Any]:
@@ -248,7 +231,6 @@ def _corpus(
         *([blocks.Details(f"{len(more)} more notes", [blocks.Notes(more)])] if more else []),
         ratio_table(corpus, frontier.line, styles),
         *([blocks.Pictures(found)] if (found := [*filter(None, drawn)]) else []),
-        blocks.Details("Every arm at every rate", [point_table(corpus)]),
     ]
 
 
@@ -297,48 +279,21 @@ def _ratio_cell(ratio: MetricValue) -> Cell:
     return figure_cell(ratio, {1: "better", 0: "", -1: "worse"}[side])
 
 
-def _counts(record: SweepRecord) -> str:
-    """What the sweep is made of, in words."""
-    runs = record.runs
-    parts = [
-        (len({run.corpus for run in runs}), "corpus", "corpora"),
-        (len({run.arm for run in runs}), "arm", "arms"),
-        (len({run.learning_rate for run in runs}), "learning rate", "learning rates"),
-        (len({run.seed for run in runs}), "seed", "seeds"),
-    ]
-    words = ", ".join(f"{n} {one if n == 1 else many}" for n, one, many in parts)
-    return f"{words}: {len(runs):,} trained models"
-
-
 def _terms(frontier: Frontier) -> list[tuple[str, str]]:
     line = frontier.line
     return [
-        (
-            "Forgetting ratio",
-            f"What the arm forgets at 50, 75 and 90 % of the best uptake of {line}, divided by "
-            f"what {line} forgets at the same uptake. Green and red: the 95 % interval lies on one "
-            "side of 1.",
-        ),
-        (
-            "Curve",
-            "Straight from the base model through the rates up to that of the largest uptake. "
-            "Higher rates, which take up less, are hollow points and not part of it. Nothing is "
-            "extrapolated. Few rates far apart overstate forgetting, since a straight line lies "
-            "above a curve that bends.",
-        ),
-        (
-            "Intervals",
-            f"95 %, from {frontier.n_bootstrap:,} resamples of the seeds and, within each, of its "
-            "entities and texts, the same for all arms. A resample in which an arm does not take "
-            "up so much counts as infinite forgetting.",
-        ),
+        ("Forgetting ratio", f"What the arm forgets at a share of the best uptake of {line} ÷ what "
+         f"{line} forgets at the same uptake. Green and red: the interval lies on one side of 1."),
+        ("Curve", "Straight from the base model through the rates up to that of the largest "
+         "uptake. Hollow points are not part of it, and nothing is extrapolated. Few rates far "
+         "apart overstate forgetting: a straight line lies above a curve that bends."),
+        ("Intervals", f"95 %, from {frontier.n_bootstrap:,} resamples of the seeds and, within "
+         "each, of its entities and texts, the same for all arms. A resample in which an arm does "
+         "not take up so much counts as infinite forgetting."),
         ("Time, memory", "Medians over rates of one seed, then over seeds, on one machine."),
-        (
-            "Colors",
-            f"At most {N_COLORS} arms have one: those with the lowest ratios to {line}. Controls "
-            f"are gray: policies {', '.join(CONTROLS)} without a method.",
-        ),
-    ]
+        ("Colors", f"The arms with the lowest ratios to {line}. Controls are gray: policies "
+         f"{', '.join(CONTROLS)} without a method."),
+    ]  # fmt: skip
 
 
 def _details(record: SweepRecord) -> list[Any]:

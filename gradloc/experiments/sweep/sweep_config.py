@@ -32,12 +32,10 @@ class SweepCorpus:
         recipe: Name or path of the recipe; its arms are not used.
         set: Dotted key of the recipe -> value, where the sweep differs
             (``{corpus.options.n_entities: 60}``).
-        seeds: Seeds on this corpus; empty: those of the sweep.
     """
 
     recipe: str
     set: dict[str, Any] = field(default_factory=dict)
-    seeds: tuple[Seed, ...] = ()
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -46,12 +44,10 @@ class SweepArm(ArmConfig):
 
     Args:
         rates: Peak learning rates.
-        seeds: Seeds of this arm; empty: those of the corpus.
         corpora: Corpora of this arm; empty: all.
     """
 
     rates: tuple[Rate, ...] = ()
-    seeds: tuple[Seed, ...] = ()
     corpora: tuple[str, ...] = ()
 
 
@@ -71,8 +67,8 @@ class Sweep:
     """
 
     name: FileName
-    corpora: dict[str, SweepCorpus]
-    arms: dict[str, SweepArm]
+    corpora: Annotated[dict[FileName, SweepCorpus], Field(min_length=1)]
+    arms: dict[FileName, SweepArm]
     seeds: tuple[Seed, ...] = (0,)
     line: str = "full"
     axis: str = "new_paraphrase_nll"
@@ -87,6 +83,12 @@ class Sweep:
     def folder(self) -> Path:
         """Folder of this sweep."""
         return Path(self.output_dir) / self.name
+
+    def arms_on(self, corpus: str) -> dict[str, SweepArm]:
+        """The arms of a corpus."""
+        return {
+            name: arm for name, arm in self.arms.items() if not arm.corpora or corpus in arm.corpora
+        }
 
 
 def load_sweep(path: str | Path, overrides: Iterable[str] = ()) -> Sweep:
@@ -121,15 +123,8 @@ def corpus_overrides(corpus: SweepCorpus) -> list[str]:
 
 def _problems(sweep: Sweep) -> Iterable[tuple[str, str]]:
     """What is wrong beyond types."""
-    if not sweep.corpora:
-        yield "corpora", "is empty; name at least one"
     if sweep.line not in sweep.arms:
         yield "line", f"no arm is called '{sweep.line}'. {did_you_mean(sweep.line, sweep.arms)}"
-    for name in (*sweep.corpora, *sweep.arms):
-        try:
-            check_file_name(name)
-        except ValueError as error:
-            yield name, str(error)
     for name, arm in sweep.arms.items():
         if not arm.rates:
             yield f"arms.{name}.rates", "is missing; give at least one learning rate"
@@ -150,10 +145,8 @@ def _problems(sweep: Sweep) -> Iterable[tuple[str, str]]:
 
 def _arm_overrides(sweep: Sweep, corpus: str) -> list[str]:
     """The arms of a corpus in place of its recipe's, so that one reading checks both."""
-    own = ("rates", "seeds", "corpora")
     arms = {
-        name: {key: value for key, value in to_jsonable(arm).items() if key not in own}
-        for name, arm in sweep.arms.items()
-        if not arm.corpora or corpus in arm.corpora
+        name: {k: v for k, v in to_jsonable(arm).items() if k not in ("rates", "corpora")}
+        for name, arm in sweep.arms_on(corpus).items()
     }
     return [f"arms={dump_yaml(arms)}"]

@@ -4,7 +4,6 @@
 <output_dir>/<sweep>/<corpus>/seed-0/<arm>-1e-4/    an ordinary run folder, one arm
 """
 
-import shutil
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,18 +13,10 @@ from gradloc.config.recipe import ArmConfig, Recipe
 from gradloc.config.shipped import find_data
 from gradloc.errors import GradlocError
 from gradloc.experiments.recipes import load_recipe
-from gradloc.experiments.run import (
-    BASELINE_SCORES,
-    make_probes,
-    make_profile,
-    open_run,
-    score_baseline,
-)
+from gradloc.experiments.run import differing_keys
 from gradloc.experiments.sweep.sweep_config import Sweep, corpus_overrides
 from gradloc.utils.names import did_you_mean
 
-SHARED = ("probes.jsonl", "profile.json", BASELINE_SCORES)
-SHARED_RUN = "shared"
 # Corpus readers whose paths are files; those of ``datasets`` may be names on a hub.
 _FILE_READERS = ("jsonl", "parquet", "knowedit")
 
@@ -39,6 +30,7 @@ class SweepRun(NamedTuple):
         rate: Peak learning rate.
         seed: Seed of everything.
         recipe: Recipe of its run folder, with this one arm.
+        after: The run without which it cannot begin: none.
     """
 
     corpus: str
@@ -46,6 +38,7 @@ class SweepRun(NamedTuple):
     rate: float
     seed: int
     recipe: Recipe
+    after: str = ""
 
     @property
     def label(self) -> str:
@@ -53,9 +46,14 @@ class SweepRun(NamedTuple):
         return f"{self.corpus} · {self.arm} at {self.rate:g} · seed {self.seed}"
 
     @property
-    def is_done(self) -> bool:
-        """Whether its run folder is complete."""
-        return (self.recipe.run_dir / "report.html").is_file()
+    def state(self) -> str:
+        """``done``, ``open``, or ``stale``: done, but with another recipe than the sweep's."""
+        folder = self.recipe.run_dir
+        if not (folder / "report.html").is_file():
+            return "open"
+        kept = folder / "recipe.yaml"
+        same = kept.is_file() and not differing_keys(load_recipe(kept), self.recipe)
+        return "done" if same else "stale"
 
 
 def sweep_runs(
@@ -116,52 +114,11 @@ def _files(recipe: Recipe) -> Iterator[str]:
         yield recipe.measure.reference
 
 
-def shared_recipe(run: SweepRun) -> Recipe:
-    """The recipe of the folder that holds what all runs of a corpus and seed share."""
-    return replace(run.recipe, name=SHARED_RUN, arms={SHARED_RUN: ArmConfig("none")})
-
-
-def make_shared(run: SweepRun) -> Path:
-    """Build probes, measure gradients and score the base model, once for a corpus and seed.
-
-    Returns:
-        The folder of these files; what is there already is kept.
-    """
-    from gradloc.evaluation.suites import recipe_suite
-
-    recipe = shared_recipe(run)
-    open_run(recipe)
-    probes = make_probes(recipe, recipe.run_dir)
-    make_profile(recipe, recipe.run_dir, probes)
-    score_baseline(recipe, recipe.run_dir, recipe_suite(recipe, probes))
-    return recipe.run_dir
-
-
-def open_folder(run: SweepRun) -> None:
-    """Put what the runs of a seed share into a run's folder, so that it is not made anew."""
-    shared, folder = shared_recipe(run).run_dir, run.recipe.run_dir
-    open_run(run.recipe)
-    for name in SHARED:
-        if not (folder / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            # In two steps, so that a kill leaves no half of a file under its name.
-            shutil.copy2(shared / name, folder / f"{name}.part")
-            (folder / f"{name}.part").replace(folder / name)
-
-
-def drop_weights(run: SweepRun) -> None:
-    """Remove the weights of a finished run; scores, plan and logs stay."""
-    for file in (run.recipe.run_dir / "checkpoint").rglob("*.safetensors"):
-        file.unlink()
-
-
 def _corpus_runs(sweep: Sweep, name: str) -> Iterator[SweepRun]:
     corpus = sweep.corpora[name]
     base = load_recipe(corpus.recipe, corpus_overrides(corpus))
-    for arm_name, arm in sweep.arms.items():
-        if arm.corpora and name not in arm.corpora:
-            continue
-        for seed in arm.seeds or corpus.seeds or sweep.seeds:
+    for arm_name, arm in sweep.arms_on(name).items():
+        for seed in sweep.seeds:
             for rate in arm.rates:
                 training = {**arm.training, "learning_rate": rate}
                 recipe = replace(
