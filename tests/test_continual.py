@@ -228,7 +228,7 @@ def test_periods_without_documents_about_the_probes_are_left_out(recipe_file):
     assert tuple(stage.name for stage in start.stages) == MONTHS
     assert [p.name for p in start.timeline.periods] == ["2025-01", "2025-02", "2025-03", "2025-04"]
     assert any(note.startswith("2025-03 is left out: no document") for note in start.timeline.notes)
-    assert "1 evaluation probes are left out: they have no date." in start.timeline.notes
+    assert "1 evaluation probes are left out: no date in any period." in start.timeline.notes
     again = open_continual(load_recipe(recipe_file), Division())
     assert again == start
 
@@ -254,7 +254,7 @@ def test_bounds_leave_out_what_lies_outside(recipe_file):
     assert [stage.name for stage in start.stages] == ["2025-02"]
     asked = {p.date[:7] for p in start.probes if p.split == "evaluation" and p.date}
     assert asked == {"2025-02"}
-    assert "4 evaluation probes lie outside the periods." in start.timeline.notes
+    assert "5 evaluation probes are left out: no date in any period." in start.timeline.notes
     documents = (start.folder / "documents.jsonl").read_text()
     assert "2025-04" not in documents
 

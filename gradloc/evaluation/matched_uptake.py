@@ -9,7 +9,6 @@ from functools import partial
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from gradloc.evaluation.bootstrap import (
     BootstrapEstimate,
@@ -38,37 +37,34 @@ def columns(found: BootstrapEstimate) -> np.ndarray:
     return np.concatenate([[found.value], found.replicates])
 
 
-def interpolate_forgetting(uptakes: ArrayLike, forgettings: ArrayLike, at: ArrayLike) -> np.ndarray:
-    """Forgetting of the reference line at a given uptake.
+def interpolate_forgetting(
+    uptakes: np.ndarray, forgettings: np.ndarray, at: np.ndarray
+) -> np.ndarray:
+    """Forgetting of the reference line at a given uptake, in each column.
 
     The line runs through the base model at (0, 0) and the reference points, sorted by uptake,
     straight between neighbours. Points of equal uptake count as one with their mean forgetting.
     Nothing is extrapolated.
 
     Args:
-        uptakes: Uptake of the reference points, (n_points,) or (n_points, n_bootstrap).
+        uptakes: Uptake of the reference points, (n_points, n_columns).
         forgettings: Their forgetting, same shape.
-        at: Uptakes asked for, () or (n_bootstrap,).
+        at: Uptakes asked for, (n_columns,).
 
     Returns:
         Forgetting at ``at``; NaN outside the points' range, so above the largest uptake of the
         reference and below that of the base.
 
     Example:
-        >>> float(interpolate_forgetting([4.0, 2.0], [0.75, 0.25], 3.0))
-        0.5
-        >>> float(interpolate_forgetting([4.0, 2.0], [0.75, 0.25], 4.5))
-        nan
+        >>> points = np.array([[4.0, 4.0], [2.0, 2.0]]), np.array([[0.75, 0.75], [0.25, 0.25]])
+        >>> interpolate_forgetting(*points, np.array([3.0, 4.5]))
+        array([0.5, nan])
     """
-    uptakes, forgettings = np.asarray(uptakes, float), np.asarray(forgettings, float)
-    at = np.asarray(at, float)
-    if uptakes.ndim == 1:
-        uptakes, forgettings = uptakes[:, None], forgettings[:, None]
-    found = np.full(np.broadcast_shapes(at.shape, uptakes.shape[1:]), np.nan)
+    found = np.full(len(at), np.nan)
     for x0, x1, y0, y1 in segments(uptakes, forgettings):
         inside = (x0 <= at) & (at <= x1) & (x1 > x0)
         found = np.where(inside, straight(x0, x1, y0, y1, at), found)
-    return found.reshape(at.shape)
+    return found
 
 
 def segments(uptakes: np.ndarray, forgettings: np.ndarray) -> list[tuple[np.ndarray, ...]]:

@@ -50,19 +50,12 @@ _CURVES = {
     "general_text": "General text lost",
 }
 _TERMS = [
-    ("R", "Rᵢⱼ is the uptake on period j after stage i; R₀ⱼ = 0 is the base model; T is the last "
-     "stage. The probes of a period count the same, and so do periods."),
-    ("Uptake at the end", "mean of R_Tj over all periods trained on"),
-    ("Uptake on the way", "mean over stages i of the mean of Rᵢⱼ over j ≤ i (arXiv:1611.07725)"),
-    ("Backward transfer", "mean over j < T of R_Tj − Rⱼⱼ; below 0, periods were forgotten "
-     "(arXiv:1706.08840)"),
-    ("Forward transfer", "mean over j > 1 of R at stage j − 1: what earlier stages give in advance "
-     "(arXiv:1706.08840)"),
-    ("Forgetting", "mean over j < T of the best Rᵢⱼ of any stage i < T, less R_Tj "
-     "(arXiv:1801.10112)"),
-    ("Known facts lost", "share of the known facts that the model no longer writes in full"),
-    ("General text lost", "nats per token more than the base model needs, texts weighted by their "
-     "tokens"),
+    ("Uptake", "R of stage i on period j, the base model's being 0. At the end: mean of the last "
+     "row. On the way: mean over stages of the mean over periods seen so far (arXiv:1611.07725)."),
+    ("Backward transfer", "last row less the diagonal, mean over all periods but the last; below "
+     "0, periods were forgotten. Forward transfer: the row before the diagonal, what earlier "
+     "stages give in advance (arXiv:1706.08840)."),
+    ("Forgetting", "best earlier R of a period less its last (arXiv:1801.10112)"),
 ]  # fmt: skip
 
 

@@ -184,20 +184,16 @@ def _plan_stages(recipe: Recipe, division: Division) -> SharedInputs:
         probes=replace(recipe.probes, max_localization=10**9),
     )
     corpus = read_corpus(whole.corpus, seed=recipe.seed)
-    probes, notes = _dated(build_probes(whole, corpus), first, until)
+    probes, n_outside = _dated(build_probes(whole, corpus), first, until)
     last = _write_documents(recipe.run_dir / DOCUMENTS_FILE, whole, corpus, probes)
     periods = calendar_periods(first, until or period_end(last, division.by), division.by)
     dated = {period_of(d.date, periods) for d in training_documents(whole, corpus, probes)}
-    asked = {period_of(probe.date, periods) for probe in probes if _asks_for_news(probe)}
     lacking = "no document to train on"
     if recipe.corpus.about_probes:
         lacking += " mentions an entity of the probes"
-    notes += [f"{p.name} is left out: {lacking}." for p in periods if p not in dated]
-    notes += [
-        f"{period.name} is trained on, but no evaluation probe is dated in it."
-        for period in periods
-        if period in dated and period not in asked
-    ]
+    notes = [f"{p.name} is left out: {lacking}." for p in periods if p not in dated]
+    if n_outside:
+        notes.append(f"{n_outside} evaluation probes are left out: no date in any period.")
     stages = tuple(period.name for period in periods if period in dated)
     shared = SharedInputs(recipe, Timeline(division, periods, stages, tuple(notes)), probes)
     _check_can_choose(shared)
@@ -213,8 +209,8 @@ def _chooses_layers_of(probe: Probe, stage: Period) -> bool:
     return probe.split == "localization" and (not probe.date or stage.holds(probe.date))
 
 
-def _dated(probes: ProbeSet, first: str, until: str) -> tuple[ProbeSet, list[str]]:
-    """The probes without evaluation probes on new facts that no period can claim."""
+def _dated(probes: ProbeSet, first: str, until: str) -> tuple[ProbeSet, int]:
+    """The probes without evaluation probes on new facts that no period claims, and their number."""
 
     def is_outside(probe: Probe) -> bool:
         is_late = bool(until and probe.date >= until)
@@ -228,13 +224,7 @@ def _dated(probes: ProbeSet, first: str, until: str) -> tuple[ProbeSet, list[str
             f"none of {len(outside)} evaluation probes on new and updated facts is dated from "
             f"{span}; give probes a 'date', or move --from and --to"
         ])  # fmt: skip
-    n_undated = sum(not probe.date for probe in outside)
-    notes = []
-    if n_undated:
-        notes.append(f"{n_undated} evaluation probes are left out: they have no date.")
-    if len(outside) > n_undated:
-        notes.append(f"{len(outside) - n_undated} evaluation probes lie outside the periods.")
-    return kept, notes
+    return kept, len(outside)
 
 
 def _check_can_choose(shared: SharedInputs) -> None:

@@ -32,7 +32,6 @@ class CorpusRuns:
         self.runs = {(run.arm, run.learning_rate, run.seed): run for run in runs}
         self.n_bootstrap, self.seed = n_bootstrap, seed
         self._done: dict[tuple, dict[tuple[str, float], BootstrapEstimate]] = {}
-        self._curves: dict[tuple, Curve | None] = {}
         if len(self.runs) < len(runs):
             raise GradlocError(
                 f"corpus {self.corpus}: {len(runs) - len(self.runs)} runs have the arm, rate "
@@ -86,12 +85,8 @@ class CorpusRuns:
 
     def curve(self, arm: str, measure: str, seeds: tuple[int, ...]) -> Curve | None:
         """The curve of an arm; the axis itself stands in for forgetting where uptake is wanted."""
-        key = (arm, measure, seeds)
-        if key not in self._curves:
-            points = {rate: self.point(arm, rate, measure, seeds) for rate in self.rates(arm)}
-            found = {rate: point for rate, point in points.items() if point is not None}
-            self._curves[key] = make_curve(found)
-        return self._curves[key]
+        points = {rate: self.point(arm, rate, measure, seeds) for rate in self.rates(arm)}
+        return make_curve({rate: point for rate, point in points.items() if point is not None})
 
     def _resample(
         self, metric: str, seeds: tuple[int, ...]

@@ -2,13 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from rich.text import Text as Line
 
 from gradloc.evaluation.results import MetricValue
-from gradloc.experiments.sweep.frontier_curves import UPTAKE_SHARES, AtUptake
+from gradloc.experiments.sweep.frontier_curves import UPTAKE_SHARES
 from gradloc.experiments.sweep.frontiers import ArmFrontier, CorpusFrontier, Frontier
 from gradloc.experiments.sweep.sweep_record import SweepRecord
 from gradloc.report import page as blocks
@@ -106,23 +105,17 @@ def frontier_page(record: SweepRecord, frontier: Frontier) -> blocks.Page:
 def frontier_styles(frontier: Frontier) -> dict[str, ArmStyle]:
     """Arm -> its look, the same on every corpus; the line is gray and dashed.
 
-    A handful of colors can be told apart, so a rule says who gets one: of the arms that are no
-    controls those with the lowest ratios to the line, median over corpora and measures. Colors are
-    dealt in the order of the record, so that a change of rank repaints little.
+    A handful of colors can be told apart: they go to the first arms of the record that are no
+    controls.
     """
-    found: dict[str, list[ArmFrontier]] = {}
-    for corpus in frontier.corpora.values():
-        for name, arm in corpus.arms.items():
-            found.setdefault(name, []).append(arm)
+    found = {name: arm for corpus in frontier.corpora.values() for name, arm in corpus.arms.items()}
     names = sorted(found, key=lambda name: name != frontier.line)
-    rank = {
-        name: _typical_ratio(arms)
-        for name, arms in found.items()
-        if name != frontier.line
-        and not any(arm.policy in CONTROLS and not arm.methods for arm in arms)
-    }
-    strong = sorted(rank, key=lambda name: rank[name])[:N_COLORS]
-    quiet = [name for name in names if name not in (frontier.line, *strong)]
+    colored = [
+        name
+        for name in names
+        if name != frontier.line and (found[name].policy not in CONTROLS or found[name].methods)
+    ]
+    quiet = [n for n in names if n != frontier.line and n not in colored[:N_COLORS]]
     return assign_styles(names, references=[frontier.line], quiet=quiet)
 
 
@@ -230,23 +223,15 @@ def _corpus(
         *([blocks.Notes(first)] if first else []),
         *([blocks.Details(f"{len(more)} more notes", [blocks.Notes(more)])] if more else []),
         ratio_table(corpus, frontier.line, styles),
-        *([blocks.Pictures(found)] if (found := [*filter(None, drawn)]) else []),
+        *blocks.picture_blocks(drawn),
     ]
 
 
-def _ranked_level(arm: ArmFrontier, loss: str) -> AtUptake:
-    """The level at which arms are ranked: 75 % of the line's best uptake."""
-    return next(at for at in arm.forgetting[loss].at_uptake if at.share == RANKED_AT)
-
-
-def _typical_ratio(arms: list[ArmFrontier]) -> float:
-    """Median ratio to the line; an arm without any ranks last."""
-    ratios = [_ranked_level(arm, loss).ratio.value for arm in arms for loss in arm.forgetting]
-    return median([ratio for ratio in ratios if ratio is not None] or [float("inf")])
-
-
 def _clause(others: dict[str, ArmFrontier], loss: str) -> str:
-    found = {name: _ranked_level(arm, loss) for name, arm in others.items()}
+    found = {
+        name: next(at for at in arm.forgetting[loss].at_uptake if at.share == RANKED_AT)
+        for name, arm in others.items()
+    }
     reached = {name: at for name, at in found.items() if at.difference.value is not None}
     what = f"on {metric_label(loss)}"
     if not reached:
@@ -291,7 +276,7 @@ def _terms(frontier: Frontier) -> list[tuple[str, str]]:
          "each, of its entities and texts, the same for all arms. A resample in which an arm does "
          "not take up so much counts as infinite forgetting."),
         ("Time, memory", "Medians over rates of one seed, then over seeds, on one machine."),
-        ("Colors", f"The arms with the lowest ratios to {line}. Controls are gray: policies "
+        ("Colors", f"The first {N_COLORS} arms that are no controls. Controls are gray: policies "
          f"{', '.join(CONTROLS)} without a method."),
     ]  # fmt: skip
 
