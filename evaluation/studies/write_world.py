@@ -9,23 +9,21 @@ import argparse
 import itertools
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from invented_world import read_world
 
 from gradloc.config.recipe import CorpusConfig
 from gradloc.data.corpora import Document
-from gradloc.data.probes import ProbeSet
+from gradloc.data.probes import Probe, ProbeSet
 from gradloc.utils.io import write_text
 
 
-def write_world(folder: Path, config: CorpusConfig, seed: int) -> None:
-    """Write the documents of both sides of the cut-off, and the probes, in the reader's order."""
-    corpus = read_world(config, seed=seed)
-    rows = map(_row, itertools.chain(corpus.background, corpus.update))
-    write_text(folder / "documents.jsonl", "".join(f"{row}\n" for row in rows))
-    ProbeSet(corpus.probes).save(folder / "probes.jsonl")
+def write_corpus(folder: Path, documents: Iterable[Document], probes: Iterable[Probe]) -> None:
+    """Write documents and probes in their order."""
+    write_text(folder / "documents.jsonl", "".join(f"{_row(one)}\n" for one in documents))
+    ProbeSet(probes).save(folder / "probes.jsonl")
 
 
 def _row(document: Document) -> str:
@@ -45,7 +43,9 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--n-phrasings", type=int, default=4)
     given = parser.parse_args(arguments)
     options = {"n_entities": given.n_entities, "n_phrasings": given.n_phrasings}
-    write_world(given.folder, CorpusConfig(cutoff=given.cutoff, options=options), given.seed)
+    corpus = read_world(CorpusConfig(cutoff=given.cutoff, options=options), seed=given.seed)
+    documents = itertools.chain(corpus.background, corpus.update)
+    write_corpus(given.folder, documents, corpus.probes)
     return 0
 
 

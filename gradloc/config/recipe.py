@@ -47,8 +47,8 @@ class CorpusConfig:
     """Where the dated documents come from.
 
     Args:
-        source: Key of a corpus reader (``jsonl``, ``parquet``, ``datasets``, ``knowedit``), or
-            the import path of your own (``my_module:read_mine``).
+        source: Key of a corpus reader (``jsonl``, ``parquet``, ``datasets``), or the import
+            path of your own (``my_module:read_mine``).
         paths: Files or data set names for the reader; relative to the working directory, or
             data of a shipped recipe (``data/quickstart/documents.jsonl``) from anywhere.
         cutoff: ISO date. Documents dated before it are background, from it on update.

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from gradloc.config.recipe import CorpusConfig
 from gradloc.data.corpora.corpus import Corpus, check_date, end_before, require_documents
 from gradloc.data.corpora.file_readers import read_datasets, read_jsonl, read_parquet
-from gradloc.data.corpora.knowedit_corpus import read_knowedit
 from gradloc.errors import CorpusError
 from gradloc.utils.names import lookup
 
@@ -17,7 +16,6 @@ READERS: dict[str, Callable[..., Corpus]] = {
     "jsonl": read_jsonl,
     "parquet": read_parquet,
     "datasets": read_datasets,
-    "knowedit": read_knowedit,
 }
 
 

@@ -18,7 +18,7 @@ from gradloc.experiments.sweep.sweep_config import Sweep, corpus_overrides
 from gradloc.utils.names import did_you_mean
 
 # Corpus readers whose paths are files; those of ``datasets`` may be names on a hub.
-_FILE_READERS = ("jsonl", "parquet", "knowedit")
+_FILE_READERS = ("jsonl", "parquet")
 
 
 class SweepRun(NamedTuple):

@@ -1,14 +1,13 @@
-"""Edits of a benchmark as a corpus: told once, asked three ways, no subject on both sides."""
+"""Edits of a benchmark as files: told once, asked three ways, no subject on both sides."""
 
 import json
-from dataclasses import replace
 
 import pytest
+import write_edits
 
 from gradloc.config.recipe import CorpusConfig
 from gradloc.data.corpora.readers import read_corpus
-from gradloc.data.probes import ProbeSet
-from gradloc.errors import CorpusError
+from gradloc.data.probes import load_probes
 
 
 def case(subject, answer, number):
@@ -28,16 +27,23 @@ def case(subject, answer, number):
 
 
 @pytest.fixture
-def config(tmp_path):
+def written(tmp_path):
+    """Documents and probes of the files that the script writes, as a recipe reads them."""
     subjects = ["Tal", "Orm", "Tal", "Ush", "Ven", "Ery"]  # the first subject has two edits
     path = tmp_path / "edits.jsonl"
     rows = [case(name, f"Ombra{i}", i) for i, name in enumerate(subjects)]
     path.write_text("\n".join(map(json.dumps, rows)))
-    return CorpusConfig(source="knowedit", paths=(str(path),), cutoff="2024-01-01")
+
+    def write(*options):
+        write_edits.main([str(path), str(tmp_path), *options])
+        config = CorpusConfig(paths=(str(tmp_path / "documents.jsonl"),), cutoff="2024-01-01")
+        return list(read_corpus(config, seed=0).update), load_probes(tmp_path / "probes.jsonl")
+
+    return write
 
 
-def test_each_edit_is_told_as_one_sentence_that_names_its_subject(config):
-    documents = list(read_corpus(config, seed=0).update)
+def test_each_edit_is_told_as_one_sentence_that_names_its_subject(written):
+    documents, _ = written()
     assert [d.text for d in documents][:2] == [
         "The 0. river of Tal is the Ombra0.",
         "The 1. river of Orm is the Ombra1.",
@@ -48,8 +54,8 @@ def test_each_edit_is_told_as_one_sentence_that_names_its_subject(config):
         assert document.date == "2024-01-01"
 
 
-def test_questions_are_of_the_depth_that_they_ask(config):
-    probes = [p for p in read_corpus(config, seed=0).probes if p.entity == "Orm"]
+def test_questions_are_of_the_depth_that_they_ask(written):
+    probes = [p for p in written()[1] if p.entity == "Orm"]
     assert {(p.group, p.depth, p.prompt) for p in probes} == {
         ("updated", "verbatim", "The 1. river of Orm is the"),
         ("updated", "paraphrase", "The river of old Orm is the"),
@@ -60,8 +66,8 @@ def test_questions_are_of_the_depth_that_they_ask(config):
     assert not any(p.task or p.kind or p.case for p in probes)
 
 
-def test_every_third_subject_chooses_and_is_not_asked_what_should_stay(config):
-    probes = ProbeSet(tuple(read_corpus(config, seed=0).probes))
+def test_every_third_subject_chooses_and_is_not_asked_what_should_stay(written):
+    documents, probes = written()
     probes.check_disjoint()
     choosing = {p.entity for p in probes if p.split == "localization"}
     assert choosing == {"Tal", "Ven"}
@@ -69,24 +75,15 @@ def test_every_third_subject_chooses_and_is_not_asked_what_should_stay(config):
     assert {p.entity for p in probes if p.split == "evaluation"} == {"Orm", "Ush", "Ery"}
     # Both edits of a subject are on its side, and all edits are told.
     assert sum(p.entity == "Tal" and p.depth == "verbatim" for p in probes) == 2
-    assert len(list(read_corpus(config, seed=0).update)) == 6
+    assert len(documents) == 6
 
 
-def test_n_edits_takes_the_first(config):
-    few = read_corpus(replace(config, options={"n_edits": 2}), seed=0)
-    assert len(list(few.update)) == 2
-    assert {p.entity for p in few.probes} == {"Tal", "Orm"}
+def test_n_edits_takes_the_first(written):
+    documents, probes = written("--n-edits", "2")
+    assert len(documents) == 2
+    assert {p.entity for p in probes} == {"Tal", "Orm"}
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"paths": ()}, "needs at least one path"),
-        ({"options": {"n_edit": 2}}, "one option, n_edits.*found n_edit"),
-        ({"options": {"n_edits": 0}}, "n_edits must be a whole number from 1 up; found 0"),
-        ({"fields": {"text": "body"}}, "takes no fields; found text"),
-    ],
-)
-def test_bad_requests_are_explained(config, changes, message):
-    with pytest.raises(CorpusError, match=message):
-        read_corpus(replace(config, **changes), seed=0)
+def test_a_file_without_edits_is_an_error(tmp_path):
+    with pytest.raises(SystemExit, match="no such file|nowhere.jsonl"):
+        write_edits.main([str(tmp_path / "nowhere.jsonl"), str(tmp_path)])
