@@ -15,7 +15,6 @@ from gradloc.localization.cost import (
     DEFAULT_KL_TOKENS,
     Machine,
     StepShape,
-    added_by,
     calibrate,
     predict_cost,
     step_work,
@@ -304,19 +303,17 @@ def test_the_parts_add_up_and_say_where_time_goes():
 def test_a_trained_tied_embedding_adds_the_whole_depth_its_gradient_and_its_moments():
     with_embedding, without = predict(TOP, embedding=True), predict(TOP)
     assert with_embedding["lowest_block"] == 0
-    added = added_by(UNITS, scales(TOP), SHAPE)
-    assert set(added) == {"embed"}
-    difference = with_embedding["time_ratio"] - without["time_ratio"]
-    assert added["embed"]["time_ratio"] == pytest.approx(difference, abs=1e-4)
     a, s, h = 2 * (2 * D * D + 2 * D * KV + 3 * D * F), 4 * 128 * D, 2 * VOCAB * D
     closed = (26 * (a + 2.5 * s) + h) / (3 * N_BLOCKS * a + 3.5 * N_BLOCKS * s + 3 * h)
     ideal = with_embedding["ideal_time_ratio"] - without["ideal_time_ratio"]
     assert ideal == pytest.approx(closed, abs=2e-4)
     # A head that is not tied needs its gradient alone, not the depth.
     untied = (*UNITS, UnitInfo("lm_head", "head", None, VOCAB * D))
-    added = added_by(untied, {**scales(TOP), "lm_head": 0.0}, SHAPE)
-    assert added["lm_head"]["lowest_block"] == 26
-    assert added["lm_head"]["time_ratio"] < added["embed"]["time_ratio"] / 2
+    head = {name: predict_cost(untied, {**scales(TOP), "lm_head": on}, SHAPE)
+            for name, on in (("trained", 1.0), ("frozen", 0.0))}  # fmt: skip
+    assert head["trained"]["lowest_block"] == 26
+    by_head = head["trained"]["time_ratio"] - head["frozen"]["time_ratio"]
+    assert by_head < (with_embedding["time_ratio"] - without["time_ratio"]) / 2
 
 
 def test_labels_and_cache_save_memory_and_time_where_they_should():
@@ -376,7 +373,6 @@ def test_nothing_trained_has_no_cost_and_no_shape_no_ratio():
     assert set(nothing.values()) == {None}
     some = predict_cost(UNITS, {u.name: float(u.block == 7) for u in UNITS}, {})
     assert (some["time_ratio"], some["memory_ratio"], some["lowest_block"]) == (None, None, 7)
-    assert added_by(UNITS, scales(TOP), {}) == {}
 
 
 def test_a_profile_of_an_older_version_is_read_by_its_four_sizes():

@@ -112,12 +112,6 @@ def _without_repeats(planning: Planning) -> list[tuple[bool, list[str], Candidat
 
 def _notes(planning: Planning) -> list[Text]:
     lines = []
-    for name, added in planning.added.items():
-        lines.append(
-            f"Training {name} as well: {added['time_ratio']:+.2f} time, "
-            f"{added['memory_ratio']:+.2f} memory on the plan marked →"
-            + (", and no prefix to cache." if added["lowest_block"] == 0 else ".")
-        )
     if planning.kept_share is not None:
         lines.append(
             "Mass: the sum of the scores of the units that the policy trains. It says what a plan "

@@ -5,7 +5,6 @@ No model is measured; ``calibrate`` times the machine alone.
 
 from gradloc.localization.cost.machine import MACHINE, Machine, calibrate
 from gradloc.localization.cost.prediction import (
-    added_by,
     predict_cost,
     step_memory,
     step_seconds,
@@ -20,7 +19,6 @@ __all__ = [
     "Machine",
     "StepShape",
     "StepWork",
-    "added_by",
     "calibrate",
     "predict_cost",
     "step_memory",

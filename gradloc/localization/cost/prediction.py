@@ -128,30 +128,6 @@ def full_training(
     return seconds.total, step_memory(work, everything)
 
 
-def added_by(
-    units: tuple[UnitInfo, ...],
-    scale: dict[str, float],
-    shape: Mapping[str, Any],
-    step: StepShape | None = None,
-) -> dict[str, dict[str, Any]]:
-    """What training the embedding or the head as well would add to a plan's cost.
-
-    Returns:
-        Unit name -> ``time_ratio`` and ``memory_ratio`` added, and ``lowest_block`` then, for
-        every embedding and head that the plan leaves frozen. Empty without ``shape``.
-    """
-    before = predict_cost(units, scale, shape, step)
-    added = {}
-    for unit in units if shape else ():
-        if unit.kind in ("embedding", "head") and scale[unit.name] == 0:
-            after = predict_cost(units, {**scale, unit.name: 1.0}, shape, step)
-            added[unit.name] = {
-                name: round((after.get(name) or 0.0) - (before.get(name) or 0.0), 4)
-                for name in ("time_ratio", "memory_ratio")
-            } | {"lowest_block": after.get("lowest_block")}
-    return added
-
-
 def step_seconds(
     units: tuple[UnitInfo, ...], work: StepWork, trained: np.ndarray, step: StepShape
 ) -> StepSeconds:

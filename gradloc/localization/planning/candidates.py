@@ -1,12 +1,12 @@
 """Plans beside each other: what each trains, holds of the policy's scores, and costs."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from gradloc.localization.cost import StepShape, added_by, predict_cost
+from gradloc.localization.cost import StepShape, predict_cost
 from gradloc.localization.cost.prediction import PredictedCost
 from gradloc.localization.plan import LayerPlan
 from gradloc.localization.policies import SCORES, Budget, select_layers, share_of_mass
@@ -59,14 +59,12 @@ class Planning:
         candidates: The plans; the first is the policy's own, or the user's.
         chosen: Place of the one that the user asked for.
         step: What the costs hold for.
-        added: What training the embedding or the head as well would add to the chosen plan.
         kept_share: The share whose cheapest plan is among the candidates; ``None`` without scores.
     """
 
     candidates: tuple[Candidate, ...]
     chosen: int
     step: StepShape
-    added: dict = field(default_factory=dict)
     kept_share: float | None = None
 
     def to_dict(self) -> dict:
@@ -75,7 +73,6 @@ class Planning:
             "step": {**vars(self.step), "machine": vars(self.step.machine)},
             "candidates": [candidate.to_dict() for candidate in self.candidates],
             "chosen": self.candidates[self.chosen].name,
-            "added_by_training": self.added,
         }
 
 
@@ -130,7 +127,6 @@ def plan_candidates(
         candidates=tuple(rows),
         chosen=chosen,
         step=step,
-        added=added_by(profile.units, rows[chosen].plan.scale, profile.shape, step),
         kept_share=share if has_scores else None,
     )
 
