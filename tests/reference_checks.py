@@ -9,7 +9,10 @@ from pathlib import Path
 import numpy as np
 from reference_inputs import read_lists, read_options
 
-from gradloc.evaluation.metrics import acquisition, decay, editing, matching, perplexity
+from evaluation.metrics.acquisition import decay
+from evaluation.metrics.acquisition import exposures as acquisition
+from evaluation.metrics.span_perplexity import perplexity
+from gradloc.evaluation.metrics import editing, matching
 from gradloc.evaluation.metrics.fuar import fuar
 
 DEFAULT = Path(__file__).parents[2] / "shared" / "reference_vectors.json"

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from test_report_browser import browser, show  # noqa: F401  (a fixture)
 
+from evaluation.metrics.acquisition.decay import fit_decay, mean_retainability
 from evaluation.studies.acquisition.__main__ import main
 from evaluation.studies.acquisition.analysis import analyse
 from evaluation.studies.acquisition.page import acquisition_page
 from evaluation.studies.acquisition.recording import RECORD_FILE, AcquisitionRecord
 from gradloc.errors import GradlocError
-from gradloc.evaluation.metrics.decay import fit_decay, mean_retainability
 from gradloc.report.page import write_page
 
 EVERY, LAST = 2, 160

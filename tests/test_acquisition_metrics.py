@@ -6,18 +6,18 @@ import numpy as np
 import pytest
 from scipy.stats import linregress
 
-from gradloc.errors import GradlocError
-from gradloc.evaluation.metrics.acquisition import (
-    effectivity,
-    local_acquisition_maximum,
-    retainability,
-)
-from gradloc.evaluation.metrics.decay import (
+from evaluation.metrics.acquisition.decay import (
     DecayFit,
     fit_decay,
     mean_retainability,
     remove_outliers,
 )
+from evaluation.metrics.acquisition.exposures import (
+    effectivity,
+    local_acquisition_maximum,
+    retainability,
+)
+from gradloc.errors import GradlocError
 
 
 def loop_measures(losses, exposures, t, window):

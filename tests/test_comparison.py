@@ -5,7 +5,7 @@ import pytest
 
 from gradloc.data.probes import Probe
 from gradloc.errors import GradlocError
-from gradloc.evaluation.compare import TrainingFacts, summarize
+from gradloc.evaluation.compare import summarize, training_facts
 from gradloc.evaluation.results import EvalResult
 from gradloc.evaluation.score_record import CheckpointScores
 from gradloc.evaluation.suites import Suite
@@ -65,7 +65,7 @@ HIGH = scores(
     [2.0, 2.5],
     [35.0, 105.0, 70.0, 0.0],
 )
-FULL = {n: TrainingFacts(policy="all") for n in ("low", "high")}
+FULL = {n: {"policy": "all"} for n in ("low", "high")}
 
 
 @pytest.fixture
@@ -157,8 +157,8 @@ def test_reference_arms_may_be_named(suite):
 def test_an_arm_with_a_method_is_no_line_of_full_training(suite):
     """LoRA and replay train everything by policy; compared with themselves they would look well."""
     facts = {
-        "low": TrainingFacts(policy="all"),
-        "arm": TrainingFacts(policy="all", methods={"lora": {"r": 16}}),
+        "low": {"policy": "all"},
+        "arm": {"policy": "all", "methods": {"lora": {"r": 16}}},
     }
     found = summarize(suite, BASE, {"arm": ARM, "low": LOW}, facts)
     assert found.reference_arms == ("low",)
@@ -167,7 +167,7 @@ def test_an_arm_with_a_method_is_no_line_of_full_training(suite):
 
 
 def test_without_a_baseline_there_are_only_scores(suite):
-    found = summarize(suite, None, {"arm": ARM}, {"arm": TrainingFacts(policy="all")})
+    found = summarize(suite, None, {"arm": ARM}, {"arm": {"policy": "all"}})
     arm = found.arms["arm"]
     assert (arm.uptake, arm.forgetting, found.baseline_scores, found.baseline) == ({}, {}, {}, "")
     assert arm.scores["known_facts"].n == 3  # not screened
@@ -241,11 +241,11 @@ def test_scores_survive_their_file(tmp_path):
 
 
 def test_training_facts_come_from_the_checkpoint(tmp_path):
-    assert TrainingFacts.load(tmp_path) == TrainingFacts()
+    assert training_facts(tmp_path) == {"series": "", "step": None}
     log = {"policy": "all", "learning_rate": 1e-4, "train_seconds": 3.5, "n_steps": 7}
     (tmp_path / "training.json").write_text(json.dumps(log))
-    facts = TrainingFacts.load(tmp_path)
-    assert (facts.policy, facts.learning_rate, facts.train_seconds) == ("all", 1e-4, 3.5)
+    known = {"policy": "all", "learning_rate": 1e-4, "train_seconds": 3.5}
+    assert training_facts(tmp_path) == {**known, "series": "", "step": None}
 
 
 @pytest.mark.parametrize(

@@ -5,15 +5,10 @@ import math
 import numpy as np
 import pytest
 
+from evaluation.metrics.old_versus_new import updates
+from evaluation.metrics.span_perplexity import perplexity
 from gradloc.errors import GradlocError
-from gradloc.evaluation.metrics import (
-    choice,
-    editing,
-    matching,
-    perplexity,
-    stage_transfer,
-    updates,
-)
+from gradloc.evaluation.metrics import choice, editing, matching, stage_transfer
 from gradloc.evaluation.metrics.fuar import fuar
 
 RNG = np.random.default_rng(5)

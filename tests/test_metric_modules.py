@@ -1,5 +1,6 @@
 """Every module for the ``evaluate`` library loads offline and gives what the functions give."""
 
+import doctest
 import json
 import os
 import re
@@ -10,16 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gradloc.evaluation.metrics import (
-    acquisition,
-    choice,
-    decay,
-    editing,
-    matching,
-    perplexity,
-    stage_transfer,
-    updates,
-)
+from evaluation.metrics.acquisition import decay
+from evaluation.metrics.acquisition import exposures as acquisition
+from evaluation.metrics.old_versus_new import updates
+from evaluation.metrics.span_perplexity import perplexity
+from gradloc.evaluation.metrics import choice, editing, matching, stage_transfer
 from gradloc.evaluation.metrics.fuar import fuar
 
 ROOT = Path(__file__).parents[1]
@@ -200,6 +196,14 @@ def answers(tmp_path_factory):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return json.loads((folder / "answers.json").read_text())
+
+
+@pytest.mark.parametrize(
+    "module", [acquisition, decay, perplexity, updates], ids=lambda m: m.__name__
+)
+def test_examples_of_the_formulas_beside_a_module(module):
+    found = doctest.testmod(module)
+    assert found.attempted and not found.failed
 
 
 def test_every_folder_has_an_example_here():

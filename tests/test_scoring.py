@@ -18,6 +18,9 @@ from gradloc.evaluation.scoring import (
     score_texts,
     shared,
 )
+from gradloc.evaluation.scoring import (
+    tokens as scoring_tokens,
+)
 
 KINDS = ["llama", "gpt2", "neox", "gemma"]
 
@@ -88,12 +91,12 @@ def test_scores_without_logits_to_keep_are_the_same(monkeypatch, llama):
 def test_logits_are_asked_for_at_scored_positions_only(monkeypatch, llama):
     asked = []
 
-    def spy(model, input_ids, positions, attention_mask):
+    def spy(model, input_ids, positions, **options):
         asked.append((tuple(input_ids.shape), positions.tolist()))
-        return original(model, input_ids, positions, attention_mask)
+        return original(model, input_ids, positions, **options)
 
-    original = engine.logits_at
-    monkeypatch.setattr(engine, "logits_at", spy)
+    original = scoring_tokens.forward_at
+    monkeypatch.setattr(scoring_tokens, "forward_at", spy)
     spans = [Span(tuple(range(10)), (7, 9)), Span(tuple(range(8)), (6, 7))]
     score_spans(llama, spans, progress=False)
     assert asked == [((2, 9), [5, 6, 8])]
@@ -101,10 +104,14 @@ def test_logits_are_asked_for_at_scored_positions_only(monkeypatch, llama):
 
 def test_a_batch_never_holds_more_logits_than_allowed(monkeypatch, llama):
     shapes = []
-    original = engine.logits_at
-    monkeypatch.setattr(
-        engine, "logits_at", lambda *a: shapes.append((r := original(*a)).shape) or r
-    )
+    original = scoring_tokens.forward_at
+
+    def spy(*arguments, **options):
+        logits, cache = original(*arguments, **options)
+        shapes.append(logits.shape)
+        return logits, cache
+
+    monkeypatch.setattr(scoring_tokens, "forward_at", spy)
     monkeypatch.setattr(engine, "LOGITS_AT_ONCE", 97 * 100)
     texts = [Span(tuple([5] * n), tuple(range(1, n))) for n in (40, 35, 30, 9, 8, 7, 6)]
     score_spans(llama, texts, progress=False)
@@ -261,7 +268,7 @@ def test_a_prompt_runs_through_the_model_once(monkeypatch, llama):
     spans = [Span((*prompt, 40 + i, 50 + i), (20, 21)) for i in range(4)]
     seen = []
     count_tokens(monkeypatch, shared, "forward_at", seen)
-    count_tokens(monkeypatch, engine, "logits_at", seen)
+    count_tokens(monkeypatch, scoring_tokens, "forward_at", seen)
     score_spans(llama, spans, owners=[0] * 4, progress=False)
     # The prompt once, and the first token of each answer; the last is only predicted.
     assert sum(seen) == 20 + 4

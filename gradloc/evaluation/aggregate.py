@@ -1,7 +1,8 @@
 """The metrics of a suite: which items, read how, for every checkpoint at once."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -57,22 +58,38 @@ def probe_metrics(
     settings: dict,
 ) -> dict[str, Metric]:
     """Every metric of every group; those that apply to none of its probes are left out."""
-    columns = {name: _with_answers(scores, probes) for name, scores in systems.items()}
     found: dict[str, Metric] = {}
     for group in groups:
         for name in group.metrics:
             metric = PROBE_METRICS[name]
             if metric.compares and BASELINE not in systems:
                 continue
-            values = _group_values(metric, group, columns)
-            summary = _summarised(metric, group, values, probes, list(systems), settings)
-            if summary is not None:
-                found[f"{group.name}_{name}"] = summary
-    # The share of facts that are right is what "known facts" means; only the others need a word.
-    return {
-        key.removesuffix("_exact") if key == "known_facts_exact" else key: summary
-        for key, summary in found.items()
-    }
+            values = item_values(metric, group, probes, systems)
+            # NaN in every system: the metric does not apply to the probe. In one: it diverged.
+            applies = np.flatnonzero(~np.isnan(values).all(axis=0))
+            if not applies.size:
+                continue
+            chosen = [probes[group.indices[place]] for place in applies]
+            estimates = estimate(
+                values[:, applies],
+                [probe_entity(probe) for probe in chosen],
+                weights=_weights(metric, chosen),
+                n_bootstrap=settings["n_bootstrap"],
+                seed=derive_seed(settings["seed"], group.name),
+            )
+            if metric.perplexity:
+                estimates = tuple(own.exp() for own in estimates)
+            is_loss = metric.retention or all(probe.group == "invariant" for probe in chosen)
+            key = f"{group.name}_{name}"
+            # The share of facts that are right is what "known facts" means.
+            found["known_facts" if key == "known_facts_exact" else key] = Metric(
+                "forgetting" if is_loss else "uptake",
+                metric.unit,
+                metric.higher_is_better,
+                dict(zip(systems, estimates, strict=True)),
+                group.note,
+            )
+    return found
 
 
 def item_values(
@@ -82,71 +99,20 @@ def item_values(
     systems: Mapping[str, CheckpointScores],
 ) -> np.ndarray:
     """A metric of every probe of a group before anything is averaged, (n_systems, n_probes)."""
-    columns = {name: _with_answers(scores, probes) for name, scores in systems.items()}
-    return _group_values(metric, group, columns)
-
-
-def general_text_metrics(
-    systems: Mapping[str, CheckpointScores], settings: dict
-) -> dict[str, Metric]:
-    """Nats per token and bits per byte of general text, over all domains and in each."""
-    first = next(iter(systems.values()))
-    found = {}
-    for set_name, domains in text_sets(first).items():
-        tokens = joined_texts(first, domains, "tokens")
-        scored = tokens > 0
-        if not scored.any():
-            continue
-        nats = np.array(
-            [joined_texts(scores, domains, "nats")[scored] for scores in systems.values()]
-        )
-        weights = {"": ("nats/token", tokens[scored], 1.0)}
-        if all("bytes" in first.texts[domain] for domain in domains):
-            n_bytes = joined_texts(first, domains, "bytes")[scored]
-            weights["_bits_per_byte"] = ("bits/byte", n_bytes, np.log(2))
-        for suffix, (unit, sizes, scale) in weights.items():
-            estimates = estimate(
-                nats / sizes / scale,
-                range(len(sizes)),
-                weights=sizes,
-                n_bootstrap=settings["n_bootstrap"],
-                seed=derive_seed(settings["seed"], set_name),
-            )
-            pairs = dict(zip(systems, estimates, strict=True))
-            found[set_name + suffix] = Metric("forgetting", unit, False, pairs)
-    return found
-
-
-def _summarised(
-    metric: ProbeMetric,
-    group: ProbeGroup,
-    values: np.ndarray,
-    probes: Sequence[Probe],
-    systems: list[str],
-    settings: dict,
-) -> Metric | None:
-    # NaN in every system: the metric does not apply to the probe. NaN in one: it diverged.
-    applies = np.flatnonzero(~np.isnan(values).all(axis=0))
-    if not applies.size:
-        return None
-    chosen = [probes[group.indices[place]] for place in applies]
-    estimates = estimate(
-        values[:, applies],
-        [probe_entity(probe) for probe in chosen],
-        weights=_weights(metric, chosen),
-        n_bootstrap=settings["n_bootstrap"],
-        seed=derive_seed(settings["seed"], group.name),
-    )
-    if metric.perplexity:
-        estimates = tuple(found.exp() for found in estimates)
-    is_loss = metric.retention or all(probe.group == "invariant" for probe in chosen)
-    return Metric(
-        "forgetting" if is_loss else "uptake",
-        metric.unit,
-        metric.higher_is_better,
-        dict(zip(systems, estimates, strict=True)),
-        group.note,
-    )
+    chosen = [probes[index] for index in group.indices]
+    answers = {
+        "targets": [probe.targets for probe in chosen],
+        "old_targets": [probe.old_targets for probe in chosen],
+    }
+    rows = {
+        system: {
+            **{name: [col[i] for i in group.indices] for name, col in scores.columns.items()},
+            **answers,
+        }
+        for system, scores in systems.items()
+    }
+    compared = [rows[BASELINE]] if metric.compares else []
+    return np.array([metric.values(own, *compared) for own in rows.values()])
 
 
 def probe_entity(probe: Probe) -> tuple[str, str]:
@@ -163,35 +129,60 @@ def _weights(metric: ProbeMetric, probes: Sequence[Probe]) -> np.ndarray | None:
     return None
 
 
-def _group_values(
-    metric: ProbeMetric, group: ProbeGroup, columns: Mapping[str, Mapping]
-) -> np.ndarray:
-    before = columns.get(BASELINE)
-    compared = [_rows(before, group.indices)] if metric.compares and before is not None else []
-    rows = [_rows(own, group.indices) for own in columns.values()]
-    return np.array([metric.values(own, *compared) for own in rows])
+class TextValues(NamedTuple):
+    """General texts that are averaged together; those of one token have nothing to score.
+
+    Args:
+        name: What they are called: all, or one domain where there are several.
+        nats: Their nats, (n_systems, n_texts); NaN where they are not finite.
+        tokens: Scored tokens, (n_texts,).
+        n_bytes: What these stand for, (n_texts,), where it was counted.
+    """
+
+    name: str
+    nats: np.ndarray
+    tokens: np.ndarray
+    n_bytes: np.ndarray | None
 
 
-def _with_answers(scores: CheckpointScores, probes: Sequence[Probe]) -> dict[str, list]:
-    answers = {
-        "targets": [probe.targets for probe in probes],
-        "old_targets": [probe.old_targets for probe in probes],
-    }
-    return {**scores.columns, **answers}
+def text_values(systems: Mapping[str, CheckpointScores]) -> Iterator[TextValues]:
+    """General text, and each of its domains where there are several."""
+    first = next(iter(systems.values()))
+    sets = {"general_text": list(first.texts)}
+    if len(first.texts) > 1:
+        sets |= {f"general_text_{domain}": [domain] for domain in first.texts}
+
+    def joined(scores: CheckpointScores, domains: list[str], column: str) -> np.ndarray:
+        values = [value for domain in domains for value in scores.texts[domain][column]]
+        return np.array(values, float)  # None (not finite) becomes NaN
+
+    for name, domains in sets.items():
+        tokens = joined(first, domains, "tokens")
+        scored = tokens > 0
+        if scored.any():
+            nats = [joined(scores, domains, "nats")[scored] for scores in systems.values()]
+            has_bytes = all("bytes" in first.texts[domain] for domain in domains)
+            n_bytes = joined(first, domains, "bytes")[scored] if has_bytes else None
+            yield TextValues(name, np.array(nats), tokens[scored], n_bytes)
 
 
-def text_sets(scores: CheckpointScores) -> dict[str, list[str]]:
-    """Name of each set of general texts -> its domains: all, and each where there are several."""
-    domains = list(scores.texts)
-    single = {f"general_text_{domain}": [domain] for domain in domains} if len(domains) > 1 else {}
-    return {"general_text": domains, **single}
-
-
-def joined_texts(scores: CheckpointScores, domains: Sequence[str], column: str) -> np.ndarray:
-    """A column of the texts of some domains, one after another; NaN where it is not finite."""
-    values = [value for domain in domains for value in scores.texts[domain][column]]
-    return np.array([np.nan if value is None else value for value in values], float)
-
-
-def _rows(columns: Mapping[str, list], indices: Sequence[int]) -> dict[str, list]:
-    return {name: [column[index] for index in indices] for name, column in columns.items()}
+def general_text_metrics(
+    systems: Mapping[str, CheckpointScores], settings: dict
+) -> dict[str, Metric]:
+    """Nats per token and bits per byte of general text, over all domains and in each."""
+    found = {}
+    for own in text_values(systems):
+        kinds = {own.name: ("nats/token", own.tokens, 1.0)}
+        if own.n_bytes is not None:
+            kinds[f"{own.name}_bits_per_byte"] = ("bits/byte", own.n_bytes, np.log(2))
+        for key, (unit, sizes, scale) in kinds.items():
+            estimates = estimate(
+                own.nats / sizes / scale,
+                range(len(sizes)),
+                weights=sizes,
+                n_bootstrap=settings["n_bootstrap"],
+                seed=derive_seed(settings["seed"], own.name),
+            )
+            pairs = dict(zip(systems, estimates, strict=True))
+            found[key] = Metric("forgetting", unit, False, pairs)
+    return found

@@ -1,7 +1,7 @@
 """What each checkpoint learned and lost, from the scores of all of them."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,48 +27,30 @@ UPTAKE_AXIS = "new_paraphrase_nll"
 # The policy that trains everything: the line to compare with.
 FULL_POLICY = "all"
 _RESERVED = (BASELINE, "probe_ids", "probes", "texts")
+# What training writes beside the weights, as fields of ``ArmResult``.
+_FACTS = (
+    "policy", "methods", "learning_rate", "train_seconds", "peak_rss_mib", "trainable_fraction",
+    "curve",
+)  # fmt: skip
 
 
-@dataclass(frozen=True)
-class TrainingFacts:
-    """How a checkpoint came about; the fields are those of ``ArmResult``."""
+def training_facts(folder: str | Path) -> dict[str, Any]:
+    """How a checkpoint came about, as fields of ``ArmResult``; little is known of foreign ones.
 
-    policy: str = ""
-    methods: dict[str, dict[str, Any]] = field(default_factory=dict)
-    learning_rate: float | None = None
-    train_seconds: float | None = None
-    peak_rss_mib: float | None = None
-    trainable_fraction: float | None = None
-    curve: dict[str, list] = field(default_factory=dict)
-    series: str = ""
-    step: int | None = None
-
-    @property
-    def is_full(self) -> bool:
-        """Whether everything was trained, and nothing done but that."""
-        return self.policy == FULL_POLICY and not self.methods
-
-    @classmethod
-    def load(cls, folder: str | Path) -> "TrainingFacts":
-        """Read what training left beside the weights; nothing is known of foreign checkpoints.
-
-        Raises:
-            GradlocError: The file is there but cannot be read.
-        """
-        path = Path(folder) / TRAINING_FILE
-        series, step = series_and_step(folder)
-        if not path.is_file():
-            return cls(series=series, step=step)
-        log = read_json(path, "training log")
-        known = {name: log[name] for name in cls.__dataclass_fields__ if name in log}
-        return cls(**known | {"series": series, "step": step})
+    Raises:
+        GradlocError: The file of what training left beside the weights cannot be read.
+    """
+    path = Path(folder) / TRAINING_FILE
+    log = read_json(path, "training log") if path.is_file() else {}
+    series, step = series_and_step(folder)
+    return {**{name: log[name] for name in _FACTS if name in log}, "series": series, "step": step}
 
 
 def summarize(
     suite: Suite,
     baseline: CheckpointScores | None,
     arms: Mapping[str, CheckpointScores],
-    facts: Mapping[str, TrainingFacts] | None = None,
+    facts: Mapping[str, Mapping[str, Any]] | None = None,
     *,
     reference_arms: Sequence[str] | None = None,
 ) -> EvalResult:
@@ -79,7 +61,7 @@ def summarize(
         baseline: Scores of the model that "before" means, on at least the suite's probes;
             ``None``: only ``scores`` are given.
         arms: Arm name -> scores on the suite's probes.
-        facts: Arm name -> how it was trained, where that is known.
+        facts: Arm name -> ``training_facts``, where they are known.
         reference_arms: Arms that were trained in full; together they are the line that the
             others are compared with at equal uptake. ``None``: those whose policy is ``all``, by
             no method of training.
@@ -90,12 +72,21 @@ def summarize(
     Raises:
         GradlocError: Scores of other probes or texts, a reserved or unknown arm name.
     """
-    facts = dict(facts or {})
+    facts = {name: {} for name in arms} | dict(facts or {})
     if reference_arms is None:
-        reference_arms = [n for n in arms if n in facts and facts[n].is_full]
+        reference_arms = [
+            name
+            for name in arms
+            if facts[name].get("policy") == FULL_POLICY and not facts[name].get("methods")
+        ]
     _check_names(arms, reference_arms)
-    systems = _on_same_items(suite, {**({BASELINE: baseline} if baseline else {}), **arms})
+    before = {BASELINE: baseline} if baseline else {}
+    systems = _on_same_items(suite, {**before, **arms})
     metrics = _metrics(suite, systems)
+
+    def scores(system: str) -> dict[str, MetricValue]:
+        return {key: metric.score(system) for key, metric in metrics.items()}
+
     results = {}
     for name in arms:
         changes: dict[str, dict[str, MetricValue]] = {"uptake": {}, "forgetting": {}}
@@ -108,16 +99,14 @@ def summarize(
         results[name] = ArmResult(
             checkpoint=arms[name].checkpoint,
             **changes,
-            scores={key: metric.score(name) for key, metric in metrics.items()},
+            scores=scores(name),
             versus_full=_versus_full(metrics, name, reference_arms) if compared else {},
-            **vars(facts.get(name, TrainingFacts())),
+            **facts[name],
         )
     return EvalResult(
         suite=suite.name,
         baseline=baseline.checkpoint if baseline else "",
-        baseline_scores={key: metric.score(BASELINE) for key, metric in metrics.items()}
-        if baseline
-        else {},
+        baseline_scores=scores(BASELINE) if baseline else {},
         arms=results,
         counts=_counts(suite, next(iter(systems.values()))),
         items=_items(suite.probes, systems),
@@ -223,9 +212,9 @@ def _on_same_items(
 ) -> dict[str, CheckpointScores]:
     ids = tuple(probe.id for probe in suite.probes)
     same = {name: scores.only(ids) for name, scores in systems.items()}
-    tokens = _tokens(next(iter(same.values())))
-    for name, scores in same.items():
-        if _tokens(scores) != tokens:
+    tokens = {name: _tokens(scores) for name, scores in same.items()}
+    for name, own in tokens.items():
+        if own != next(iter(tokens.values())):
             raise GradlocError(
                 f"{name}: its scores are of other texts, or of another tokenizer. Score it anew."
             )
@@ -237,10 +226,7 @@ def _tokens(scores: CheckpointScores) -> dict[str, list[int]]:
 
 
 def _counts(suite: Suite, scores: CheckpointScores) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for probe in suite.probes:
-        key = probe.task or f"{probe.group}_{probe.depth}"
-        counts[key] = counts.get(key, 0) + 1
+    counts = Counter(probe.task or f"{probe.group}_{probe.depth}" for probe in suite.probes)
     n_invariant = sum(is_known_fact(probe) for probe in suite.probes)
     n_truncated = sum(map(bool, scores.columns.get("truncated", ())))
     n_candidates = suite.n_invariant_candidates

@@ -15,7 +15,7 @@ from typing_extensions import TypeIs
 from gradloc import __version__
 from gradloc.data.probes import Probe
 from gradloc.errors import ModelError
-from gradloc.evaluation.compare import TrainingFacts, summarize
+from gradloc.evaluation.compare import summarize, training_facts
 from gradloc.evaluation.generation import write_answers
 from gradloc.evaluation.requests import REQUESTS
 from gradloc.evaluation.results import EvalResult
@@ -99,8 +99,7 @@ def evaluate(
         # Without a baseline the first arm chooses the examples.
         suite = replace(suite, example_ids=tuple(scored[name].answers))
     facts = {
-        name: TrainingFacts() if _is_live(source) else TrainingFacts.load(source)
-        for name, source in arms.items()
+        name: {} if _is_live(source) else training_facts(source) for name, source in arms.items()
     }
     return summarize(suite, before, scored, facts, reference_arms=reference_arms)
 

@@ -6,9 +6,8 @@ from gradloc.data.probes import Probe
 from gradloc.evaluation.aggregate import (
     BASELINE,
     item_values,
-    joined_texts,
     probe_entity,
-    text_sets,
+    text_values,
 )
 from gradloc.evaluation.bootstrap import cluster_numbers
 from gradloc.evaluation.metrics import PROBE_METRICS
@@ -67,18 +66,11 @@ def text_changes(
         by_domain: Give each domain too.
     """
     found = {}
-    for name, domains in text_sets(base).items():
-        if name != "general_text" and not by_domain:
-            continue
-        tokens = joined_texts(base, domains, "tokens")
-        rise = joined_texts(arm, domains, "nats") - joined_texts(base, domains, "nats")
-        # A text of one token has nothing to score.
-        scored = tokens > 0
-        if scored.any():
-            found[name] = ItemScores(
-                "forgetting",
-                "nats/token",
-                tuple((rise[scored] / tokens[scored]).tolist()),
-                weights=tuple(tokens[scored].tolist()),
+    for own in text_values({BASELINE: base, "arm": arm}):
+        if own.name == "general_text" or by_domain:
+            before, after = own.nats
+            values, tokens = (after - before) / own.tokens, tuple(own.tokens.tolist())
+            found[own.name] = ItemScores(
+                "forgetting", "nats/token", tuple(values.tolist()), weights=tokens
             )
     return found

@@ -260,7 +260,7 @@ def arm_step(arm: ArmConfig, max_length: int):
 
 def _evaluate(recipe: Recipe, run_dir: Path, probes: ProbeSet) -> None:
     """Score the base and every arm on the same items; finished scores are kept and reused."""
-    from gradloc.evaluation.compare import TrainingFacts, summarize
+    from gradloc.evaluation.compare import summarize, training_facts
     from gradloc.evaluation.suites import recipe_suite
     from gradloc.report.card import write_model_card
 
@@ -272,7 +272,7 @@ def _evaluate(recipe: Recipe, run_dir: Path, probes: ProbeSet) -> None:
         arm: score_model(recipe, folder, suite, folder / SCORES_FILE, arm)
         for arm, folder in folders.items()
     }
-    facts = {arm: TrainingFacts.load(folder) for arm, folder in folders.items()}
+    facts = {arm: training_facts(folder) for arm, folder in folders.items()}
     result = summarize(suite, base, scores, facts)
     for arm, folder in folders.items():
         write_model_card(

@@ -1,20 +1,15 @@
 """How facts are acquired from exposures and lost afterwards (Chang et al. 2024).
 
-A module of the Hugging Face ``evaluate`` library; it calls ``gradloc.evaluation.metrics``. The
-card beside it tells the formula, the source and when the numbers mislead.
+A module of the Hugging Face ``evaluate`` library; the formulas are in
+``exposures`` and ``decay``. The card beside it tells the source and when the numbers mislead.
 """
 
 import datasets
 import evaluate
 import numpy as np
 
-from gradloc.evaluation.metrics.acquisition import WINDOW, effectivity, retainability
-from gradloc.evaluation.metrics.decay import (
-    OUTLIER_FACTOR,
-    fit_decay,
-    mean_retainability,
-    remove_outliers,
-)
+from .decay import OUTLIER_FACTOR, fit_decay, mean_retainability, remove_outliers
+from .exposures import WINDOW, effectivity, retainability
 
 _DESCRIPTION = """
 Effectivity: loss of a fact's answer before an exposure minus the least loss in the window after

@@ -1,14 +1,14 @@
 """Whether a model gives the updated or the outdated answer (EvolvingQA).
 
-A module of the Hugging Face ``evaluate`` library; it calls ``gradloc.evaluation.metrics``. The
-card beside it tells the formula, the source and when the numbers mislead.
+A module of the Hugging Face ``evaluate`` library; the formulas are in
+``updates``. The card beside it tells the source and when the numbers mislead.
 """
 
 import datasets
 import evaluate
 import numpy as np
 
-from gradloc.evaluation.metrics.updates import OldAndNew, match_old_and_new, prefers_updated
+from .updates import OldAndNew, match_old_and_new, prefers_updated
 
 _DESCRIPTION = """
 Exact match and F1 of what a model writes with the outdated and with the updated answer, and the

@@ -1,18 +1,13 @@
 """Perplexity of answer spans, averaged over examples (ECBD).
 
-A module of the Hugging Face ``evaluate`` library; it calls ``gradloc.evaluation.metrics``. The
-card beside it tells the formula, the source and when the numbers mislead.
+A module of the Hugging Face ``evaluate`` library; the formulas are in
+``perplexity``. The card beside it tells the source and when the numbers mislead.
 """
 
 import datasets
 import evaluate
 
-from gradloc.evaluation.metrics.perplexity import (
-    by_type,
-    corpus_perplexity,
-    example_means,
-    macro_perplexity,
-)
+from .perplexity import by_type, corpus_perplexity, example_means, macro_perplexity
 
 _DESCRIPTION = """
 Perplexity of the tokens of an answer: exp of the mean over examples of the mean negative

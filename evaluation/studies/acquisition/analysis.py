@@ -6,6 +6,13 @@ from typing import Any
 
 import numpy as np
 
+from evaluation.metrics.acquisition.decay import (
+    OUTLIER_FACTOR,
+    DecayFit,
+    fit_decay,
+    mean_retainability,
+)
+from evaluation.metrics.acquisition.exposures import WINDOW, effectivity, retainability
 from gradloc.data.probes.parsing import DEPTHS
 from gradloc.errors import GradlocError
 from gradloc.evaluation.bootstrap import (
@@ -15,17 +22,6 @@ from gradloc.evaluation.bootstrap import (
     estimate,
     figure,
     undefined,
-)
-from gradloc.evaluation.metrics.acquisition import (
-    WINDOW,
-    effectivity,
-    retainability,
-)
-from gradloc.evaluation.metrics.decay import (
-    OUTLIER_FACTOR,
-    DecayFit,
-    fit_decay,
-    mean_retainability,
 )
 from gradloc.evaluation.results import MetricValue
 from gradloc.utils.io import to_jsonable

@@ -21,11 +21,10 @@ from gradloc.evaluation.scoring.tokens import (
     Span,
     SpanScore,
     context_length,
-    padded,
-    score_tokens,
+    logits_before,
+    score_span,
     vocabulary_size,
 )
-from gradloc.models.logits import logits_at
 from gradloc.models.wrappers import evaluation_mode, unwrap
 
 logger = logging.getLogger(__name__)
@@ -96,22 +95,10 @@ def score_spans(
         lone = [spans[index] for index in alone]
         for batch in _batches(lone, token_budget, vocabulary_size(model)):
             rows = [lone[place] for place in batch]
-            for place, score in zip(batch, _score_batch(model, rows), strict=True):
-                scores[alone[place]] = score
-            bar.update(sum(len(row.input_ids) for row in rows))
+            for place, row, logits in zip(batch, rows, logits_before(model, rows), strict=True):
+                scores[alone[place]] = score_span(row, logits)
+                bar.update(len(row.input_ids))
     return [scores[index] for index in range(len(spans))]
-
-
-def _score_batch(model: nn.Module, rows: list[Span]) -> Iterator[SpanScore]:
-    device = next(model.parameters()).device
-    # The last token is never an input: nothing is asked after it.
-    input_ids, attention_mask = padded([row.input_ids[:-1] for row in rows], device)
-    before = sorted({position - 1 for row in rows for position in row.positions})
-    column = {position: number for number, position in enumerate(before)}
-    logits = logits_at(model, input_ids, torch.tensor(before, device=device), attention_mask)
-    for row, row_logits in zip(rows, logits, strict=True):
-        own = row_logits[[column[position - 1] for position in row.positions]]
-        yield score_tokens(own, [row.input_ids[position] for position in row.positions])
 
 
 def _batches(spans: Sequence[Span], token_budget: int, n_vocabulary: int) -> Iterator[list[int]]:

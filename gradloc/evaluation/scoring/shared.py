@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from gradloc.evaluation.scoring.tokens import Span, SpanScore, padded, score_tokens
+from gradloc.evaluation.scoring.tokens import Span, SpanScore, logits_before, score_span
 from gradloc.models.logits import forward_at
 
 # Prompts in a batch, in multiples of its token budget. measured: 120 questions of ARC with their
@@ -121,14 +121,10 @@ def _score_batch(
     del logits
     for chunk in _chunks(endings, rows, prefix, token_budget):
         own = _selected(cache, torch.tensor([owner[place] for place in chunk], device=device))
-        for place, found in zip(
-            chunk, _ending_logits(model, [rows[p] for p in chunk], prefix, own), strict=True
-        ):
+        logits_of = logits_before(model, [rows[place] for place in chunk], prefix, own)
+        for place, found in zip(chunk, logits_of, strict=True):
             pieces[place].append(found)
-    return [
-        score_tokens(torch.cat(found), [row.input_ids[p] for p in row.positions])
-        for row, found in zip(rows, pieces, strict=True)
-    ]
+    return [score_span(row, torch.cat(found)) for row, found in zip(rows, pieces, strict=True)]
 
 
 def _chunks(
@@ -150,25 +146,6 @@ def _chunks(
         chunk.append(place)
     if chunk:
         yield chunk
-
-
-def _ending_logits(model: nn.Module, rows: list[Span], prefix: int, cache: Any) -> Iterator[Tensor]:
-    """Logits before the scored tokens of the endings, one tensor a row."""
-    device = next(model.parameters()).device
-    input_ids, ending_mask = padded([row.input_ids[prefix:-1] for row in rows], device)
-    mask = torch.cat([ending_mask.new_ones(len(rows), prefix), ending_mask], dim=1)
-    before = sorted({p - 1 - prefix for row in rows for p in row.positions if p > prefix})
-    column = {position: number for number, position in enumerate(before)}
-    logits, _ = forward_at(
-        model,
-        input_ids,
-        torch.tensor(before, device=device),
-        attention_mask=mask,
-        past_key_values=cache,
-        use_cache=True,
-    )
-    for row, row_logits in zip(rows, logits, strict=True):
-        yield row_logits[[column[p - 1 - prefix] for p in row.positions if p > prefix]]
 
 
 def _selected(cache: Any, rows: Tensor) -> Any:

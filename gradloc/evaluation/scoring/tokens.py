@@ -1,12 +1,13 @@
 """Marked tokens and their scores: what the parts of scoring have in common."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from gradloc.data.batches import pad_rows
+from gradloc.models.logits import forward_at
 from gradloc.models.wrappers import unwrap
 
 
@@ -48,24 +49,45 @@ class SpanScore(NamedTuple):
         return self.n_right / self.n_tokens
 
 
-def padded(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Rows of token ids padded on the right.
+def logits_before(
+    model: nn.Module, rows: Sequence[Span], prefix: int = 0, cache: Any = None
+) -> Iterator[Tensor]:
+    """Logits before the scored tokens of each row that lie behind the prefix, (n_tokens, vocab).
 
-    Returns:
-        Ids and attention mask (1 for real tokens), both (n_rows, longest row).
+    Rows are padded on the right. The last token is never an input: nothing is asked after it.
+
+    Args:
+        model: Causal language model, in evaluation mode.
+        rows: The sequences, each with a scored token behind the prefix.
+        prefix: Tokens at the beginning whose keys and values are given.
+        cache: These keys and values, row by row.
     """
-    attention_mask = pad_rows([[1] * len(row) for row in rows])
-    return pad_rows(rows).to(device), attention_mask.to(device)
+    device = next(model.parameters()).device
+    inputs = [row.input_ids[prefix:-1] for row in rows]
+    mask = pad_rows([[1] * (prefix + len(ids)) for ids in inputs])
+    before = sorted({p - 1 - prefix for row in rows for p in row.positions if p > prefix})
+    column = {position: number for number, position in enumerate(before)}
+    options = {"past_key_values": cache} if prefix else {}
+    logits, _ = forward_at(
+        model,
+        pad_rows(inputs).to(device),
+        torch.tensor(before, device=device),
+        attention_mask=mask.to(device),
+        use_cache=bool(prefix),
+        **options,
+    )
+    for row, own in zip(rows, logits, strict=True):
+        yield own[[column[p - 1 - prefix] for p in row.positions if p > prefix]]
 
 
-def score_tokens(logits: Tensor, targets: Sequence[int]) -> SpanScore:
-    """Score tokens from the logits before them, (n_tokens, vocab)."""
+def score_span(span: Span, logits: Tensor) -> SpanScore:
+    """Score the marked tokens from the logits before them, (n_tokens, vocab)."""
     logits = logits.float()
-    gold = torch.tensor(targets, device=logits.device)
+    gold = torch.tensor([span.input_ids[p] for p in span.positions], device=logits.device)
     nats = torch.nn.functional.cross_entropy(logits, gold, reduction="none")
     predicted = logits.argmax(dim=-1)
     n_right = int((predicted == gold).sum())
-    return SpanScore(float(nats.double().sum()), len(targets), tuple(predicted.tolist()), n_right)
+    return SpanScore(float(nats.double().sum()), len(gold), tuple(predicted.tolist()), n_right)
 
 
 def context_length(model: nn.Module) -> int | None:
