@@ -2,6 +2,7 @@ import pytest
 import torch
 from conftest import build_model
 
+from gradloc.evaluation import generation
 from gradloc.evaluation.generation import _first_sentence, write_answers
 
 PROMPTS = ["The coin of Croatia is the", "It rains", "In that year the head of Orla was called "]
@@ -21,9 +22,12 @@ def greedy(model, tokenizer, prompt, n):
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "neox"])
 @pytest.mark.parametrize("batch_size", [1, 3])
-def test_answers_equal_greedy_decoding_one_token_at_a_time(kind, batch_size, character_tokenizer):
+def test_answers_equal_greedy_decoding_one_token_at_a_time(
+    kind, batch_size, character_tokenizer, monkeypatch
+):
+    monkeypatch.setattr(generation, "BATCH_SIZE", batch_size)
     model = build_model(kind)
-    found = write_answers(model, character_tokenizer, PROMPTS, batch_size=batch_size)
+    found = write_answers(model, character_tokenizer, PROMPTS)
     assert found == [greedy(model, character_tokenizer, prompt, 8) for prompt in PROMPTS]
     assert any(found)
 

@@ -4,12 +4,10 @@ from scipy import stats
 
 from gradloc.evaluation import bootstrap
 from gradloc.evaluation.bootstrap import (
-    bootstrap_replicates,
     derive_seed,
     estimate,
     figure,
     interval,
-    item_mean,
 )
 from gradloc.evaluation.metrics import PROBE_METRICS
 
@@ -73,10 +71,15 @@ def test_every_metric_names_a_reading_that_there_is():
 
 def test_weighted_mean_is_sum_of_nats_over_sum_of_tokens():
     nats, tokens = np.array([30.0, 8.0, 2.0]), np.array([10, 4, 2])
-    assert item_mean(nats / tokens, tokens) == pytest.approx(40 / 16)
+    (found,) = estimate([nats / tokens], range(3), weights=tokens)
+    assert found.value == pytest.approx(40 / 16)
 
 
 # ---- bootstrap --------------------------------------------------------------------------------
+
+
+def bootstrap_replicates(*arguments, **options):
+    return np.stack([found.replicates for found in estimate(*arguments, **options)])
 
 
 def loop_bootstrap(values, clusters, weights, n_bootstrap, seed):

@@ -217,7 +217,7 @@ def test_bfloat16_is_scored_in_float32(llama):
 
 def test_nothing_to_score(llama, character_tokenizer):
     assert score_spans(llama, [], progress=False) == []
-    assert score_probes(llama, character_tokenizer, [], progress=False)["nll"] == []
+    assert score_probes(llama, character_tokenizer, [], progress=False) == {}
     assert all(c.shape == (0,) for c in score_texts(llama, character_tokenizer, []))
 
 

@@ -19,20 +19,6 @@ LEVEL = 95.0
 _COUNTS_AT_ONCE = 4_000_000
 
 
-def item_mean(values: ArrayLike, weights: ArrayLike | None = None) -> np.ndarray:
-    """Mean over the last axis; weighted by ``weights`` where given.
-
-    Nats per token of a set of texts is the mean of each text's nats per token, weighted by its
-    number of tokens: sum of nats / sum of tokens.
-
-    Example:
-        >>> float(item_mean([2.0, 4.0], weights=[30, 10]))
-        2.5
-    """
-    weights = None if weights is None else np.asarray(weights, float)
-    return np.average(np.asarray(values, float), axis=-1, weights=weights)
-
-
 class ClusterSums(NamedTuple):
     """Sums of several systems over each cluster of their items.
 
@@ -91,36 +77,6 @@ def cluster_numbers(names: Sequence[Hashable]) -> tuple[int, ...]:
     """
     numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
     return tuple(numbers[name] for name in names)
-
-
-def bootstrap_replicates(
-    values: ArrayLike,
-    clusters: Sequence[Hashable],
-    *,
-    n_bootstrap: int = N_BOOTSTRAP,
-    seed: int = 0,
-    weights: ArrayLike | None = None,
-) -> np.ndarray:
-    """Means of resampled items, the same resamples for every system.
-
-    Args:
-        values: One row a system, (n_systems, n_items).
-        clusters: Which cluster (entity or text) each item belongs to, (n_items,).
-        n_bootstrap: Number of resamples.
-        seed: Seed of the draws. Two sets of items with the same number of clusters get the same
-            draws from the same seed; use ``derive_seed`` for sets that are independent.
-        weights: Weight of each item, (n_items,); ``None``: all equal.
-
-    Returns:
-        Shape (n_systems, n_bootstrap).
-
-    Example:
-        >>> two = bootstrap_replicates([[1, 1, 4], [2, 2, 5]], ["a", "a", "b"], n_bootstrap=50)
-        >>> two.shape, np.unique(two[0]).tolist(), np.unique(two[1] - two[0]).tolist()
-        ((2, 50), [1.0, 2.0, 4.0], [1.0])
-    """
-    sums = cluster_sums(values, cluster_numbers(clusters), weights)
-    return sums.resample(n_bootstrap, np.random.default_rng(seed))
 
 
 def derive_seed(seed: int, name: str) -> int:
@@ -182,15 +138,31 @@ def estimate(
     seed: int = 0,
     weights: ArrayLike | None = None,
 ) -> tuple[BootstrapEstimate, ...]:
-    """Mean and replicates of every system; arguments as in ``bootstrap_replicates``."""
+    """Mean of every system's items, and the means of resampled items, the same for all systems.
+
+    Nats per token of a set of texts is the mean of each text's nats per token, weighted by its
+    number of tokens: sum of nats / sum of tokens.
+
+    Args:
+        values: One row a system, (n_systems, n_items).
+        clusters: Which cluster (entity or text) each item belongs to, (n_items,).
+        n_bootstrap: Number of resamples.
+        seed: Seed of the draws. Two sets of items with the same number of clusters get the same
+            draws from the same seed; use ``derive_seed`` for sets that are independent.
+        weights: Weight of each item, (n_items,); ``None``: all equal.
+
+    Example:
+        >>> one, two = estimate([[1, 1, 4], [2, 2, 5]], ["a", "a", "b"], n_bootstrap=50)
+        >>> one.value, np.unique(one.replicates).tolist(), two.minus(one).value
+        (2.0, [1.0, 2.0, 4.0], 1.0)
+    """
     values = np.asarray(values, float)
-    means = item_mean(values, weights)
-    replicates = bootstrap_replicates(
-        values, clusters, n_bootstrap=n_bootstrap, seed=seed, weights=weights
-    )
-    n_clusters = len(set(clusters))
+    weights = None if weights is None else np.asarray(weights, float)
+    sums = cluster_sums(values, cluster_numbers(clusters), weights)
+    means = np.average(values, axis=-1, weights=weights)
+    replicates = sums.resample(n_bootstrap, np.random.default_rng(seed))
     return tuple(
-        BootstrapEstimate(float(mean), row, values.shape[1], n_clusters)
+        BootstrapEstimate(float(mean), row, sums.n_items, len(sums.sizes))
         for mean, row in zip(means, replicates, strict=True)
     )
 

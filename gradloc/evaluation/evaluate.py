@@ -4,10 +4,11 @@ import functools
 import gc
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import nn
 from typing_extensions import TypeIs
@@ -81,21 +82,14 @@ def evaluate(
     arms = _named(checkpoint)
     tokenizers = _tokenizers([*([] if baseline is None else [baseline]), *arms.values()])
     suite = replace(suite, probes=distinguishable(tokenizers[0], suite.probes, suite.ambiguous))
-    ask = functools.partial(
-        _score,
-        dtype=dtype,
-        scores_dir=scores_dir,
-        tasks=tuple(lm_eval),
-        task_options=dict(lm_eval_options or {}),
-        progress=progress,
-    )
+    options = _Options(dtype, scores_dir, tuple(lm_eval), dict(lm_eval_options or {}), progress)
     before = None
     if baseline is not None:
-        before = ask(baseline, tokenizers.pop(0), suite)
+        before = _score(baseline, tokenizers.pop(0), suite, options)
         suite = suite.screened(before)
     scored: dict[str, CheckpointScores] = {}
     for (name, source), tokenizer in zip(arms.items(), tokenizers, strict=True):
-        scored[name] = ask(source, tokenizer, suite)
+        scored[name] = _score(source, tokenizer, suite, options)
         # Without a baseline the first arm chooses the examples.
         suite = replace(suite, example_ids=tuple(scored[name].answers))
     facts = {
@@ -149,18 +143,18 @@ def _score_items(
             for name, value in row.items():
                 column = columns.setdefault(name, [None] * len(suite.probes))
                 column[row_of[probe.id]] = value
+
+    def read_texts(some):
+        found = score_texts(load(), tokenizer, some, progress=progress)
+        return list(zip(*found, strict=True))
+
     texts = {}
     for domain, members in suite.texts.items():
-        rows = log.fill(
-            "text",
-            members,
-            lambda some: list(
-                zip(*score_texts(load(), tokenizer, some, progress=progress), strict=True)
-            ),
-        )
-        texts[domain] = dict(
-            zip(("nats", "tokens", "bytes"), map(list, zip(*rows, strict=True)), strict=True)
-        )
+        rows = log.fill("text", members, read_texts)
+        texts[domain] = {
+            name: [row[place] for row in rows]
+            for place, name in enumerate(("nats", "tokens", "bytes"))
+        }
     shown = suite.example_ids
     if shown is None:
         shown = choose_examples(suite.probes, suite.n_examples, columns["exact"])
@@ -206,11 +200,8 @@ def choose_examples(
     for group, pool in pools.items():
         first_of_entity = {probe.entity or probe.id: probe for probe in reversed(pool)}
         pools[group] = [p for p in pool if first_of_entity[p.entity or p.id] is p]
-    share = dict.fromkeys(pools, 0)
-    while sum(share.values()) < n and any(share[g] < len(pool) for g, pool in pools.items()):
-        for group, pool in pools.items():
-            if share[group] < len(pool) and sum(share.values()) < n:
-                share[group] += 1
+    turns = [group for turn in range(n) for group, pool in pools.items() if turn < len(pool)]
+    share = Counter(turns[:n])
     return tuple(
         pool[number * len(pool) // share[group]].id
         for group, pool in pools.items()
@@ -233,15 +224,15 @@ def _named(checkpoint: Any) -> dict[str, Checkpoint]:
         return named
     if isinstance(checkpoint, str | Path) or _is_live(checkpoint):
         checkpoint = [checkpoint]
-    checkpoint = [found for source in checkpoint for found in expanded(source)]
-    paths = [("model",) if _is_live(c) else Path(c).parts or (str(c),) for c in checkpoint]
-    for depth in range(1, max((len(path) for path in paths), default=0) + 1):
+    sources = [found for source in checkpoint for found in expanded(source)]
+    paths = [("model",) if _is_live(c) else Path(c).parts or (str(c),) for c in sources]
+    names: list[str] = []
+    for depth in range(1, max(map(len, paths), default=0) + 1):
         names = ["/".join(path[-depth:]) for path in paths]
         if len(set(names)) == len(names):
-            break
-    else:
-        names = [f"{name}-{number}" for number, name in enumerate(names, start=1)]
-    return dict(zip(names, checkpoint, strict=True))
+            return dict(zip(names, sources, strict=True))
+    numbered = [f"{name}-{number}" for number, name in enumerate(names, start=1)]
+    return dict(zip(numbered, sources, strict=True))
 
 
 def _is_live(checkpoint: Any) -> TypeIs[tuple[nn.Module, Any]]:
@@ -267,41 +258,41 @@ def _tokenizers(sources: Sequence[Checkpoint]) -> list[Any]:
     return found
 
 
-def _score(
-    source: Checkpoint,
-    tokenizer: Any,
-    suite: Suite,
-    *,
-    dtype: str,
-    scores_dir: str | Path | None,
-    tasks: tuple[str, ...],
-    task_options: dict[str, Any],
-    progress: bool | None,
-) -> CheckpointScores:
+class _Options(NamedTuple):
+    """How models are scored; the fields are arguments of ``evaluate``."""
+
+    dtype: str
+    scores_dir: str | Path | None
+    tasks: tuple[str, ...]
+    task_options: dict[str, Any]
+    progress: bool | None
+
+
+def _score(source: Checkpoint, tokenizer: Any, suite: Suite, options: _Options) -> CheckpointScores:
     @functools.cache
     def load() -> nn.Module:
-        return source[0] if _is_live(source) else load_model(source, dtype=dtype)
+        return source[0] if _is_live(source) else load_model(source, dtype=options.dtype)
 
-    log = ScoreLog()
-    if scores_dir is not None and not _is_live(source):
-        log = ScoreLog(_log_file(source, dtype, scores_dir))
+    log, progress = ScoreLog(), options.progress
+    if options.scores_dir is not None and not _is_live(source):
+        log = ScoreLog(_log_file(source, options.dtype, options.scores_dir))
     scores = _score_items(load, tokenizer, suite, _label(source), log, progress)
-    if tasks:
+    if options.tasks:
         from gradloc.evaluation.lm_eval import run_tasks
 
-        options = {name: str(value) for name, value in sorted(task_options.items())}
+        own = options.task_options
+        named = {name: str(value) for name, value in sorted(own.items())}
         found = log.fill(
-            f"lm-eval {options}",
-            tasks,
+            f"lm-eval {named}",
+            options.tasks,
             # One at a time, so that a broken off evaluation keeps the tasks that are done.
             lambda some: [
-                run_tasks(load(), tokenizer, [task], progress=progress, **task_options)
-                for task in some
+                run_tasks(load(), tokenizer, [task], progress=progress, **own) for task in some
             ],
             chunk=1,
         )
-        merged = {name: own for group in found for name, own in group.items()}
-        scores = replace(scores, tasks=merged)
+        tasks = {name: scores for group in found for name, scores in group.items()}
+        scores = replace(scores, tasks=tasks)
     load.cache_clear()
     gc.collect()
     return scores

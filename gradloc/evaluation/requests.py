@@ -6,12 +6,7 @@ from typing import Any
 from torch import nn
 
 from gradloc.data.probes import Probe
-from gradloc.evaluation.generation import (
-    greedy_step_log_probs,
-    write_answers,
-    write_beams,
-    write_texts,
-)
+from gradloc.evaluation.generation import generated, write_answers, write_texts
 from gradloc.evaluation.scoring import score_probes
 from gradloc.evaluation.scoring.items import probe_span, score_whole_probes
 
@@ -19,6 +14,8 @@ from gradloc.evaluation.scoring.items import probe_span, score_whole_probes
 ANSWER_TOKENS = 10
 # Tokens of the text whose fluency is measured, as in KnowEdit (released code).
 PROSE_TOKENS = 100
+# Width of a beam search and number of its continuations; prompts searched together.
+N_BEAMS, BEAM_BATCH_SIZE = 10, 4
 
 Columns = dict[str, list]
 Request = Callable[..., Columns]
@@ -36,12 +33,25 @@ def beams(
     model: nn.Module, tokenizer: Any, probes: Sequence[Probe], progress: bool | None
 ) -> Columns:
     """The ten likeliest continuations of the answer's length."""
-    prompts = [probe.prompt for probe in probes]
-    # From the end of the prompt, since a blank may be a token of its own.
-    n_prompt = [len(tokenizer(prompt.rstrip())["input_ids"]) for prompt in prompts]
+    # A causal model does not stop behind an answer, so each prompt is continued by as many tokens
+    # as its answer has. From the end of the prompt, since a blank may be a token of its own.
+    n_prompt = [len(tokenizer(probe.prompt.rstrip())["input_ids"]) for probe in probes]
     n_whole = [len(probe_span(tokenizer, p, p.targets[0]).input_ids) for p in probes]
     n_tokens = [max(1, whole - own) for whole, own in zip(n_whole, n_prompt, strict=True)]
-    return {"beams": write_beams(model, tokenizer, prompts, n_tokens)}
+    found: list[list[str]] = [[] for _ in probes]
+    for length in sorted(set(n_tokens)):
+        members = [index for index, n in enumerate(n_tokens) if n == length]
+        asked = [probes[index].prompt for index in members]
+        # The end token is not allowed.
+        settings = {"min_new_tokens": length, "num_beams": N_BEAMS, "num_return_sequences": N_BEAMS}
+        for batch, output in generated(
+            model, tokenizer, asked, length, BEAM_BATCH_SIZE, **settings
+        ):
+            texts = tokenizer.batch_decode(output.sequences, skip_special_tokens=True)
+            for row, place in enumerate(batch):
+                own = texts[row * N_BEAMS : (row + 1) * N_BEAMS]
+                found[members[place]] = [text.strip() for text in own]
+    return {"beams": found}
 
 
 def prose(
@@ -49,28 +59,28 @@ def prose(
 ) -> Columns:
     """A long continuation of the prompt."""
     prompts = [probe.prompt for probe in probes]
-    return {"prose": write_texts(model, tokenizer, prompts, max_new_tokens=PROSE_TOKENS)}
+    return {"prose": write_texts(model, tokenizer, prompts, PROSE_TOKENS)}
 
 
 def greedy_steps(
     model: nn.Module, tokenizer: Any, probes: Sequence[Probe], progress: bool | None
 ) -> Columns:
     """Both answers' log-probabilities in the steps of what the model writes (EvolvingQA)."""
-    asked = [index for index, probe in enumerate(probes) if probe.old_targets]
-    pairs = []
-    for index in asked:
-        probe = probes[index]
-        spans = [
-            probe_span(tokenizer, probe, answer)
-            for answer in (probe.old_targets[0], probe.targets[0])
-        ]
-        pairs.append([[span.input_ids[p] for p in span.positions] for span in spans])
-    found = greedy_step_log_probs(
-        model, tokenizer, [probes[i].prompt for i in asked], pairs, max_new_tokens=ANSWER_TOKENS
-    )
     columns: Columns = {"greedy_old": [None] * len(probes), "greedy_new": [None] * len(probes)}
-    for index, (old, new) in zip(asked, found, strict=True):
-        columns["greedy_old"][index], columns["greedy_new"][index] = sum(old), sum(new)
+    asked = [index for index, probe in enumerate(probes) if probe.old_targets]
+    prompts = [probes[index].prompt for index in asked]
+    for batch, output in generated(model, tokenizer, prompts, ANSWER_TOKENS, output_scores=True):
+        # Step t is conditioned on what the model wrote in the steps before, not on the answer.
+        steps = [scores.float().log_softmax(-1).cpu() for scores in output.scores]
+        for row, place in enumerate(batch):
+            probe = probes[asked[place]]
+            answers = {"greedy_old": probe.old_targets[0], "greedy_new": probe.targets[0]}
+            for name, answer in answers.items():
+                span = probe_span(tokenizer, probe, answer)
+                ids = [span.input_ids[position] for position in span.positions]
+                # Longer answers are cut at the last step.
+                own = (float(step[row, token]) for step, token in zip(steps, ids, strict=False))
+                columns[name][asked[place]] = sum(own)
     return columns
 
 

@@ -21,7 +21,7 @@ from evaluation.studies.merge_by_unit.solution import MergeSolution
 from evaluation.studies.merge_by_unit.target import lowest_target
 from gradloc.data.probes import ProbeSet
 from gradloc.errors import ModelError
-from gradloc.evaluation.bootstrap import bootstrap_replicates, interval
+from gradloc.evaluation.bootstrap import estimate, interval
 from gradloc.localization.gradients.sequences import Sequence, predicting_positions
 from gradloc.localization.plan import LayerPlan
 from gradloc.training.merging import Checkpoint
@@ -226,7 +226,7 @@ def _kept_interval(
     if len(set(entities)) < 2:
         return None, None
     base, tuned, merged = (path.losses(point, asked) for point in (0.0, 1.0, scales))
-    kept, whole = bootstrap_replicates([base - merged, base - tuned], entities)
+    kept, whole = (found.replicates for found in estimate([base - merged, base - tuned], entities))
     # Where tuning gained nothing on the entities drawn, there is no share.
     return interval((kept / whole)[whole > 0])
 

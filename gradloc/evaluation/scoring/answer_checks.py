@@ -9,8 +9,6 @@ from gradloc.data.probes.parsing import first_problems
 from gradloc.errors import ProbeError
 from gradloc.evaluation.scoring.items import probe_span
 
-ACTIONS = ("refuse", "leave_out", "keep")
-
 
 def distinguishable(
     tokenizer: Any, probes: Sequence[Probe], action: str = "refuse"

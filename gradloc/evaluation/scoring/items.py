@@ -80,7 +80,7 @@ def score_probes(
         own = {answer: place[index, answer] for answer in _answers(probe)}
         cut = any(_is_cut(spans[number], limit) for number in own.values())
         rows.append(_columns_of(probe, {a: scores[n] for a, n in own.items()}, cut))
-    return {name: [row[name] for row in rows] for name in (rows[0] if rows else _NO_ROWS)}
+    return {name: [row[name] for row in rows] for name in (rows[0] if rows else ())}
 
 
 def score_whole_probes(
@@ -159,12 +159,6 @@ def probe_span(tokenizer: Any, probe: Probe, answer: str) -> Span:
     positions = tuple(index for index, marked in enumerate(encoded.salient) if marked)
     # What follows the answer cannot change its score.
     return Span(tuple(encoded.input_ids[: positions[-1] + 1]), positions)
-
-
-_NO_ROWS = (
-    "nll", "nll_sum", "n_tokens", "token_accuracy", "predicted", "exact", "old_nll", "old_nll_sum",
-    "old_exact", "candidate_nats", "candidate_lengths", "candidate_right", "truncated",
-)  # fmt: skip
 
 
 def _answers(probe: Probe) -> tuple[str, ...]:

@@ -1,21 +1,13 @@
 """Suites: what a checkpoint is asked, and by which metrics it is judged."""
 
 from gradloc.evaluation.suites.suite import TASK_METRICS, Suite, is_known_fact
-from gradloc.evaluation.suites.suite_config import SuiteConfig, SuiteSource
-from gradloc.evaluation.suites.suite_files import (
-    build_suite,
-    general_texts,
-    load_suite,
-    recipe_suite,
-)
+from gradloc.evaluation.suites.suite_config import SuiteConfig
+from gradloc.evaluation.suites.suite_files import load_suite, recipe_suite
 
 __all__ = [
     "TASK_METRICS",
     "Suite",
     "SuiteConfig",
-    "SuiteSource",
-    "build_suite",
-    "general_texts",
     "is_known_fact",
     "load_suite",
     "recipe_suite",

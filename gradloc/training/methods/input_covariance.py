@@ -140,7 +140,9 @@ def _batches(rows: Sequence[Sequence[int]]) -> Iterator[list[list[int]]]:
         yield part
 
 
-def input_projections(covariances: Mapping[str, Tensor], strength: float = 1.0) -> dict[str, Tensor]:
+def input_projections(
+    covariances: Mapping[str, Tensor], strength: float = 1.0
+) -> dict[str, Tensor]:
     """S = (I + strength x C / mean eigenvalue of C)^-1 of each layer.
 
     A direction that carries the mean share of the inputs is slowed down 1 + ``strength`` times,
