@@ -7,9 +7,9 @@ from conftest import build_model
 from peft import LoraConfig, get_peft_model
 
 import gradloc.localization.gradients.measure
+import gradloc.localization.gradients.one_at_a_time
 from gradloc import GradientProfile, GradlocError, measure_gradients
 from gradloc.errors import MeasurementError
-from gradloc.localization.gradients.parts import OneByOne
 from gradloc.models.units import find_units
 
 LENGTHS = (9, 5, 12, 7)
@@ -189,18 +189,18 @@ def test_the_model_is_left_bit_for_bit_as_found():
 
 def test_one_at_a_time_at_most_one_gradient_is_alive(llama, monkeypatch):
     alive = []
-    real = OneByOne.__iter__
+    real = gradloc.localization.gradients.one_at_a_time.dot
 
-    def spy(part):
+    def spy(left, right):
         alive.append(sum(p.grad is not None for p in llama.parameters()))
-        return real(part)
+        return real(left, right)
 
     monkeypatch.setattr(
         gradloc.localization.gradients.measure.per_sample,
         "unknown_parameters",
         lambda *args: ["planted"],
     )
-    monkeypatch.setattr(OneByOne, "__iter__", spy)
+    monkeypatch.setattr(gradloc.localization.gradients.one_at_a_time, "dot", spy)
     measure_gradients(llama, pad(PROBES))
     assert max(alive) == 1
 

@@ -1,5 +1,6 @@
 """Inputs and output gradients of layers, handed on as soon as a parameter's uses are complete."""
 
+import functools
 import itertools
 import weakref
 from collections.abc import Callable, Iterator
@@ -16,7 +17,6 @@ from gradloc.localization.gradients.layers import (
     embedding,
     handler_of,
     norm,
-    tensors_of,
 )
 from gradloc.localization.gradients.parts import Part, combine
 
@@ -57,10 +57,10 @@ class Capture:
         self._inputs: weakref.WeakValueDictionary = weakref.WeakValueDictionary()
         try:
             logits, gradient = logits_and_gradient(self.model, batch)
-            self._batch = None  # a handler that runs its layer again is not recorded
+            self._batch = None  # a norm that is tried again is not recorded
             logits.backward(gradient)
-            for key in list(self._open):
-                self._close(key)
+            for key in list(self._open):  # what the loss does not depend on
+                self._close(key, None)
         finally:
             self._batch, self._open, self._parts = None, {}, {}
 
@@ -70,65 +70,42 @@ class Capture:
         handles = []
         try:
             for module in self._names:
-                handles.append(module.register_forward_hook(self._record, with_kwargs=True))
+                handles.append(module.register_forward_hook(self._record))
             yield self
         finally:
             for handle in handles:
                 handle.remove()
 
-    def _record(self, module: nn.Module, args: tuple, kwargs: dict, output: Any) -> object:
-        batch = self._batch
+    def _record(self, module: nn.Module, args: tuple, output: Any) -> Tensor | None:
+        batch, changed = self._batch, None
         if batch is None:
             return None
-        handler = handler_of(module)
-        keeps_outputs = handler in (embedding, norm)
-        changed = None
+        with self._named(module):
+            handler = handler_of(module)
+            if not (isinstance(output, Tensor) and args and isinstance(args[0], Tensor)):
+                raise UnknownLayerError("inputs or outputs other than one tensor")
         if handler is embedding and output.shape[0] == 1 < len(batch.rows) and output.dim() == 3:
             # Positions that are looked up once for all rows: each row gets its own gradient.
             output = changed = output.expand(len(batch.rows), *output.shape[1:]).clone()
-        if isinstance(output, tuple):
-            # One output may be made of another: only what comes from outside is wanted.
-            output = changed = tuple(
-                value.view_as(value) if isinstance(value, Tensor) else value for value in output
-            )
-        outputs = tensors_of(output)
-        call = Call(
-            module=module,
-            args=tuple(_detached(value) for value in args),
-            kwargs={key: _detached(value) for key, value in kwargs.items()},
-            outputs=[value.detach() for value in outputs] if keeps_outputs else [],
-            gradients=[None] * len(outputs),
-            batch=batch,
-            rows=self._rows,
-        )
+        kept = output.detach() if handler in (embedding, norm) else None
         key = next(self._numbers)
-        self._open[key] = call
+        self._open[key] = Call(module, args[0].detach(), kept, batch, self._rows)
         for name in self._names[module].values():
             self._waiting[name] = self._waiting.get(name, 0) + 1
-        for place, value in enumerate(outputs):
-            if not value.requires_grad:
-                value.requires_grad_(True)
-            value.register_hook(self._on_gradient(key, place, single=len(outputs) == 1))
+        if not output.requires_grad:
+            output.requires_grad_(True)
+        output.register_hook(functools.partial(self._close, key))
         return changed
 
-    def _on_gradient(self, key: int, place: int, single: bool) -> Callable[[Tensor], None]:
-        def hook(gradient: Tensor) -> None:
-            self._open[key].gradients[place] = gradient.detach()
-            if single:
-                self._close(key)
-
-        return hook
-
-    def _close(self, key: int) -> None:
+    def _close(self, key: int, gradient: Tensor | None) -> None:
         """Turn a call into parts, and hand on the parameters that wait for no other call."""
         call = self._open.pop(key)
-        met = any(gradient is not None for gradient in call.gradients)
-        names = self._names[call.module]
-        try:
-            parts = handler_of(call.module)(call) if met else {}
-        except UnknownLayerError as error:
-            raise UnknownLayerError(next(iter(names.values()))) from error
-        for attribute, name in names.items():
+        met, parts = gradient is not None, {}
+        if met:
+            call.gradient = gradient.detach()
+            with self._named(call.module):
+                parts = handler_of(call.module)(call)
+        for attribute, name in self._names[call.module].items():
             self._waiting[name] -= 1
             if met:
                 if attribute not in parts:
@@ -140,6 +117,14 @@ class Capture:
                     raise UnknownLayerError(name)
                 self._use(name, part)
 
+    @contextmanager
+    def _named(self, module: nn.Module) -> Iterator[None]:
+        """Let an error name a parameter of the module."""
+        try:
+            yield
+        except UnknownLayerError as error:
+            raise UnknownLayerError(next(iter(self._names[module].values()))) from error
+
     def _rows(self, values: Tensor, slices: list[slice]) -> Rows:
         """The same ``Rows`` for layers that share an input, such as queries, keys and values."""
         key = (values.data_ptr(), values.shape, values.stride(), values.dtype, slices[0].stop)
@@ -147,7 +132,3 @@ class Capture:
         if found is None:
             found = self._inputs[key] = Rows(values, slices)
         return found
-
-
-def _detached(value: object) -> object:
-    return value.detach() if isinstance(value, Tensor) else value

@@ -1,6 +1,6 @@
 """How each kind of layer turns its inputs and output gradients into parts of gradients."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,13 +9,12 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from gradloc.localization.gradients.batching import MicroBatch
-from gradloc.localization.gradients.experts import expert_parts, has_plain_experts
 from gradloc.localization.gradients.factors import Lookups, Products, Rows
-from gradloc.localization.gradients.parts import OneByOne, Part, Whole
+from gradloc.localization.gradients.parts import Part, Whole
 
 
 class UnknownLayerError(Exception):
-    """A call whose rows cannot be told apart by sequence."""
+    """A layer, or a call of it, whose gradients by sequence are not known here."""
 
 
 @dataclass
@@ -24,28 +23,19 @@ class Call:
 
     Args:
         module: The module; which attributes it has is for its handler to know.
-        args: Its positional arguments.
-        kwargs: Its named arguments.
-        outputs: Its output tensors, detached; for embeddings and norms only.
-        gradients: Gradient of each output, ``None`` where the loss does not depend on it.
+        given: Its input, detached.
+        output: Its output, detached; for embeddings and norms only.
         batch: The micro-batch.
         rows: Makes ``Rows`` of a tensor, the same for the same tensor.
+        gradient: Gradient of its output, once the backward pass has met it.
     """
 
     module: Any
-    args: tuple
-    kwargs: dict
-    outputs: list[Tensor]
-    gradients: list[Tensor | None]
+    given: Tensor
+    output: Tensor | None
     batch: MicroBatch
-    rows: Callable[[Tensor, list[slice]], Rows] = field(default=Rows)
-
-    @property
-    def gradient(self) -> Tensor:
-        """Gradient of the first output."""
-        if self.gradients[0] is None:
-            raise UnknownLayerError("the loss does not depend on its first output")
-        return self.gradients[0]
+    rows: Callable[[Tensor, list[slice]], Rows] = Rows
+    gradient: Tensor = field(init=False)
 
 
 def slices_of(values: Tensor, batch: MicroBatch) -> tuple[list[slice], int]:
@@ -66,13 +56,13 @@ def _rows(call: Call, values: Tensor) -> Rows:
 
 def linear(call: Call) -> dict[str, Part]:
     """``nn.Linear``: the weight's gradient is ``g^T a``."""
-    given, gradient = _rows(call, call.args[0]), _rows(call, call.gradient)
+    given, gradient = _rows(call, call.given), _rows(call, call.gradient)
     return {"weight": Products([(gradient, given)])} | _bias(call.module, gradient)
 
 
 def conv1d(call: Call) -> dict[str, Part]:
     """GPT-2's ``Conv1D``: a linear layer with its weight transposed."""
-    given, gradient = _rows(call, call.args[0]), _rows(call, call.gradient)
+    given, gradient = _rows(call, call.given), _rows(call, call.gradient)
     return {"weight": Products([(given, gradient)])} | _bias(call.module, gradient)
 
 
@@ -82,14 +72,13 @@ def _bias(module: Any, gradient: Rows) -> dict[str, Part]:
 
 def embedding(call: Call) -> Mapping[str, Part]:
     """``nn.Embedding``, also with its output scaled by a number (Gemma)."""
-    module, ids = call.module, call.args[0]
-    output, gradient = call.outputs[0], call.gradient
+    module, ids, output, gradient = call.module, call.given, call.output, call.gradient
     ids = ids.expand(output.shape[: ids.dim()])
     looked_up = module.weight.detach()[ids].float()
     scale = torch.dot(looked_up.flatten(), output.float().flatten()) / looked_up.square().sum()
     # Half a per cent is above the rounding of bfloat16 and below any other function.
     if not torch.allclose(output.float(), scale * looked_up, rtol=5e-3, atol=1e-6):
-        return anything(call)
+        raise UnknownLayerError("an embedding that is more than a look-up")
     if module.padding_idx is not None:
         gradient = gradient.masked_fill((ids == module.padding_idx)[..., None], 0)
     rows = _rows(call, gradient)
@@ -105,15 +94,10 @@ def norm(call: Call) -> Mapping[str, Part]:
     One token shows what is added to the weight; for the others ``x_hat`` is the output divided
     by it, where that can be done.
     """
-    module, given, gradient = call.module, call.args[0], call.gradients[0]
+    module, given, gradient = call.module, call.given, call.gradient.float()
     weight = module.weight.detach().float()
-    if (
-        gradient is None
-        or given.shape != gradient.shape
-        or given.shape[-weight.dim() :] != weight.shape
-    ):
-        return anything(call)
-    gradient = gradient.float()
+    if given.shape != gradient.shape or given.shape[-weight.dim() :] != weight.shape:
+        raise UnknownLayerError("a norm of another shape")
     bias = getattr(module, "bias", None)
     bias = torch.zeros_like(weight) if bias is None else bias.detach().float()
     summed = _by_sequence(call, gradient, weight.shape)
@@ -122,7 +106,7 @@ def norm(call: Call) -> Mapping[str, Part]:
     scale = weight + torch.dot(x_hat.flatten(), at_zero.flatten()) / x_hat.square().sum()
     # assumption: division by less than this of the largest loses too many digits.
     if (scale.abs() > 1e-3 * scale.abs().max()).all():
-        product = _by_sequence(call, gradient * call.outputs[0], weight.shape)
+        product = _by_sequence(call, gradient * call.output, weight.shape)
         gradients = (product.gradients - bias * summed.gradients) / scale
         parts = {"weight": Whole(gradients)}
     else:
@@ -158,78 +142,9 @@ def _summed_to(rows: Rows, shape: torch.Size) -> Whole:
     return Whole(torch.stack(sums))
 
 
-def experts(call: Call) -> Mapping[str, Part]:
-    """Transformers' stacked experts: a linear layer for every expert and its tokens."""
-    gradient, n_args = call.gradient, len(call.args)
-    if n_args != 3 or call.kwargs or gradient.dim() != 2 or call.args[0].shape != gradient.shape:
-        return anything(call)
-    slices, _ = slices_of(gradient, call.batch)
-    return expert_parts(call.module, call.args, gradient, slices)
-
-
-def anything(call: Call) -> dict[str, Part]:
-    """A module that works row by row: it runs again, one sequence at a time.
-
-    Its own gradients are formed, those of one sequence at a time, and not kept: routers, say.
-    """
-    names = [name for name, _ in call.module.named_parameters(recurse=False)]
-    return {name: OneByOne([_Replayed(call, name)]) for name in names}
-
-
-class _Replayed:
-    """Gradients of one parameter of a module for each sequence, from a second forward pass."""
-
-    def __init__(self, call: Call, name: str):
-        self.call, self.name = call, name
-        tensors = [v for v in (*call.args, *call.kwargs.values()) if isinstance(v, Tensor)]
-        for values in tensors:
-            slices_of(values, call.batch)  # fails here rather than in the middle of a pass
-
-    def __iter__(self) -> Iterator[Tensor]:
-        for sequence in range(len(self.call.batch.rows)):
-            yield self._gradient(sequence)
-
-    def _gradient(self, sequence: int) -> Tensor:
-        call = self.call
-        own = {name: p.detach() for name, p in call.module.named_parameters()}
-        parameter = own[self.name].clone(memory_format=torch.preserve_format).requires_grad_()
-        args = tuple(self._part(value, sequence) for value in call.args)
-        kwargs = {key: self._part(value, sequence) for key, value in call.kwargs.items()}
-        with torch.enable_grad():
-            output = torch.func.functional_call(
-                call.module, own | {self.name: parameter}, args, kwargs
-            )
-            pairs = [
-                (value, self._part(gradient, sequence).reshape(value.shape))
-                for value, gradient in zip(tensors_of(output), call.gradients, strict=True)
-                if gradient is not None and value.requires_grad
-            ]
-            if not pairs:
-                return torch.zeros_like(parameter)
-            outputs, gradients = zip(*pairs, strict=True)
-            return torch.autograd.grad(
-                outputs, parameter, gradients, allow_unused=True, materialize_grads=True
-            )[0]
-
-    def _part(self, value: Any, sequence: int) -> Any:
-        """The rows of one sequence, with as many dimensions as the whole."""
-        if not isinstance(value, Tensor):
-            return value
-        slices, n_leading = slices_of(value, self.call.batch)
-        if n_leading == 1:
-            return value[slices[sequence]]
-        return value.flatten(0, 1)[slices[sequence]][None]
-
-
-def tensors_of(output: object) -> list[Tensor]:
-    """The floating-point tensors among a module's outputs, in order."""
-    values = output if isinstance(output, tuple | list) else (output,)
-    return [v for v in values if isinstance(v, Tensor) and v.is_floating_point()]
-
-
 Handler = Callable[[Call], Mapping[str, Part]]
 
-# The first whose class fits; below them, modules are told by how they behave.
+# The first whose class fits.
 HANDLERS: tuple[tuple[type[nn.Module], Handler], ...] = (
     (nn.Linear, linear),
     (Conv1D, conv1d),
@@ -238,11 +153,15 @@ HANDLERS: tuple[tuple[type[nn.Module], Handler], ...] = (
 
 
 def handler_of(module: nn.Module) -> Handler:
-    """The function that knows a module's gradients."""
+    """The function that knows a module's gradients; what has a weight alone is tried as a norm.
+
+    Raises:
+        UnknownLayerError: There is none.
+    """
     for kind, handler in HANDLERS:
         if isinstance(module, kind):
             return handler
-    if has_plain_experts(module):
-        return experts
     own = {name for name, _ in module.named_parameters(recurse=False)}
-    return norm if "weight" in own and own <= {"weight", "bias"} else anything
+    if "weight" in own and own <= {"weight", "bias"}:
+        return norm
+    raise UnknownLayerError(type(module).__name__)

@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from torch import Tensor, nn
 
 from gradloc.localization.gradients.batching import MicroBatch
-from gradloc.localization.gradients.parts import OneByOne, Part
+from gradloc.localization.gradients.parts import Part
 from gradloc.models.logits import logits_at
+from gradloc.utils.sums import dot
 
 
 @contextmanager
@@ -40,6 +41,22 @@ def on_gradient(
             parameter.grad = None
 
 
+class Single:
+    """The gradient of one sequence, as it is."""
+
+    def __init__(self, gradient: Tensor):
+        self.gradient = gradient
+
+    def squared(self) -> Tensor:  # noqa: D102 - see parts.Part
+        return dot(self.gradient, self.gradient)[None]
+
+    def inner(self, direction: Tensor) -> Tensor:  # noqa: D102
+        return dot(self.gradient, direction.float())[None]
+
+    def add_sum(self, total: Tensor) -> None:  # noqa: D102
+        total += self.gradient
+
+
 class OneAtATime:
     """Stands in for ``Capture`` where a layer is not known; a batch holds one sequence."""
 
@@ -48,7 +65,7 @@ class OneAtATime:
 
     def run(self, batch: MicroBatch, use: Callable[[str, Part], object]) -> None:
         """One forward and backward pass; ``use`` is called once for every parameter met."""
-        with on_gradient(self.wanted, lambda name, grad: use(name, OneByOne([[grad]]))):
+        with on_gradient(self.wanted, lambda name, grad: use(name, Single(grad.float()))):
             logits = logits_at(self.model, batch.input_ids, batch.positions)
             nn.functional.cross_entropy(logits[0].float(), batch.targets).backward()
 

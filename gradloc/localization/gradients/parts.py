@@ -1,13 +1,9 @@
 """One parameter's per-sequence gradients, in whatever form they are known."""
 
-import functools
-from collections.abc import Iterator
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
-from gradloc.localization.gradients.experts import Stacked
 from gradloc.localization.gradients.factors import Lookups, Products, Tied
 
 
@@ -37,9 +33,6 @@ class Whole:
     def __init__(self, gradients: Tensor):
         self.gradients = gradients
 
-    def __iter__(self) -> Iterator[Tensor]:
-        return iter(self.gradients)
-
     def squared(self) -> Tensor:  # noqa: D102 - see Part
         return self.gradients.flatten(1).square().sum(1)
 
@@ -50,49 +43,15 @@ class Whole:
         total += self.gradients.sum(0)
 
 
-class OneByOne:
-    """Gradients that are formed anew, one sequence at a time, whenever they are asked for.
-
-    Args:
-        calls: Iterables over the sequences' gradients, one for every call of the layer.
-    """
-
-    def __init__(self, calls: list):
-        self.calls = calls
-
-    def __iter__(self) -> Iterator[Tensor]:
-        for gradients in zip(*self.calls, strict=True):
-            yield functools.reduce(torch.add, (gradient.float() for gradient in gradients))
-
-    def squared(self) -> Tensor:  # noqa: D102 - see Part
-        return torch.stack([gradient.square().sum() for gradient in self])
-
-    def inner(self, direction: Tensor) -> Tensor:  # noqa: D102
-        direction = direction.float()
-        return torch.stack([(gradient * direction).sum() for gradient in self])
-
-    def both(self, direction: Tensor) -> tuple[Tensor, Tensor]:
-        """Squared norms and inner products, each gradient being formed once."""
-        direction = direction.float()
-        pairs = [(g.square().sum(), (g * direction).sum()) for g in self]
-        squared, inner = zip(*pairs, strict=True)
-        return torch.stack(squared), torch.stack(inner)
-
-    def add_sum(self, total: Tensor) -> None:  # noqa: D102
-        for gradient in self:
-            total += gradient
-
-
 def combine(parts: list[Part]) -> Part | None:
     """One part of several uses of a parameter; ``None`` where it is not known how."""
     if len(parts) == 1:
         return parts[0]
     products = [call for part in parts if isinstance(part, Products) for call in part.calls]
     lookups = [call for part in parts if isinstance(part, Lookups) for call in part.calls]
-    others = [part for part in parts if not isinstance(part, Products | Lookups)]
-    if others:
-        can_be_formed = all(isinstance(part, Whole | OneByOne) for part in parts)
-        return OneByOne(parts) if can_be_formed else None
+    wholes = [part.gradients for part in parts if isinstance(part, Whole)]
+    if wholes:
+        return Whole(sum(wholes[1:], wholes[0])) if len(wholes) == len(parts) else None
     if products and lookups:
         return Tied(Lookups(lookups), Products(products))
     return Products(products) if products else Lookups(lookups)
@@ -102,6 +61,6 @@ def measure(part: Part, direction: Tensor | None) -> tuple[Tensor, Tensor | None
     """Squared norms and, where there is a direction, inner products, each (batch,)."""
     if direction is None:
         return part.squared(), None
-    if isinstance(part, Products | OneByOne | Stacked):
+    if isinstance(part, Products):
         return part.both(direction)
     return part.squared(), part.inner(direction)
