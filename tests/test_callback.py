@@ -28,7 +28,7 @@ from gradloc.errors import (
     PlanMismatchError,
     SelectionError,
 )
-from gradloc.localization.cost import DEFAULT_KL_TOKENS
+from gradloc.localization.cost.step_shape import DEFAULT_KL_TOKENS
 from gradloc.models.units import find_units
 from gradloc.training.methods.base_targets import base_targets
 from gradloc.training.methods.input_covariance import (

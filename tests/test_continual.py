@@ -28,7 +28,7 @@ from gradloc.experiments.continual.shared_inputs import Division, open_continual
 from gradloc.experiments.run import make_profile, open_run
 from gradloc.experiments.train import train
 from gradloc.localization.plan import LayerPlan
-from gradloc.localization.policies import select_layers
+from gradloc.localization.policies.selection import select_layers
 from gradloc.localization.profile import GradientProfile
 from gradloc.report.page import pictures_of
 from gradloc.utils.io import read_json

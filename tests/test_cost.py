@@ -11,14 +11,10 @@ from transformers import AutoModelForCausalLM, Qwen3MoeConfig
 from transformers.pytorch_utils import Conv1D
 
 from gradloc.errors import GradlocError
-from gradloc.localization.cost import (
-    DEFAULT_KL_TOKENS,
-    Machine,
-    StepShape,
-    calibrate,
-    predict_cost,
-    step_work,
-)
+from gradloc.localization.cost.machine import Machine, calibrate
+from gradloc.localization.cost.prediction import predict_cost
+from gradloc.localization.cost.step_shape import DEFAULT_KL_TOKENS, StepShape
+from gradloc.localization.cost.work import step_work
 from gradloc.models.architecture import model_shape
 from gradloc.models.unit_info import UnitInfo
 from gradloc.models.units import find_units

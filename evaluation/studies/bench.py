@@ -26,7 +26,7 @@ from gradloc.errors import GradlocError, MethodError, SelectionError
 from gradloc.experiments.bench import bench_table, plan_arm, run_bench
 from gradloc.experiments.bench_config import BenchConfig
 from gradloc.experiments.bench_runs import REFERENCE, Arm
-from gradloc.localization.cost import predict_cost
+from gradloc.localization.cost.prediction import predict_cost
 from gradloc.localization.plan import LayerPlan
 from gradloc.models.architecture import model_shape
 from gradloc.models.mixed_precision import PARTS

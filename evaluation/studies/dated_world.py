@@ -55,7 +55,7 @@ from gradloc.evaluation.bootstrap import BootstrapEstimate, estimate, figure
 from gradloc.evaluation.matched_uptake import Point, forgetting_ratio
 from gradloc.evaluation.scoring import score_probes, score_texts
 from gradloc.localization.plan import LayerPlan
-from gradloc.localization.policies import select_layers
+from gradloc.localization.policies.selection import select_layers
 from gradloc.localization.probe_profile import profile_probes
 from gradloc.training import InputProjectionCallback, InterpolationCallback, ReferenceKLCallback
 from gradloc.utils.io import read_json, to_jsonable, write_json

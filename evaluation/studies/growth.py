@@ -46,7 +46,9 @@ from gradloc.errors import GradlocError
 from gradloc.experiments.bench import mean_ratio, predicted_ratios, time_ratios
 from gradloc.experiments.bench_config import BenchConfig
 from gradloc.experiments.bench_runs import REFERENCE, Arm, Turn, measure_memory, time_arms
-from gradloc.localization.cost import StepShape, step_memory, step_seconds, step_work
+from gradloc.localization.cost.prediction import step_memory, step_seconds
+from gradloc.localization.cost.step_shape import StepShape
+from gradloc.localization.cost.work import step_work
 from gradloc.localization.gradients.measure import BUFFER_BYTES, measure_gradients
 from gradloc.localization.profile import GradientProfile
 from gradloc.models import load_model

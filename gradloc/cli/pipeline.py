@@ -119,7 +119,7 @@ def select(
         force: Overwrite the file.
     """
     from gradloc.cli.terminal import plan_table
-    from gradloc.localization.policies import select_layers
+    from gradloc.localization.policies.selection import select_layers
     from gradloc.localization.profile import GradientProfile
 
     refuse_overwrite(out, force)

@@ -30,7 +30,8 @@ from gradloc.experiments.bench_runs import (
     time_arms,
     token_rows,
 )
-from gradloc.localization.cost import StepShape, predict_cost
+from gradloc.localization.cost.prediction import predict_cost
+from gradloc.localization.cost.step_shape import StepShape
 from gradloc.localization.plan import LayerPlan
 from gradloc.models import load_model
 from gradloc.models.architecture import model_shape

@@ -235,7 +235,7 @@ def _plans(recipe: Recipe, run_dir: Path, profile: GradientProfile) -> dict[str,
 
 def choose_plan(recipe: Recipe, arm: str, profile: GradientProfile) -> LayerPlan:
     """Select layers as an arm does."""
-    from gradloc.localization.policies import select_layers
+    from gradloc.localization.policies.selection import select_layers
 
     config = recipe.arms[arm]
     step = arm_step(config, recipe.corpus.max_length)
@@ -244,7 +244,7 @@ def choose_plan(recipe: Recipe, arm: str, profile: GradientProfile) -> LayerPlan
 
 def arm_step(arm: ArmConfig, max_length: int):
     """What the arm's methods do to the cost of a step."""
-    from gradloc.localization.policies import callback_step
+    from gradloc.localization.policies.selection import callback_step
     from gradloc.training.methods.input_projection import InputProjection
     from gradloc.training.methods.method_table import build_methods
     from gradloc.training.methods.reference_kl import ReferenceKL

@@ -137,7 +137,7 @@ class GradLocCallback(TrainerCallback, ExportableState):
             probes: Probe file or set. Probes whose ``split`` is ``evaluation`` and ``invariant``
                 ones are left out.
             reference: As for ``GradLocCallback``.
-            policy: A key of ``gradloc.localization.policies.POLICIES``; ``None``: the
+            policy: A key of ``gradloc.localization.policies.policy_table.POLICIES``; ``None``: the
                 configuration's.
             config: How to measure, select and protect. ``None``: the default, ``GradLocConfig()``.
             **fields: Fields of ``GradLocConfig`` that differ from ``config``
@@ -378,7 +378,7 @@ def _configured(config: GradLocConfig, fields: dict[str, Any]) -> GradLocConfig:
     Raises:
         GradlocError: A name is neither, or there is no such policy.
     """
-    from gradloc.localization.policies import check_options
+    from gradloc.localization.policies.selection import check_options
 
     changed = config.with_fields(**fields)
     try:

@@ -8,7 +8,7 @@ from gradloc.config.default import GradLocConfig
 from gradloc.config.recipe import MeasureConfig
 from gradloc.data.probes import ProbeSet
 from gradloc.localization.plan import LayerPlan
-from gradloc.localization.policies import callback_step, select_layers
+from gradloc.localization.policies.selection import callback_step, select_layers
 from gradloc.localization.probe_profile import profile_probes
 from gradloc.localization.profile import GradientProfile
 from gradloc.training.methods.reference_kl import ReferenceKL

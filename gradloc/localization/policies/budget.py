@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from gradloc.errors import SelectionError
-from gradloc.localization.cost import StepShape, step_work
 from gradloc.localization.cost.prediction import full_training, memory_rows, time_rows
+from gradloc.localization.cost.step_shape import StepShape
+from gradloc.localization.cost.work import step_work
 from gradloc.localization.policies.policy_table import SCORES
 from gradloc.localization.profile import GradientProfile
 from gradloc.models.unit_info import UnitInfo

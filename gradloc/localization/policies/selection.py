@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from gradloc.errors import GradlocError, SelectionError
-from gradloc.localization.cost import StepShape, predict_cost
+from gradloc.localization.cost.prediction import predict_cost
+from gradloc.localization.cost.step_shape import StepShape
 from gradloc.localization.plan import LayerPlan
 from gradloc.localization.policies.budget import BUDGETS, Budget, cheapest_best, rule_scores
 from gradloc.localization.policies.policy_table import DEFAULT_POLICY, SCORES, policy_named

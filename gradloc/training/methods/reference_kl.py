@@ -241,7 +241,7 @@ class ReferenceKL(Method):
 
     def kl_tokens(self, max_length: int) -> float:
         """Tokens that a step passes through the model for this, on average, for the cost model."""
-        from gradloc.localization.cost import KL_LENGTH
+        from gradloc.localization.cost.step_shape import KL_LENGTH
 
         length = min(KL_LENGTH, max_length) if self.source == "facts" else max_length
         return self.batch_size * length / self.every
