@@ -140,7 +140,9 @@ def _wrapped(text: str) -> str:
     text = re.sub(r"\s*\(default:\s*(None|False|'')?\s*\)", "", text)
     width = shutil.get_terminal_size().columns
     return "\n".join(
-        line.rstrip() if line.startswith(" ") else textwrap.fill(line, width, break_on_hyphens=False)
+        line.rstrip()
+        if line.startswith(" ")
+        else textwrap.fill(line, width, break_on_hyphens=False)
         for line in re.sub(r"\n{3,}", "\n\n", text).splitlines()
     )
 

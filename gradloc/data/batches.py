@@ -163,9 +163,8 @@ def training_rows(
     *,
     max_length: int,
     packing: bool,
-    append_eos: bool = True,
 ) -> Iterator[dict[str, list[int]]]:
-    """Token rows to train a causal language model on, one text at a time.
+    """Token rows to train a causal language model on, one text at a time, each with its end token.
 
     Without ``packing``, a document longer than ``max_length`` is cut into several rows. With it,
     documents follow each other in rows that are all full but the last; attention and position
@@ -176,7 +175,6 @@ def training_rows(
         texts: Documents; they may be a stream.
         max_length: Tokens a row at most.
         packing: Fill rows with several documents.
-        append_eos: Put the end token after every document.
 
     Yields:
         ``input_ids`` and ``labels`` (equal) of at least two tokens; shorter rests are dropped,
@@ -188,7 +186,7 @@ def training_rows(
     if max_length < 2:
         raise GradlocError(f"max_length {max_length} is too short: a next-token loss needs 2.")
     eos = tokenizer.eos_token_id
-    end = [eos] if append_eos and eos is not None else []
+    end = [] if eos is None else [eos]
     held: list[int] = []
     for text in texts:
         ids = tokenizer(text, verbose=False)["input_ids"]

@@ -80,7 +80,6 @@ class Replay(Method):
                 texts,
                 max_length=context.max_length,
                 packing=self.packing,
-                append_eos=True,
             )
         )
         if not pool:
