@@ -160,8 +160,6 @@ def test_rows_of_one_document_each(tokenizer):
         "the mayor of", "bern was bob", "bob </s>", "ada and bob",
     ]  # fmt: skip
     assert all(row["labels"] == row["input_ids"] for row in rows)
-    bare = list(training_rows(tokenizer, texts, max_length=9, packing=False, append_eos=False))
-    assert [words(tokenizer, row["input_ids"]) for row in bare] == [texts[0], texts[3]]
 
 
 @pytest.mark.parametrize("max_length", [2, 3, 5, 7, 100])
