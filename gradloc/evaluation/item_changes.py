@@ -3,12 +3,7 @@
 from collections.abc import Sequence
 
 from gradloc.data.probes import Probe
-from gradloc.evaluation.aggregate import (
-    BASELINE,
-    item_values,
-    probe_entity,
-    text_values,
-)
+from gradloc.evaluation.aggregate import BASELINE, item_values, probe_entity, text_values
 from gradloc.evaluation.bootstrap import cluster_numbers
 from gradloc.evaluation.metrics import PROBE_METRICS
 from gradloc.evaluation.probe_groups import ProbeGroup

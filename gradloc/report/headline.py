@@ -189,8 +189,8 @@ def _learned(results: EvalResult, arm: ArmResult) -> tuple[str, str]:
         return f"Next to nothing learned ({size}): is the rate too low?", "bad"
     if gain.low is not None and gain.low <= 0:
         return f"Nothing measurably learned: {size} [{interval(gain)}] on new facts.", "bad"
-    share, full = uptake_share(arm), best_reference(results)
-    if share is None or finite(share) is None:
+    share, full = finite(uptake_share(arm)), best_reference(results)
+    if share is None:
         return f"Learned: {size} gained on {metric_label(key)}.", "good"
     if full is not None and (full.uptake[key].value or 0) < floor:
         return f"Learned: {size} gained, where full training learned next to nothing.", "good"
@@ -220,8 +220,8 @@ def _tone(gain: str, losses: set[str], has_reference: bool) -> tuple[str, str]:
 
 def _gain_figure(results: EvalResult, arm: ArmResult) -> BigFigure:
     key = uptake_metric(results) or ""
-    figure, share = arm.uptake[key], uptake_share(arm)
-    if share is not None and finite(share):
+    figure, share = arm.uptake[key], finite(uptake_share(arm))
+    if share is not None:
         ends = f"95 % interval {interval(share)}{THIN}%" if interval(share) else ""
         return BigFigure(whole_percent(share.value), "of what full training learned", ends)
     ends = f"95 % interval {interval(figure)}" if interval(figure) else figure.note

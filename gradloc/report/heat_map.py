@@ -61,7 +61,8 @@ def heat_spec(
         {key: value for key, value in tile._asdict().items() if key != "value"} | {"level": level}
         for tile, level in zip(tiles, levels, strict=True)
     ]
-    columns, rows = (list(dict.fromkeys(tile[place] for tile in tiles)) for place in (0, 1))
+    columns = list(dict.fromkeys(tile.x for tile in tiles))
+    rows = list(dict.fromkeys(tile.y for tile in tiles))
     colors = SHADES if is_change else LEVELS
     low, high = (number(end, 2) for end in ends)
     top_axis = {"orient": "top", "labelAngle": -45 if len(columns) > 5 else 0, "domain": False}

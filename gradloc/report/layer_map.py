@@ -4,7 +4,6 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from gradloc.errors import GradlocError
 from gradloc.localization.plan import LayerPlan
 from gradloc.localization.profile import GradientProfile
 from gradloc.models.unit_info import UnitInfo
@@ -23,21 +22,17 @@ def layer_map(profile: GradientProfile | None, plan: LayerPlan | None) -> Pictur
     if not stack:
         return None
     if plan is not None and plan.scores:
-        return _draw(capitalize(plan.score_name or "score"), stack, plan.scores, plan)
-    if profile is not None:
-        return _draw(*_profile_values(profile, stack), plan)
-    return _draw("Share of the learning rate", stack, plan.scale if plan else {}, plan)
-
-
-def _profile_values(
-    profile: GradientProfile, stack: list[UnitInfo]
-) -> tuple[str, list[UnitInfo], dict[str, float]]:
-    try:
+        title, values = capitalize(plan.score_name or "score"), plan.scores
+    elif profile is None:
+        title, values = "Share of the learning rate", plan.scale if plan else {}
+    elif profile.reference_norms is None:
+        title = "Gradient norm on probes"
+        values = dict(zip(profile.names, profile.probe_norm.tolist(), strict=True))
+    else:
+        title = "Relative gradient norm"
         with np.errstate(divide="ignore", invalid="ignore"):
-            title, values = "Relative gradient norm", profile.rgn
-    except GradlocError:  # measured without reference text
-        title, values = "Gradient norm on probes", profile.probe_norm
-    return title, stack, dict(zip(profile.names, map(float, values), strict=True))
+            values = dict(zip(profile.names, profile.rgn.tolist(), strict=True))
+    return _draw(title, stack, values, plan)
 
 
 def _draw(

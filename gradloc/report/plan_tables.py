@@ -6,10 +6,10 @@ from rich import table as rich_tables
 from rich.text import Text
 
 from gradloc.localization.plan import LayerPlan
-from gradloc.localization.planning.candidates import Candidate, Planning
+from gradloc.localization.planning.candidates import Planning
 from gradloc.models.unit_info import UnitInfo
 from gradloc.report.formatting import is_finite, number, percent, ranges
-from gradloc.report.table import Column, make_row, make_table, rich_table
+from gradloc.report.table import Column, Row, Table, make_row, make_table, rich_table
 
 _NONE = "–"
 
@@ -67,47 +67,33 @@ def planning_tables(planning: Planning, title: str) -> list[rich_tables.Table | 
     return [rich_table(_plan_table(planning), heading), *_notes(planning)]
 
 
-def _plan_table(planning: Planning):
+def _plan_table(planning: Planning) -> Table:
     has_mass = any(row.share is not None for row in planning.candidates)
-    columns = [
-        Column("plan"),
-        Column("trains", is_text=True),
-        Column("units"),
-        Column("block", "lowest"),
-        Column("time", "step"),
-        Column("time", "cached"),
-        Column("memory"),
-    ]
-    rows = []
-    for is_chosen, names, row in _without_repeats(planning):
-        lowest = row.predicted.get("lowest_block")
-        cells = [
-            f"{'→' if is_chosen else ' '} " + "\n= ".join(names),
-            describe_units(row.plan.units, row.plan.trained),
-            str(len(row.plan.trained)),
-            _NONE if lowest is None else str(lowest),
-            _ratio(row.predicted.get("time_ratio")),
-            _ratio(row.cached_time_ratio),
-            _ratio(row.predicted.get("memory_ratio")),
-        ]
-        share = _NONE if row.share is None else f"{row.share:.0%}"
-        rows.append(make_row([*cells, *([share] if has_mass else [])], is_main=is_chosen))
-    return make_table([*columns, *([Column("mass", "share of")] if has_mass else [])], rows)
-
-
-def _without_repeats(planning: Planning) -> list[tuple[bool, list[str], Candidate]]:
-    """Whether each row is the chosen one, the names of its plan, and the plan."""
-    places: dict[tuple[str, ...], list[int]] = {}
+    heads = ("units", ""), ("block", "lowest"), ("time", "step"), ("time", "cached"), ("memory", "")
+    heads += (("mass", "share of"),) if has_mass else ()
+    columns = [Column("plan"), Column("trains", is_text=True), *(Column(*head) for head in heads)]
+    # Candidates that train the same units share a row.
+    rows: dict[tuple[str, ...], list[int]] = {}
     for place, row in enumerate(planning.candidates):
-        places.setdefault(row.plan.trained, []).append(place)
-    return [
-        (
-            planning.chosen in same,
-            [planning.candidates[place].name for place in same],
-            planning.candidates[same[0]],
-        )
-        for same in places.values()
+        rows.setdefault(row.plan.trained, []).append(place)
+    return make_table(columns, [_plan_row(planning, same, has_mass) for same in rows.values()])
+
+
+def _plan_row(planning: Planning, same: list[int], has_mass: bool) -> Row:
+    row, is_chosen = planning.candidates[same[0]], planning.chosen in same
+    lowest = row.predicted.get("lowest_block")
+    cells = [
+        f"{'→' if is_chosen else ' '} " + "\n= ".join(planning.candidates[i].name for i in same),
+        describe_units(row.plan.units, row.plan.trained),
+        str(len(row.plan.trained)),
+        _NONE if lowest is None else str(lowest),
+        _ratio(row.predicted.get("time_ratio")),
+        _ratio(row.cached_time_ratio),
+        _ratio(row.predicted.get("memory_ratio")),
     ]
+    if has_mass:
+        cells.append(_NONE if row.share is None else f"{row.share:.0%}")
+    return make_row(cells, is_main=is_chosen)
 
 
 def _notes(planning: Planning) -> list[Text]:

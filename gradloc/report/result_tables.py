@@ -1,7 +1,6 @@
 """The tables of an evaluation, for its page and for the terminal."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
 from gradloc.evaluation.results import ArmResult, EvalResult, MetricValue
@@ -212,7 +211,7 @@ def _measure_row(results: EvalResult, arms: Sequence[str], key: str) -> Row:
     for figure in figures:
         tone = change_tone(figure) if is_change else ""
         cell = figure_cell(figure, tone)
-        cells.append(replace(cell, text=f"{SIGNS[tone]} {cell.text}".strip()))
+        cells.append(cell._replace(text=f"{SIGNS[tone]} {cell.text}".strip()))
     base = [figure_cell(results.baseline_scores.get(key))] if results.baseline_scores else []
     unit = change_unit(first, is_change) if first else ""
     return make_row([metric_label(key), unit, *base, *cells])

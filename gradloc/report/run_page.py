@@ -4,7 +4,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gradloc.evaluation.results import EvalResult
+from gradloc.evaluation.results import EvalResult, MetricValue
 from gradloc.report import page
 from gradloc.report.answers import example_blocks
 from gradloc.report.arms import (
@@ -182,11 +182,10 @@ def _series(results: EvalResult, styles: Styles) -> list[Any]:
     for key in (uptake_metric(results) or UPTAKE, FACTS, TEXT):
         lines = []
         for run, names in checkpoint_series(results).items():
-            found = {
-                arm.step: figure_of(arm, key, is_change)
-                for arm in map(results.arms.__getitem__, names)
-            }
-            points = {step: figure for step, figure in found.items() if step is not None and figure}
+            points: dict[float, MetricValue] = {}
+            for arm in map(results.arms.__getitem__, names):
+                if arm.step is not None and (found := figure_of(arm, key, is_change)):
+                    points[arm.step] = found
             lines.append(Line(run, styles[names[-1]], points))
         if first := next((figure for line in lines for figure in line.points.values()), None):
             picture = line_picture(

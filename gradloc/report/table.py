@@ -1,7 +1,7 @@
 """The one table of pages, of the terminal and of Markdown."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from rich import box
 from rich import table as rich_tables
@@ -14,8 +14,7 @@ from gradloc.report.styles import ArmStyle
 _RICH_TONES = {"better": "green", "worse": "red", "soft": "dim"}
 
 
-@dataclass(frozen=True)
-class Cell:
+class Cell(NamedTuple):
     """One cell.
 
     Args:
@@ -33,8 +32,7 @@ class Cell:
     is_best: bool = False
 
 
-@dataclass(frozen=True)
-class Column:
+class Column(NamedTuple):
     """Head of a column.
 
     Args:
@@ -62,8 +60,7 @@ class Column:
         return {None: "", True: "higher is better", False: "lower is better"}[self.higher_is_better]
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """A row; its first cell is its head.
 
     Args:
@@ -77,8 +74,7 @@ class Row:
     is_main: bool = False
 
 
-@dataclass(frozen=True)
-class Table:
+class Table(NamedTuple):
     """A table, ready for a page or the terminal; a row of one cell is a heading."""
 
     columns: tuple[Column, ...]
@@ -143,7 +139,7 @@ def mark_best(cells: Sequence[Cell], values: Sequence[float | None], higher: boo
         return list(cells)
     best = max(found) if higher else min(found)
     return [
-        replace(cell, is_best=is_finite(value) and value == best)
+        cell._replace(is_best=is_finite(value) and value == best)
         for cell, value in zip(cells, values, strict=True)
     ]
 

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from rich import table as rich_tables
@@ -119,7 +118,7 @@ def _learning(analysis: Analysis) -> list[Any]:
                 for curve in (group.curve, group.control_curve)
             )
             gray = ArmStyle("control", "var(--reference)", "square", dash)
-            own.append(Line(group.depth, replace(style, dash=dash), gain))
+            own.append(Line(group.depth, style._replace(dash=dash), gain))
             controls.append(Line(f"{group.depth}, control", gray, control))
         pictures.append(
             line_picture(
@@ -190,7 +189,7 @@ def _kept(group: GroupDynamics, times: Sequence[int], styles: dict[str, ArmStyle
             )
             for t in (times[1], times[-1])
         }
-        lines.append(Line(f"{group.scenario}, fit", replace(style, dash=_FIT_DASH), fitted))
+        lines.append(Line(f"{group.scenario}, fit", style._replace(dash=_FIT_DASH), fitted))
     return lines
 
 

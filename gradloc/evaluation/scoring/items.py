@@ -31,11 +31,7 @@ class TextScores(NamedTuple):
 
 
 def score_probes(
-    model: nn.Module,
-    tokenizer: Any,
-    probes: Sequence[Probe],
-    *,
-    progress: bool | None = None,
+    model: nn.Module, tokenizer: Any, probes: Sequence[Probe], *, progress: bool | None = None
 ) -> dict[str, list]:
     """Score every answer of every probe under teacher forcing.
 
@@ -68,11 +64,7 @@ def score_probes(
             place.setdefault((index, answer), len(place))
     spans = [probe_span(tokenizer, probes[index], answer) for index, answer in place]
     scores = score_spans(
-        model,
-        spans,
-        owners=[index for index, _ in place],
-        progress=progress,
-        label="score probes",
+        model, spans, owners=[index for index, _ in place], progress=progress, label="score probes"
     )
     limit = context_length(model)
     rows = []
@@ -84,11 +76,7 @@ def score_probes(
 
 
 def score_whole_probes(
-    model: nn.Module,
-    tokenizer: Any,
-    probes: Sequence[Probe],
-    *,
-    progress: bool | None = None,
+    model: nn.Module, tokenizer: Any, probes: Sequence[Probe], *, progress: bool | None = None
 ) -> dict[str, list]:
     """Score all tokens of prompt and first target but the first token.
 
