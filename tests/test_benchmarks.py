@@ -13,8 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from gradloc.data.benchmarks import BENCHMARKS, read_benchmark
+from gradloc.data.benchmarks import BENCHMARKS, read_benchmark, unfolding
+from gradloc.data.benchmarks.filling import RULES
 from gradloc.data.probes import Probe, ProbeSet
+from gradloc.data.probes.parsing import FIELDS
 from gradloc.errors import ProbeError
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
@@ -47,13 +49,14 @@ def problems(name, path):
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_every_benchmark_says_what_it_is(name):
     benchmark = BENCHMARKS[name]
-    document = inspect.getdoc(benchmark.fields)
-    first = document.splitlines()[0]
-    assert first.endswith(".") and 30 <= len(first) <= 100
-    identifier = re.search(r"arXiv:\d{4}\.\d{5}$", benchmark.source).group()
-    assert identifier in document, "the docstring cites what the table cites"
+    assert benchmark.about.endswith(".") and 30 <= len(benchmark.about) <= 100
+    assert re.search(r"arXiv:\d{4}\.\d{5}$", benchmark.source)
     assert benchmark.files and all(ending.startswith(".") for ending in benchmark.files)
-    assert list(inspect.signature(benchmark.fields).parameters) == ["path", "rows"]
+    assert not benchmark.rows or inspect.getdoc(getattr(unfolding, benchmark.rows))
+    for fields in (benchmark.fields, *benchmark.forms):
+        assert set(fields) <= {*FIELDS, "cloze", "question", "has"}
+        rules = [rule for rule in fields.values() if isinstance(rule, dict)]
+        assert all(set(rule) <= set(RULES) for rule in rules)
 
 
 def test_reading_benchmarks_needs_no_torch():
@@ -184,7 +187,7 @@ def test_entity_inferences(tmp_path):
 def test_a_label_outside_the_labels_is_refused(tmp_path):
     path = lines(tmp_path / "tv.json", inference(label="dry"))
     assert problems("entity_inferences", path) == [
-        "line 1: label: 'dry' is none of the 3 labels",
+        "line 1: targets: 'dry' is none of the 3 candidates",
     ]
 
 
@@ -273,7 +276,7 @@ def test_ckl_reports_what_it_cannot_use(tmp_path):
     (tmp_path / "recentlama_h_val_answers.json").write_text("{")
     other = table(tmp_path / "other.csv", ["a", "b"], ["1", "2"])
     assert problems("ckl", other) == [
-        "line 2: expected 'input' and 'output', 'new_answer' or 'answer', found a, b"
+        "line 2: expected 'input', 'new_answer' or 'answer', found a, b"
     ]
 
 
@@ -322,7 +325,7 @@ def test_evolvingqa(tmp_path):
 def test_evolvingqa_must_know_which_knowledge_a_file_asks_for(tmp_path):
     path = table(tmp_path / "eval.csv", ["question", "answer"], ["Who?", "Mora"])
     assert problems("evolvingqa", path) == [
-        "its name does not say which knowledge it asks for; rename it so that its name says "
+        "its name does not say what its rows ask for; rename it so that its name says "
         "'unchanged' or 'new'"
     ]
 
@@ -433,8 +436,8 @@ def test_temporalwiki(tmp_path, form, name, group):
 def test_temporalwiki_must_know_whether_triples_changed(tmp_path):
     path = table(tmp_path / "0801.csv", ["subject", "relation", "object"], ["a", "b", "c"])
     assert problems("temporalwiki", path) == [
-        "its name does not say whether its triples changed; rename the file so that its name "
-        "says 'changed' or 'unchanged'"
+        "its name does not say what its rows ask for; rename it so that its name says "
+        "'unchanged' or 'changed'"
     ]
     path = lines(tmp_path / "changed.json", json.dumps([["a", "b"]]))
     assert problems("temporalwiki", path) == [
@@ -645,9 +648,6 @@ def test_all_containers_of_the_same_rows_give_the_same_probes(tmp_path):
         packed.write_bytes(gzip.compress(path.read_bytes()))
         assert read_benchmark("minimal_pairs", path) == plain
         assert read_benchmark("minimal_pairs", packed) == plain
-    single = tmp_path / "pairs.json"
-    single.write_text(json.dumps(PAIR, indent=2))
-    assert list(read_benchmark("minimal_pairs", single)) == [plain.probes[0]]
 
 
 def test_unknown_benchmark_lists_live_names():

@@ -255,9 +255,7 @@ def benchmarks() -> str:
             if task.startswith(name)
         ]
         usual = ", ".join(dict.fromkeys(metrics)) or "the usual ones"
-        rows.append(
-            (f"`{name}`", _first_line(item.fields), ", ".join(item.files), usual, item.source)
-        )
+        rows.append((f"`{name}`", item.about, ", ".join(item.files), usual, item.source))
     return _table(("`format`", "what it reads", "files", "metrics", "published"), rows)
 
 

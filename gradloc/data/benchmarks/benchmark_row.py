@@ -1,7 +1,7 @@
 """One row of a downloaded file, and what is wrong with it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gradloc.data.probes.parsing import number_as_text, plain, shown
@@ -12,15 +12,15 @@ MASK = "<extra_id_0>"
 
 @dataclass(frozen=True)
 class Row:
-    """The values of a row, and a list in which its problems gather.
+    """The values of a row, and lists in which its problems gather; its parts share them.
 
     Args:
         place: Where it stands, as messages say it: ``line 7``.
         number: 1-based number of the row: its line in JSONL, its rank in tables and arrays.
         values: Column -> value.
-        problems: What is wrong with it, shared with its inner rows.
-        reasons: Why it is left out, if it is; shared with its inner rows.
-        within: For an inner row, the way to it: ``portability.Reasoning.``.
+        problems: What is wrong with it: the file is refused.
+        reasons: Why it is sound but cannot become a probe: the others are still read.
+        within: For a part of a row, the way to it: ``portability.Reasoning.``.
     """
 
     place: str
@@ -31,16 +31,13 @@ class Row:
     within: str = ""
 
     def complain(self, problem: str) -> None:
-        """Note a problem: the file is refused."""
-        self.problems.append(f"{self.within}{problem}" if self.within else problem)
+        """Note a problem, once."""
+        if self.within + problem not in self.problems:
+            self.problems.append(self.within + problem)
 
-    def leave_out(self, reason: str) -> None:
-        """Note that the row is sound but cannot become a probe: the others are still read."""
-        self.reasons.append(reason)
-
-    def has(self, *columns: str) -> bool:
-        """Whether all these columns hold something."""
-        return all(self.values.get(column) not in (None, "", [], {}) for column in columns)
+    def has(self, column: str) -> bool:
+        """Whether a column holds something."""
+        return self.values.get(column) not in (None, "", [], {})
 
     def value(self, *columns: str) -> Any:
         """What stands in the first of the columns that holds something, else ``None``."""
@@ -48,11 +45,11 @@ class Row:
 
     def text(self, *columns: str) -> str:
         """The text in the first of the columns that holds something; empty, and noted, if none."""
-        value = number_as_text(self.value(*columns))
+        value = number_as_text(self._needed(columns))
         if isinstance(value, str) and value.strip():
             return value
-        found = f"{columns[0]}: expected text, found {shown(value)}"
-        self.complain(self._missing(columns) if value is None else found)
+        if value is not None:
+            self.complain(f"{columns[0]}: expected text, found {shown(value)}")
         return ""
 
     def texts(self, *columns: str) -> tuple[str, ...]:
@@ -60,11 +57,8 @@ class Row:
 
         A single text counts as a list of one; lists within lists are laid flat.
         """
-        value = self.value(*columns)
-        if value is None:
-            self.complain(self._missing(columns))
-            return ()
-        flat = flatten(value)
+        value = self._needed(columns)
+        flat = [] if value is None else flatten(value)
         if any(not isinstance(item, str) for item in flat):
             self.complain(f"{columns[0]}: expected text or a list of texts, found {shown(value)}")
         elif not all(item.strip() for item in flat):
@@ -74,40 +68,43 @@ class Row:
         return ()
 
     def inner(self, column: str) -> "Row":
-        """The mapping in a column, as a row of its own; empty, and noted, if there is none."""
-        value = self.value(column)
-        if value is None:
-            self.complain(self._missing((column,)))
-        elif not isinstance(value, Mapping):
+        """The mapping in a column, as a part of this row; empty, and noted, if there is none."""
+        value = self._needed((column,))
+        if value is not None and not isinstance(value, Mapping):
             self.complain(f"{column}: expected an object in braces, found {shown(value)}")
         return self.part(column, value if isinstance(value, Mapping) else {})
 
     def part(self, name: str, values: Mapping[str, Any]) -> "Row":
-        """A part of this row that shares its problems."""
-        within = f"{self.within}{name}."
-        return Row(self.place, self.number, values, self.problems, self.reasons, within)
+        """A part of this row."""
+        return replace(self, values=values, within=f"{self.within}{name}.")
 
-    def around_gap(self, column: str, gap: str = MASK) -> tuple[str, str]:
-        """The text before the gap of a cloze sentence, without blanks at its end, and that after.
+    def around_gap(self, *columns: str, gap: str = MASK) -> dict[str, str]:
+        """``prompt`` and ``suffix``: what stands before and after the gap of a cloze sentence.
 
         A row whose gap stands first is left out: a model that reads from left to right has
         nothing to go on.
         """
-        sentence = self.text(column)
+        sentence = self.text(*columns)
         before, *after = sentence.split(gap)
         if len(after) != 1:
             if sentence:
+                column = next(column for column in columns if self.has(column))
                 self.complain(f"{column}: expected one gap {gap}, found {len(after)}")
-            return "", ""
+            return {}
         if not before.strip():
-            self.leave_out("the gap stands first, so nothing leads up to the answer")
-        return before.rstrip(), after[0]
+            self.reasons.append("the gap stands first, so nothing leads up to the answer")
+        return {"prompt": before.rstrip(), "suffix": after[0]}
 
-    def _missing(self, columns: tuple[str, ...]) -> str:
-        if any(column in self.values for column in columns):
-            named = next(column for column in columns if column in self.values)
-            return f"{named}: is empty; every row needs it"
-        return f"{' or '.join(columns)}: is missing. {did_you_mean(columns[0], self.values)}"
+    def _needed(self, columns: tuple[str, ...]) -> Any:
+        """The value, whose absence is a problem."""
+        value = self.value(*columns)
+        empty = next((column for column in columns if column in self.values), "")
+        if value is None and empty:
+            self.complain(f"{empty}: is empty; every row needs it")
+        elif value is None:
+            hint = did_you_mean(columns[0], self.values)
+            self.complain(f"{' or '.join(columns)}: is missing. {hint}")
+        return value
 
 
 def flatten(value: Any) -> list[Any]:
