@@ -100,14 +100,14 @@ class Capture:
     def _close(self, key: int, gradient: Tensor | None) -> None:
         """Turn a call into parts, and hand on the parameters that wait for no other call."""
         call = self._open.pop(key)
-        met, parts = gradient is not None, {}
-        if met:
+        parts = {}
+        if gradient is not None:
             call.gradient = gradient.detach()
             with self._named(call.module):
                 parts = handler_of(call.module)(call)
         for attribute, name in self._names[call.module].items():
             self._waiting[name] -= 1
-            if met:
+            if gradient is not None:
                 if attribute not in parts:
                     raise UnknownLayerError(name)
                 self._parts.setdefault(name, []).append(parts[attribute])

@@ -24,7 +24,7 @@ class Call:
     Args:
         module: The module; which attributes it has is for its handler to know.
         given: Its input, detached.
-        output: Its output, detached; for embeddings and norms only.
+        output: Its output, detached, a tensor; ``None`` but for embeddings and norms.
         batch: The micro-batch.
         rows: Makes ``Rows`` of a tensor, the same for the same tensor.
         gradient: Gradient of its output, once the backward pass has met it.
@@ -32,7 +32,7 @@ class Call:
 
     module: Any
     given: Tensor
-    output: Tensor | None
+    output: Any
     batch: MicroBatch
     rows: Callable[[Tensor, list[slice]], Rows] = Rows
     gradient: Tensor = field(init=False)
