@@ -10,10 +10,10 @@ from gradloc.data.probes import Probe
 from gradloc.errors import ModelError
 from gradloc.evaluation.evaluate import (
     _named,
-    choose_examples,
     evaluate,
     score_checkpoint,
 )
+from gradloc.evaluation.examples import choose_examples
 from gradloc.evaluation.metrics import PROBE_METRICS
 from gradloc.evaluation.requests import REQUESTS
 from gradloc.evaluation.suites import Suite, load_suite

@@ -27,8 +27,7 @@ from gradloc.report import write_report
 from gradloc.report.answers import judge_answer
 from gradloc.report.charts import Line, line_picture, plain_points
 from gradloc.report.formatting import duration, learning_rate, number, percent, ranges, span
-from gradloc.report.heat_map import color_levels
-from gradloc.report.layer_map import layer_map
+from gradloc.report.heat_map import color_levels, layer_map
 from gradloc.report.page import Details, pictures_of
 from gradloc.report.run_folder import read_run
 from gradloc.report.run_page import report_page

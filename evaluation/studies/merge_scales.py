@@ -17,8 +17,9 @@ from pathlib import Path
 
 import torch
 
-from gradloc.evaluation.compare import UPTAKE_AXIS, summarize
+from gradloc.evaluation.compare import summarize
 from gradloc.evaluation.evaluate import score_checkpoint
+from gradloc.evaluation.results import UPTAKE_AXIS
 from gradloc.evaluation.scoring.answer_checks import distinguishable
 from gradloc.evaluation.suites import load_suite
 from gradloc.localization.plan import LayerPlan

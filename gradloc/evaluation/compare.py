@@ -11,19 +11,18 @@ from gradloc.data.probes import DEPTHS, Probe
 from gradloc.errors import GradlocError
 from gradloc.evaluation.aggregate import BASELINE, Metric, general_text_metrics, probe_metrics
 from gradloc.evaluation.bootstrap import BootstrapEstimate, interval, undefined
+from gradloc.evaluation.examples import shown_examples
 from gradloc.evaluation.harness_metrics import harness_metrics
 from gradloc.evaluation.matched_uptake import Point, forgetting_ratio, uptake_share
 from gradloc.evaluation.metrics.fuar import fuar
 from gradloc.evaluation.probe_groups import probe_groups
-from gradloc.evaluation.results import ArmResult, EvalResult, Example, MetricValue
+from gradloc.evaluation.results import ArmResult, EvalResult, MetricValue, uptake_axis
 from gradloc.evaluation.score_record import CheckpointScores
 from gradloc.evaluation.suites import Suite, is_known_fact
 from gradloc.models.checkpoints import series_and_step
 from gradloc.utils.environment import current_environment
 from gradloc.utils.io import TRAINING_FILE, read_json
 
-# The metric that arms are matched by; where a suite lacks it, its first likelihood of new facts.
-UPTAKE_AXIS = "new_paraphrase_nll"
 # The policy that trains everything: the line to compare with.
 FULL_POLICY = "all"
 _RESERVED = (BASELINE, "probe_ids", "probes", "texts")
@@ -110,7 +109,7 @@ def summarize(
         arms=results,
         counts=_counts(suite, next(iter(systems.values()))),
         items=_items(suite.probes, systems),
-        examples=_examples(suite.probes, systems),
+        examples=shown_examples(suite.probes, systems),
         reference_arms=tuple(reference_arms),
         versions=current_environment()["versions"],
     )
@@ -130,9 +129,7 @@ def _metrics(suite: Suite, systems: Mapping[str, CheckpointScores]) -> dict[str,
 def _versus_full(
     metrics: Mapping[str, Metric], arm: str, reference_arms: Sequence[str]
 ) -> dict[str, MetricValue]:
-    uptakes = [key for key, metric in metrics.items() if metric.kind == "uptake"]
-    likelihoods = [key for key in uptakes if key.endswith("_nll")]
-    axis = UPTAKE_AXIS if UPTAKE_AXIS in uptakes else next(iter(likelihoods), None)
+    axis = uptake_axis(key for key, metric in metrics.items() if metric.kind == "uptake")
     if axis is None:
         return {}
     taken = {name: metrics[axis].change(name) for name in (arm, *reference_arms)}
@@ -174,15 +171,14 @@ def _fuar_figure(
     pairs: Sequence[tuple[BootstrapEstimate, BootstrapEstimate]], note: str
 ) -> MetricValue:
     """FUAR from each group's share of right answers before and after."""
-    known, updated, new = ((before.value, after.value) for before, after in pairs)
-    value = fuar(known, updated, new)
     n = sum(before.n for before, _ in pairs)
+    sides = (
+        [(before.value, after.value), *zip(before.replicates, after.replicates, strict=True)]
+        for before, after in pairs
+    )
+    value, *replicates = (fuar(*row) for row in zip(*sides, strict=True))
     if value is None:
         return undefined(n, "ratio", False, f"{note}; nothing was gained")
-    columns = [side.replicates for pair in pairs for side in pair]
-    replicates = [
-        fuar(*zip(row[::2], row[1::2], strict=True)) for row in zip(*columns, strict=True)
-    ]
     low, high = interval([np.inf if x is None else x for x in replicates])
     return MetricValue(value, low, high, n, "ratio", False, note)
 
@@ -259,23 +255,3 @@ def _items(probes: Sequence[Probe], systems: Mapping[str, CheckpointScores]) -> 
         for domain in first.texts
     }
     return items
-
-
-def _examples(
-    probes: Sequence[Probe], systems: Mapping[str, CheckpointScores]
-) -> tuple[Example, ...]:
-    by_id = {probe.id: probe for probe in probes}
-    return tuple(
-        Example(
-            prompt=probe.prompt,
-            target=probe.targets[0],
-            old_target=next(iter(probe.old_targets), ""),
-            group=probe.group,
-            answers={
-                name: scores.answers[probe.id]
-                for name, scores in systems.items()
-                if probe.id in scores.answers
-            },
-        )
-        for probe in map(by_id.__getitem__, next(iter(systems.values())).answers)
-    )

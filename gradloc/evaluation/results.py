@@ -4,12 +4,15 @@
 own values of the same metrics, so a reader can see both.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NotRequired
 
 from typing_extensions import TypedDict
 
 from gradloc.utils.records import Record
+
+UPTAKE_AXIS = "new_paraphrase_nll"
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,12 @@ class ArmResult:
     curve: dict[str, list[float | None]] = field(default_factory=dict)
     series: str = ""
     step: int | None = None
+
+
+def uptake_axis(keys: Iterable[str]) -> str | None:
+    """The metric of uptake that arms are matched by: the likelihood of paraphrases, or another."""
+    likelihoods = [key for key in keys if key.endswith("_nll")]
+    return UPTAKE_AXIS if UPTAKE_AXIS in likelihoods else next(iter(likelihoods), None)
 
 
 class Example(TypedDict):

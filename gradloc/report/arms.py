@@ -1,11 +1,9 @@
 """Which arms lead a page: the main one, those of full training, the last of each training run."""
 
-from gradloc.evaluation.results import ArmResult, EvalResult, MetricValue
+from gradloc.evaluation.results import ArmResult, EvalResult, MetricValue, uptake_axis
 from gradloc.report.formatting import is_finite
 from gradloc.report.measures import keys_of
 from gradloc.report.styles import ArmStyle, assign_styles
-
-UPTAKE = "new_paraphrase_nll"
 
 
 def checkpoint_series(results: EvalResult) -> dict[str, list[str]]:
@@ -47,8 +45,7 @@ def main_arm(results: EvalResult, arm_order: list[str]) -> str:
 def uptake_metric(results: EvalResult) -> str | None:
     """The metric that stands for uptake: likelihood of paraphrased new facts, where it exists."""
     keys = keys_of(results, "uptake")
-    likelihoods = [key for key in keys if key.endswith("_nll")]
-    return UPTAKE if UPTAKE in keys else next(iter(likelihoods or keys), None)
+    return uptake_axis(keys) or next(iter(keys), None)
 
 
 def best_reference(results: EvalResult) -> ArmResult | None:

@@ -4,11 +4,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gradloc.evaluation.results import EvalResult, MetricValue
+from gradloc.evaluation.results import UPTAKE_AXIS, EvalResult, MetricValue
 from gradloc.report import page
 from gradloc.report.answers import example_blocks
 from gradloc.report.arms import (
-    UPTAKE,
     arm_styles,
     checkpoint_series,
     leading_arms,
@@ -18,7 +17,7 @@ from gradloc.report.arms import (
 from gradloc.report.charts import BETTER, Line, line_picture, plain_points
 from gradloc.report.formatting import capitalize
 from gradloc.report.headline import FACTS, TEXT, big_figures, judge
-from gradloc.report.layer_map import layer_map
+from gradloc.report.heat_map import layer_map
 from gradloc.report.measures import first_measures, grouped_measures, main_losses, measures
 from gradloc.report.metric_names import metric_label
 from gradloc.report.plan_tables import plan_words
@@ -179,7 +178,7 @@ def _layers(run: Run, main: str) -> list[Any]:
 def _series(results: EvalResult, styles: Styles) -> list[Any]:
     """The figures of checkpoints over their steps; scores where there is no base model."""
     is_change, pictures = bool(results.baseline_scores), []
-    for key in (uptake_metric(results) or UPTAKE, FACTS, TEXT):
+    for key in (uptake_metric(results) or UPTAKE_AXIS, FACTS, TEXT):
         lines = []
         for run, names in checkpoint_series(results).items():
             points: dict[float, MetricValue] = {}

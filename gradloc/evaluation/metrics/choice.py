@@ -50,8 +50,8 @@ def choice_correct(
 
     Args:
         log_likelihoods: Sum over a candidate's tokens, nats, (n_candidates,).
-        right: Index or indices of the right candidates, or a boolean for each candidate. For a
-            minimal pair of BLiMP: 0, with the grammatical sentence first.
+        right: Index or indices of the right candidates. For a minimal pair of BLiMP: 0, with the
+            grammatical sentence first.
         lengths: As in ``choose``.
 
     Returns:
@@ -64,26 +64,12 @@ def choice_correct(
         >>> choice_correct([-3.0, -1.0, -2.0], right=[1, 2])
         1.0
     """
-    best = choose(log_likelihoods, lengths)
-    values = np.asarray(log_likelihoods, float)
-    is_right = _right_candidates(right, len(values))
-    return float("nan") if np.isnan(values).any() else float(is_right[best])
-
-
-def _right_candidates(right: ArrayLike, n_candidates: int) -> np.ndarray:
-    """A boolean for each candidate."""
+    best, values = choose(log_likelihoods, lengths), np.asarray(log_likelihoods, float)
     given = np.atleast_1d(np.asarray(right, dtype=None if np.size(right) else int))
-    if given.dtype == bool:
-        if given.shape != (n_candidates,):
-            raise GradlocError(
-                f"{n_candidates} candidates and {len(given)} marks of right ones; give a mark for "
-                "each candidate, or the indices of the right ones."
-            )
-        return given
-    if np.any((given < 0) | (given >= n_candidates)):
+    # True is also the number 1: marks must not be taken for indices.
+    if given.dtype == bool or np.any((given < 0) | (given >= len(values))):
         raise GradlocError(
-            f"right candidates {given.tolist()} of {n_candidates}; indices begin with 0."
+            f"right candidates {given.tolist()} of {len(values)}; give their indices, which begin "
+            "with 0."
         )
-    found = np.zeros(n_candidates, bool)
-    found[given] = True
-    return found
+    return float("nan") if np.isnan(values).any() else float(best in given)

@@ -225,11 +225,14 @@ def usual_metrics(n_choices: int, n_probes: int) -> tuple[str, ...]:
 
 def _chosen(columns: Columns, by_length: bool) -> np.ndarray:
     names = ("candidate_nats", "candidate_right", "candidate_lengths")
+    rows = zip(*(columns[name] for name in names), strict=True)
     return _each(
         np.nan
         if nats is None
-        else choice.choice_correct(-_floats(nats), right, lengths if by_length else None)
-        for nats, right, lengths in zip(*map(columns.__getitem__, names), strict=True)
+        else choice.choice_correct(
+            -_floats(nats), np.flatnonzero(right), lengths if by_length else None
+        )
+        for nats, right, lengths in rows
     )
 
 
