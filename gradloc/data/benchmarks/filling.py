@@ -10,6 +10,7 @@ from typing import Any
 from gradloc.data.benchmarks import unfolding
 from gradloc.data.benchmarks.benchmark_files import stem
 from gradloc.data.benchmarks.benchmark_row import MASK, Row, outdated, question_prompt
+from gradloc.data.benchmarks.unfolding import Draft
 from gradloc.errors import ProbeError
 
 _SENTINEL = re.compile(r"<extra_id_\d+>")
@@ -37,9 +38,7 @@ class Benchmark:
     forms: list[dict[str, Any]] = field(default_factory=list)
 
 
-def drafts(
-    benchmark: Benchmark, path: Path, rows: list[Row]
-) -> Iterator[tuple[Row, dict[str, Any]]]:
+def drafts(benchmark: Benchmark, path: Path, rows: list[Row]) -> Iterator[Draft]:
     """Each row with the fields of one of its probes; what is wrong is noted in the row.
 
     Args:
@@ -52,8 +51,9 @@ def drafts(
     """
     word = next((word for word in benchmark.named if word in stem(path).lower()), "")
     said = {"group": benchmark.named[word]} if word else {}
-    unfold = getattr(unfolding, benchmark.rows) if benchmark.rows else _alone
-    for row, own in unfold(path, rows):
+    alone: Iterator[Draft] = ((row, {}) for row in rows)
+    unfolded = getattr(unfolding, benchmark.rows)(path, rows) if benchmark.rows else alone
+    for row, own in unfolded:
         form = next((f for f in benchmark.forms if f.get("has", "") in {*row.values, ""}), None)
         if form is None and benchmark.forms:
             *others, last = (f"{form['has']!r}" for form in benchmark.forms)
@@ -86,10 +86,6 @@ def named_date(text: object) -> str:
             except ValueError:  # 2023-13: no date
                 continue
     return ""
-
-
-def _alone(path: Path, rows: list[Row]) -> Iterator[tuple[Row, dict[str, Any]]]:
-    return ((row, {}) for row in rows)
 
 
 def _gold(row: Row, *columns: str) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ Each function goes over a file's rows and gives a row, or a part of it, with fie
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -40,10 +41,7 @@ def dated_entities(path: Path, rows: list[Row]) -> Iterator[Draft]:
     ``kind`` is the family of the span, ``entity`` the title of the Wikipedia page. Two pages of
     one title (from dumps of different years) stay two entities.
     """
-    pages: dict[str, set[str]] = {}
-    for row in rows:
-        title, page = _page(row)
-        pages.setdefault(title, set()).add(page)
+    n_pages = Counter(title for title, _ in {_page(row) for row in rows})
     all_popular = path.absolute().parent.name == "popular" or "popular" in stem(path).split("_")
     for row in rows:
         title, page = _page(row)
@@ -51,7 +49,7 @@ def dated_entities(path: Path, rows: list[Row]) -> Iterator[Draft]:
             form = "title_pageid_paragraph_sentence"
             row.complain(f"ex_id: expected {form}, found {row.value('ex_id')!r}")
         fields = {
-            "entity": f"{title} ({page})" if len(pages[title]) > 1 else title,
+            "entity": f"{title} ({page})" if n_pages[title] > 1 else title,
             "kind": _family(row, path),
         }
         if all_popular or row.value("year") == "popular":
@@ -113,16 +111,9 @@ def years(path: Path, rows: list[Row]) -> Iterator[Draft]:
         old = outdated(held[max((y for y in held if y < year), default=year)], held[year])
         turned = _ANSWER_FIRST.fullmatch(str(row.value("query")).strip())
         cloze = {"prompt": f"The {turned[1]} is", "suffix": turned[2]} if turned else None
-        yield (
-            row,
-            {
-                **(cloze or row.around_gap("query", gap=_GAP)),
-                "group": "updated" if old else "invariant",
-                "targets": names,
-                "old_targets": old,
-                "entity": fact.partition("_")[0],
-            },
-        )
+        fields = {"targets": names, "old_targets": old, "entity": fact.partition("_")[0]}
+        fields["group"] = "updated" if old else "invariant"
+        yield row, fields | (cloze or row.around_gap("query", gap=_GAP))
 
 
 def passages(path: Path, rows: list[Row]) -> Iterator[Draft]:
@@ -149,35 +140,17 @@ def edits(path: Path, rows: list[Row]) -> Iterator[Draft]:
     for row in rows:
         subject, target = row.text("subject", "concept"), row.texts("target_new", "labels")
         case = {"entity": subject, "case": f"{stem(path)}:{row.number}"}
-        yield (
-            row,
-            {
-                **case,
-                "id": f"{row.number}-edit",
-                "group": "updated",
-                "prompt": row.text("prompt", "text"),
-                "targets": target,
-                "old_targets": _distinct(row.value("ground_truth")),
-                "task": "knowedit_edit",
-            },
-        )
+        asked = {"prompt": row.text("prompt", "text"), "targets": target}
+        old = {"old_targets": _distinct(row.value("ground_truth"))}
+        yield row, {"id": f"{row.number}-edit", "task": "knowedit_edit", **case, **asked, **old}
         for section, (group, depth) in _SECTIONS.items():
+            about = {**case, "group": group, "depth": depth, "task": f"knowedit_{section}"}
             for kind, number, item in _items(row, section):
                 answers = _distinct(item.value("ground_truth"))
                 if answers and (prompts := item.texts("prompt")):
-                    yield (
-                        row,
-                        {
-                            **case,
-                            "id": f"{row.number}-{section}-{kind}-{number}",
-                            "group": group,
-                            "prompt": prompts[0],
-                            "targets": answers,
-                            "depth": depth,
-                            "task": f"knowedit_{section}",
-                            "kind": kind,
-                        },
-                    )
+                    own_id = f"{row.number}-{section}-{kind}-{number}"
+                    asked = {"prompt": prompts[0], "targets": answers}
+                    yield row, {"id": own_id, "kind": kind, **about, **asked}
 
 
 def choices(path: Path, rows: list[Row]) -> Iterator[Draft]:
