@@ -1,7 +1,7 @@
 """Which probes a suite reports together."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from gradloc.data.probes import DEPTHS, Probe
@@ -40,39 +40,35 @@ def probe_groups(
     """
     found: list[ProbeGroup] = []
     for task in dict.fromkeys(probe.task for probe in probes):
-        members = [index for index, probe in enumerate(probes) if probe.task == task]
-        metrics = tuple(metrics_of(task))
+        members, metrics = _where(probes, range(len(probes)), task=task), tuple(metrics_of(task))
         if task:
-            found += _with_kinds(ProbeGroup(task, tuple(members), metrics), probes)
+            found += _with_kinds(ProbeGroup(task, members, metrics), probes)
             continue
         for group in LEARNED_GROUPS:
-            own = tuple(index for index in members if probes[index].group == group)
-            found += _by_depth(group, own, metrics, probes)
-        known = tuple(index for index in members if probes[index].group == "invariant")
+            found += _by_depth(group, _where(probes, members, group=group), metrics, probes)
+        known = _where(probes, members, group="invariant")
         names = tuple(name for name in metrics if not PROBE_METRICS[name].compares)
         note = "facts that the baseline has right" if screened else ""
         found += _with_kinds(ProbeGroup("known_facts", known, names, note), probes)
     return [group for group in found if group.indices]
 
 
+def _where(probes: Sequence[Probe], indices: Iterable[int], **field: str) -> tuple[int, ...]:
+    """Those of the indices whose probes have such a field."""
+    ((name, value),) = field.items()
+    return tuple(index for index in indices if getattr(probes[index], name) == value)
+
+
 def _by_depth(
     group: str, members: tuple[int, ...], metrics: tuple[str, ...], probes: Sequence[Probe]
 ) -> list[ProbeGroup]:
     """A group at each depth, and over all of them where there are several."""
-    depths = [d for d in DEPTHS if any(probes[index].depth == d for index in members)]
+    parts = {depth: _where(probes, members, depth=depth) for depth in DEPTHS}
+    parts = {depth: own for depth, own in parts.items() if own}
     at_depth = tuple(name for name in metrics if PROBE_METRICS[name].by_depth)
-    pooled = tuple(name for name in metrics if len(depths) > 1 or name not in at_depth)
-    return [
-        *(
-            ProbeGroup(
-                f"{group}_{depth}",
-                tuple(index for index in members if probes[index].depth == depth),
-                at_depth,
-            )
-            for depth in depths
-        ),
-        *_with_kinds(ProbeGroup(group, members, pooled), probes),
-    ]
+    pooled = tuple(name for name in metrics if len(parts) > 1 or name not in at_depth)
+    single = [ProbeGroup(f"{group}_{depth}", own, at_depth) for depth, own in parts.items()]
+    return [*single, *_with_kinds(ProbeGroup(group, members, pooled), probes)]
 
 
 def _with_kinds(group: ProbeGroup, probes: Sequence[Probe]) -> list[ProbeGroup]:
@@ -80,15 +76,10 @@ def _with_kinds(group: ProbeGroup, probes: Sequence[Probe]) -> list[ProbeGroup]:
     kinds = list(dict.fromkeys(probes[index].kind for index in group.indices))
     if len(kinds) < 2:
         return [group]
-    return [
-        group,
-        *(
-            group._replace(
-                name=f"{group.name}_{_slug(kind) or 'other'}",
-                indices=tuple(index for index in group.indices if probes[index].kind == kind),
-            )
-            for kind in kinds
-        ),
+    names = {kind: f"{group.name}_{_slug(kind) or 'other'}" for kind in kinds}
+    return [group] + [
+        group._replace(name=name, indices=_where(probes, group.indices, kind=kind))
+        for kind, name in names.items()
     ]
 
 

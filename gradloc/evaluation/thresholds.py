@@ -3,7 +3,7 @@
 import operator
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from gradloc.errors import GradlocError
 from gradloc.evaluation.results import EvalResult, MetricValue
@@ -18,8 +18,7 @@ _CONDITION = re.compile(
 _FORM = 'write it like "forgetting.known_facts > 0.05" or "uptake.new_paraphrase_nll.low < 1"'
 
 
-@dataclass(frozen=True)
-class Threshold:
+class Threshold(NamedTuple):
     """One condition.
 
     Args:
@@ -58,9 +57,8 @@ class Threshold:
 
     def _judge(self, arm: str, figure: MetricValue) -> str:
         found = getattr(figure, self.part)
-        name = f"{arm}: {self.kind}.{self.metric}" + (
-            "" if self.part == "value" else f".{self.part}"
-        )
+        part = "" if self.part == "value" else f".{self.part}"
+        name = f"{arm}: {self.kind}.{self.metric}{part}"
         if found is None:
             why = f" ({figure.note})" if figure.note else ""
             return f"{name} has no number{why}, so {self.text!r} cannot be ruled out"

@@ -85,10 +85,14 @@ def interval(figure: MetricValue, *, brackets: bool = False) -> str:
     if figure.value is None or (figure.low is None and figure.high is None):
         return ""
     factor = 100 if figure.unit == "fraction" else 1
-    low = -math.inf if figure.low is None else factor * figure.low
-    high = math.inf if figure.high is None else factor * figure.high
-    text = span(low, high)
+    text = span(*(factor * end for end in ends(figure)))
     return f"[{text}]" if brackets else text
+
+
+def ends(figure: MetricValue) -> tuple[float, float]:
+    """Ends of an interval; one that is missing may lie anywhere."""
+    low, high = figure.low, figure.high
+    return -math.inf if low is None else low, math.inf if high is None else high
 
 
 def span(low: float, high: float) -> str:

@@ -1,6 +1,5 @@
 """The headline of a report: what the main arm learned and lost, in whole words and big figures."""
 
-import math
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import NamedTuple
@@ -11,6 +10,7 @@ from gradloc.report.formatting import (
     THIN,
     by_unit,
     duration,
+    ends,
     finite,
     interval,
     number,
@@ -133,9 +133,9 @@ class _Loss(NamedTuple):
         """Whether less than full training lost, as far as the intervals tell."""
         own, full = self.own, self.full
         if self.ratio:
-            (low, high), bounds = _ends(self.ratio), (1.0, 1.0)
+            (low, high), bounds = ends(self.ratio), (1.0, 1.0)
         elif full:
-            (low, high), bounds = _ends(own), _ends(full)
+            (low, high), bounds = ends(own), ends(full)
         else:
             return "unclear" if (own.low or 0) > 0 and self.amount(own) != "nothing" else "good"
         return "good" if high < bounds[0] else "bad" if low > bounds[1] else "unclear"
@@ -164,12 +164,6 @@ def _losses(results: EvalResult, arm: ArmResult) -> Iterator[_Loss]:
             ratio = finite(arm.versus_full.get(RATIO + key))
             is_share = before is not None and before.value > 0.999
             yield _Loss(metric_label(key), own, full, ratio, is_share)
-
-
-def _ends(figure: MetricValue) -> tuple[float, float]:
-    """Ends of an interval; one that is missing may lie anywhere."""
-    low, high = figure.low, figure.high
-    return -math.inf if low is None else low, math.inf if high is None else high
 
 
 def _learned(results: EvalResult, arm: ArmResult) -> tuple[str, str]:
@@ -222,8 +216,8 @@ def _gain_figure(results: EvalResult, arm: ArmResult) -> BigFigure:
     key = uptake_metric(results) or ""
     figure, share = arm.uptake[key], finite(uptake_share(arm))
     if share is not None:
-        ends = f"95 % interval {interval(share)}{THIN}%" if interval(share) else ""
-        return BigFigure(whole_percent(share.value), "of what full training learned", ends)
-    ends = f"95 % interval {interval(figure)}" if interval(figure) else figure.note
+        small = f"95 % interval {interval(share)}{THIN}%" if interval(share) else ""
+        return BigFigure(whole_percent(share.value), "of what full training learned", small)
+    small = f"95 % interval {interval(figure)}" if interval(figure) else figure.note
     label = f"{unit_name(figure.unit, difference=True)} gained: {metric_label(key)}"
-    return BigFigure(by_unit(figure.value, figure.unit), label, ends)
+    return BigFigure(by_unit(figure.value, figure.unit), label, small)
