@@ -38,8 +38,8 @@ from gradloc.training.methods.input_covariance import (
 )
 from gradloc.training.methods.input_projection import InputProjectionCallback
 from gradloc.training.methods.interpolation import START_FILE, InterpolationCallback
+from gradloc.training.methods.method_table import build_methods
 from gradloc.training.methods.reference_kl import ReferenceKLCallback
-from gradloc.training.protection import protecting_methods
 
 
 class Rows(Dataset):
@@ -813,5 +813,5 @@ def test_a_plan_that_is_protected_is_predicted_to_cost_that(tmp_path, without, p
 
 def test_the_old_text_that_is_predicted_is_that_which_passes():
     """The cost model cannot import what trains; its counts must not drift from it."""
-    default = protecting_methods(GradLocConfig())["reference_kl"]
+    default = build_methods(GradLocConfig().methods())["reference_kl"]
     assert default.kl_tokens(max_length=128) == DEFAULT_KL_TOKENS

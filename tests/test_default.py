@@ -19,8 +19,6 @@ from gradloc.experiments.train import train
 from gradloc.localization.probe_profile import recipe_reference
 from gradloc.models import load_model, load_tokenizer
 from gradloc.training.methods.input_projection import InputProjectionCallback
-from gradloc.training.methods.method_table import build_methods
-from gradloc.training.protection import protecting_methods
 
 EXPECTED = GradLocConfig(
     policy="top_rgn_k", policy_options='{"k":2}', projection=0.5, momentum=0.9, label_loss=False,
@@ -89,11 +87,6 @@ def test_values_out_of_range_are_refused(fields, match):
 def test_a_misspelt_field_is_answered_with_those_there_are(tmp_path):
     with pytest.raises(GradlocError, match="no option 'interpolatoin'.*interpolation, momentum"):
         GradLocCallback(None, interpolatoin=0.5)
-
-
-def test_the_builder_and_the_table_of_methods_agree():
-    for config in (GradLocConfig(), GradLocConfig(projection=0.5, kl=2.0, kl_every=3)):
-        assert list(protecting_methods(config).values()) == build_methods(config.methods())
 
 
 def test_a_preset_is_spelt_out_and_what_the_arm_says_goes_before_it(tmp_path):

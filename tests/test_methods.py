@@ -187,7 +187,7 @@ def test_training_time_counts_what_methods_do_before_and_after(prepared, recipe_
     _, probes, plan = prepared
     recipe = load_recipe(recipe_file)
     logs = []
-    for methods in ((), (Slow(),)):
+    for methods in ({}, {"slow": Slow()}):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(
                 "gradloc.experiments.train.build_methods", lambda given, made=methods: made

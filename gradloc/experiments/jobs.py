@@ -59,22 +59,28 @@ def run_jobs(
     waiting, failed = list(jobs), set()
     running: dict[Future, JobT] = {}
     bar = tqdm(total=n_done + len(jobs), initial=n_done, unit="job", disable=None)
-    with bar, _executor(processes) as executor:
-        while waiting or running:
-            ahead = {job.label for job in (*waiting, *running.values())}
-            ready = [job for job in waiting if job.after not in ahead]
-            for job in ready[: processes - len(running)]:
-                waiting.remove(job)
-                bar.set_description(job.label)
-                reason = f"{job.after} failed" if job.after in failed else ""
-                running[executor.submit(_attempt, work, job, reason)] = job
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                job, reason = running.pop(future), _result(future)
-                if reason:
-                    failed.add(job.label)
-                bar.update()
-                logger.info("%s  %s", job.label, f"failed: {reason}" if reason else "done")
-                yield job, reason
+    try:
+        with bar, _executor(processes) as executor:
+            while waiting or running:
+                ahead = {job.label for job in (*waiting, *running.values())}
+                ready = [job for job in waiting if job.after not in ahead]
+                for job in ready[: processes - len(running)]:
+                    waiting.remove(job)
+                    bar.set_description(job.label)
+                    reason = f"{job.after} failed" if job.after in failed else ""
+                    running[executor.submit(_attempt, work, job, reason)] = job
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    job, reason = running.pop(future), future.result()
+                    if reason:
+                        failed.add(job.label)
+                    bar.update()
+                    logger.info("%s  %s", job.label, f"failed: {reason}" if reason else "done")
+                    yield job, reason
+    except BrokenProcessPool as error:
+        raise GradlocError(
+            "a process was killed, most often for want of memory. What is finished is kept; run "
+            "the same command with fewer --jobs."
+        ) from error
 
 
 def failure_text(failed: dict[str, str]) -> str:
@@ -93,16 +99,6 @@ def _attempt(work: Callable[[JobT], object], job: JobT, reason: str) -> str:
     except GradlocError as error:
         return str(error)
     return reason
-
-
-def _result(future: Future) -> str:
-    try:
-        return future.result()
-    except BrokenProcessPool as error:
-        raise GradlocError(
-            "a process was killed, most often for want of memory. What is finished is kept; run "
-            "the same command with fewer --jobs."
-        ) from error
 
 
 class _Here(Executor):

@@ -15,7 +15,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gradloc.config.recipe import ArmConfig, Recipe, save_resolved
+from gradloc.config.recipe import Recipe, save_resolved
 from gradloc.data.probes import ProbeSet, load_probes
 from gradloc.errors import RunError
 from gradloc.experiments.recipes import load_recipe
@@ -236,26 +236,11 @@ def _plans(recipe: Recipe, run_dir: Path, profile: GradientProfile) -> dict[str,
 def choose_plan(recipe: Recipe, arm: str, profile: GradientProfile) -> LayerPlan:
     """Select layers as an arm does."""
     from gradloc.localization.policies.selection import select_layers
+    from gradloc.training.methods.method_table import build_methods, step_shape
 
     config = recipe.arms[arm]
-    step = arm_step(config, recipe.corpus.max_length)
+    step = step_shape(build_methods(config.methods).values(), recipe.corpus.max_length)
     return select_layers(profile, config.policy, step=step, **config.options)
-
-
-def arm_step(arm: ArmConfig, max_length: int):
-    """What the arm's methods do to the cost of a step."""
-    from gradloc.localization.policies.selection import callback_step
-    from gradloc.training.methods.input_projection import InputProjection
-    from gradloc.training.methods.method_table import build_methods
-    from gradloc.training.methods.reference_kl import ReferenceKL
-
-    methods = build_methods(arm.methods)
-    return callback_step(
-        projected=any(isinstance(method, InputProjection) for method in methods),
-        kl_tokens=sum(
-            method.kl_tokens(max_length) for method in methods if isinstance(method, ReferenceKL)
-        ),
-    )
 
 
 def _evaluate(recipe: Recipe, run_dir: Path, probes: ProbeSet) -> None:

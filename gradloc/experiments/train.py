@@ -2,23 +2,24 @@
 
 import functools
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
+from datasets import Dataset, IterableDataset
 from safetensors import SafetensorError
 from torch import nn
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
+from gradloc.config.default import GradLocConfig
 from gradloc.config.recipe import ArmConfig, Recipe, save_resolved
-from gradloc.data.batches import collate, pad_token_id
+from gradloc.data.batches import collate, pad_token_id, training_rows
+from gradloc.data.corpora import Corpus
 from gradloc.data.corpora.readers import read_corpus
-from gradloc.data.preparation import build_probes
+from gradloc.data.preparation import build_probes, training_documents
 from gradloc.data.probes import ProbeSet
-from gradloc.errors import GradlocError
-from gradloc.experiments.training_data import training_data
+from gradloc.errors import CorpusError, GradlocError, MethodError
 from gradloc.localization.plan import LayerPlan, as_plan
 from gradloc.localization.probe_profile import recipe_reference
 from gradloc.models import load_model, load_tokenizer
@@ -81,7 +82,7 @@ def train(
     model = load_model(recipe.model, dtype=recipe.dtype)
     # Before methods record what the base predicts, which takes long.
     plan.check_units(tuple(unit.info for unit in find_units(model, plan.granularity)))
-    methods = build_methods(recipe.arms[arm].methods)
+    methods = list(build_methods(recipe.arms[arm].methods).values())
     arguments = _arguments(recipe, recipe.arms[arm], methods, out_dir)
     context = TrainContext(
         model=model,
@@ -97,12 +98,12 @@ def train(
     with watch:
         for method in methods:
             method.prepare(context)
-    context.dataset = training_data(recipe, context, methods, corpus, probes, watch)
+    context.dataset = _dataset(recipe, context, methods, corpus, probes, watch)
     with watch:
         for method in methods:
             model = method.wrap(model, context)
         added = [callback for method in methods for callback in method.callbacks(context)]
-    callback = GradLocCallback(plan, **_computing(recipe, plan))
+    callback = GradLocCallback(plan, config=_computing(recipe, plan))
     curve = ProbeCurve(
         context.tokenizer,
         *followed_probes(probes, recipe.evaluation.n_curve_probes),
@@ -127,12 +128,47 @@ def train(
         "peak_rss_mib": round(peak_mib, 1),
         "trainable_fraction": round(callback.trainable_fraction, 6),
         "n_frozen_tensors_verified": callback.n_verified,
-        **_cache_figures(callback),
+        "n_passes_from_cache": callback.prefix_cache.n_hits if callback.prefix_cache else 0,
         "curve": curve_columns(trainer.state.log_history),
     }
     if trainer.is_world_process_zero():
         _save(trainer, recipe, plan, log, out_dir)
     return out_dir
+
+
+def _dataset(
+    recipe: Recipe,
+    context: TrainContext,
+    methods: Sequence[Method],
+    corpus: Corpus,
+    probes: ProbeSet,
+    watch: Stopwatch,
+) -> Dataset | IterableDataset:
+    """Token rows of the update documents; re-read at every epoch where the corpus streams."""
+    changing = [method for method in methods if type(method).rows is not Method.rows]
+
+    def rows() -> Iterator[dict]:
+        return training_rows(
+            context.tokenizer,
+            (document.text for document in training_documents(recipe, corpus, probes)),
+            max_length=recipe.corpus.max_length,
+            packing=recipe.corpus.packing,
+        )
+
+    if recipe.corpus.streaming:
+        if changing:
+            raise MethodError(
+                f"{type(changing[0]).__name__} changes the rows that are trained on, which a "
+                "streamed corpus does not hold. Set corpus.streaming to false."
+            )
+        return IterableDataset.from_generator(rows)
+    held = list(rows())
+    if not held:
+        raise CorpusError("the update documents hold no text of two tokens or more to train on.")
+    with watch:
+        for method in changing:
+            held = method.rows(held, context)
+    return Dataset.from_list(held)
 
 
 def _trainer(
@@ -189,29 +225,16 @@ def _trainer_class(methods: Sequence[Method], context: TrainContext) -> type[Tra
     return TrainerWithLoss
 
 
-def _computing(recipe: Recipe, plan: LayerPlan) -> dict[str, Any]:
-    """Cache and bfloat16 parts, where the plan leaves blocks, as fields of ``GradLocConfig``."""
-    config = recipe.prefix_cache
-    bfloat16 = tuple(part for part in recipe.bfloat16 if part != "prefix" or plan.lowest_block)
-    if not config.enabled or not plan.lowest_block:
-        return {"bfloat16": bfloat16}
-    return {
-        "cache": str(recipe.run_dir / CACHE_DIR),
-        "cache_dtype": config.dtype,
-        "cache_max_gib": config.max_gib,
-        "bfloat16": bfloat16,
-    }
-
-
-def _cache_figures(callback: GradLocCallback) -> dict[str, float]:
-    cache = callback.prefix_cache
-    if cache is None:
-        return {}
-    return {
-        "n_passes_from_cache": cache.n_hits,
-        "n_passes_cached": cache.n_misses,
-        "cache_mib": round(cache.n_bytes / 2**20, 1),
-    }
+def _computing(recipe: Recipe, plan: LayerPlan) -> GradLocConfig:
+    """Cache and bfloat16 parts, where the plan leaves blocks; methods protect, not the callback."""
+    cache, parts, has_prefix = recipe.prefix_cache, recipe.bfloat16, bool(plan.lowest_block)
+    return GradLocConfig(
+        protect=False,
+        bfloat16=[part for part in parts if part != "prefix" or has_prefix],
+        cache=str(recipe.run_dir / CACHE_DIR) if cache.enabled and has_prefix else None,
+        cache_dtype=cache.dtype,
+        cache_max_gib=cache.max_gib,
+    )
 
 
 def _arguments(

@@ -8,11 +8,10 @@ from gradloc.config.default import GradLocConfig
 from gradloc.config.recipe import MeasureConfig
 from gradloc.data.probes import ProbeSet
 from gradloc.localization.plan import LayerPlan
-from gradloc.localization.policies.selection import callback_step, select_layers
+from gradloc.localization.policies.selection import select_layers
 from gradloc.localization.probe_profile import profile_probes
 from gradloc.localization.profile import GradientProfile
-from gradloc.training.methods.reference_kl import ReferenceKL
-from gradloc.training.protection import protecting_methods
+from gradloc.training.methods.method_table import build_methods, step_shape
 
 
 def measure_config(config: GradLocConfig) -> MeasureConfig:
@@ -57,10 +56,5 @@ def choose_plan(
         seed=config.draw_seed,
         progress=progress,
     )
-    methods = protecting_methods(config)
-    kl = methods.get("reference_kl")
-    step = callback_step(
-        projected="input_projection" in methods,
-        kl_tokens=kl.kl_tokens(config.max_tokens) if isinstance(kl, ReferenceKL) else 0.0,
-    )
+    step = step_shape(build_methods(config.methods()).values(), config.max_tokens)
     return profile, select_layers(profile, config.policy, **{"step": step, **config.options})

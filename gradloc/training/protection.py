@@ -10,23 +10,13 @@ from transformers import TrainerCallback
 from gradloc.config.default import GradLocConfig
 from gradloc.errors import MethodError
 from gradloc.models.units import find_units
-from gradloc.training.methods.base import Method, TrainContext
-from gradloc.training.methods.input_projection import InputProjection, InputProjectionCallback
-from gradloc.training.methods.interpolation import InterpolateToStart, InterpolationCallback
-from gradloc.training.methods.reference_kl import ReferenceKL, ReferenceKLCallback
+from gradloc.training.methods.base import TrainContext
+from gradloc.training.methods.input_projection import InputProjectionCallback
+from gradloc.training.methods.interpolation import InterpolationCallback
+from gradloc.training.methods.method_table import build_methods
+from gradloc.training.methods.reference_kl import ReferenceKLCallback
 
 logger = logging.getLogger(__name__)
-
-_METHODS: dict[str, type[Method]] = {
-    "input_projection": InputProjection,
-    "reference_kl": ReferenceKL,
-    "interpolate_to_start": InterpolateToStart,
-}
-
-
-def protecting_methods(config: GradLocConfig) -> dict[str, Method]:
-    """The methods that a configuration protects with, by the names that recipes use."""
-    return {name: _METHODS[name](**options) for name, options in config.methods().items()}
 
 
 def set_momentum(config: GradLocConfig, model: nn.Module, optimizer: torch.optim.Optimizer) -> str:
@@ -85,7 +75,7 @@ def protecting_callbacks(
     Raises:
         MethodError: A part was asked for and cannot act, or stands among ``given`` as well.
     """
-    methods = protecting_methods(config)
+    methods = build_methods(config.methods())
     own = trains_own_weights(context.model)
     found: list[TrainerCallback] = []
     if (method := methods.get("input_projection")) and not _is_given(

@@ -59,9 +59,10 @@ def period_end(day: str, by: str) -> str:
         >>> period_end("2025-02-11", "month"), period_end("2025-02-11", "quarter")
         ('2025-03-01', '2025-04-01')
     """
-    year, month = int(day[:4]), int(day[5:7])
     length = MONTHS[by]
-    return _month_start(year, month - (month - 1) % length + length)
+    months = 12 * int(day[:4]) + int(day[5:7]) - 1
+    end = (months // length + 1) * length
+    return date(end // 12, end % 12 + 1, 1).isoformat()
 
 
 def stretch(text: str, option: str) -> tuple[str, str]:
@@ -99,9 +100,3 @@ def stretch(text: str, option: str) -> tuple[str, str]:
 def period_of(day: str, periods: Iterable[Period]) -> Period | None:
     """The period that an ISO date lies in; ``None`` for other dates and for no date."""
     return next((period for period in periods if period.holds(day)), None)
-
-
-def _month_start(year: int, month: int) -> str:
-    """First day of a month; month 13 is January of the next year."""
-    years, month = divmod(month - 1, 12)
-    return date(year + years, month + 1, 1).isoformat()

@@ -2,12 +2,14 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from gradloc.errors import MethodError
+from gradloc.localization.cost.step_shape import StepShape
+from gradloc.localization.policies.selection import callback_step
 from gradloc.training.methods.base import Method
 from gradloc.training.methods.context_distillation import ContextDistillation
 from gradloc.training.methods.forget_then_learn import ForgetThenLearn
@@ -77,8 +79,8 @@ def build_method(name: str, options: Mapping[str, Any] | None = None) -> Method:
         raise MethodError(f"method {name!r}: options must be plain values ({error}).") from error
 
 
-def build_methods(named: Mapping[str, Mapping[str, Any]]) -> list[Method]:
-    """Methods in the order in which they are named.
+def build_methods(named: Mapping[str, Mapping[str, Any]]) -> dict[str, Method]:
+    """Methods by the names that recipes use, in their order.
 
     Raises:
         MethodError: As ``build_method``; or two of them bring a loss of their own.
@@ -89,4 +91,14 @@ def build_methods(named: Mapping[str, Mapping[str, Any]]) -> list[Method]:
         raise MethodError(
             f"{' and '.join(losses)} each replace the training loss; an arm can have one of them."
         )
-    return list(methods.values())
+    return methods
+
+
+def step_shape(methods: Iterable[Method], max_length: int) -> StepShape:
+    """What methods do to the cost of a step with sequences of so many tokens at most."""
+    projected, kl_tokens = False, 0.0
+    for method in methods:
+        if isinstance(method, ReferenceKL):
+            kl_tokens += method.kl_tokens(max_length)
+        projected = projected or isinstance(method, InputProjection)
+    return callback_step(projected=projected, kl_tokens=kl_tokens)
