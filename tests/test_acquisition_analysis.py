@@ -210,6 +210,19 @@ def test_facts_that_are_not_forgotten_have_no_threshold():
     assert "does not fall" in group.threshold_steps.note
 
 
+def test_facts_that_were_never_learned_have_no_retainability():
+    record = make_record(n=3)
+    nll = np.array(record.nll)
+    own = [i for i, s in enumerate(record.scenarios) if s == "once"]
+    nll[:, own] = np.linspace(1, 5, len(nll))[:, None]
+    record = AcquisitionRecord(**{**vars(record), "nll": tuple(map(tuple, nll))})
+    analysis = analyse(record, n_bootstrap=5)
+    group = groups(analysis)["once", "verbatim"]
+    assert group.n_not_acquired == group.n_probes == 3
+    assert group.decay_constant.value is None and group.retainability[0].value is None
+    assert "3 learned nothing" in str(acquisition_page(analysis, "x"))
+
+
 def test_every_figure_of_the_machine_form_says_what_it_is(analysis):
     data = json.loads(json.dumps(analysis.to_dict(), allow_nan=False))
     assert (data["kind"], data["format"]) == ("acquisition_analysis", 1)

@@ -220,62 +220,81 @@ class _Group:
             (found,) = estimate([values], self.entities, n_bootstrap=n_bootstrap, seed=seed)
             return figure(found, "nats/token", True)
 
-        def shown(value: float, draws: np.ndarray, n: int, unit: str, up: bool) -> MetricValue:
-            draws, n_entities = draws[~np.isnan(draws)], len(set(self.entities))
-            return figure(BootstrapEstimate(float(value), draws, int(n), n_entities), unit, up)
-
-        acquired = np.isfinite(curves).any(axis=1)
-        n = int(acquired.sum())
-        mean = mean_retainability(curves)
-        drawn = _drawn_means(curves, self._draws(acquired, n_bootstrap, seed))
-        fit = fit_decay(times, mean.values)
-        of_fits = np.array([fit_decay(times, values) for values in drawn])
-        draws = dict(zip(DecayFit._fields, of_fits.T, strict=True))
-        threshold = undefined(n, "steps", True, "retainability does not fall")
-        if fit.slope < 0:
-            falling = np.where(draws["slope"] < 0, draws["threshold_steps"], np.inf)
-            threshold = shown(fit.threshold_steps, falling, n, "steps", True)
-        axis = self._axis()
-        # Of entities that were injected in different patterns only the first step is common.
-        patterns = {tuple(step - own[0] for step in own) for own in self.exposures}
         return GroupDynamics(
             scenario=self.scenario,
             depth=self.depth,
             n_probes=len(probes),
             n_entities=len(set(self.entities)),
-            n_not_acquired=len(probes) - n,
             effectivity=tuple(mean_gain(values) for values in gains.T),
             mean_effectivity=mean_gain(gains.mean(axis=1)),
-            retainability=tuple(
+            **self._decay(curves, times, n_bootstrap, seed),
+            **self._curves(drift),
+        )
+
+    def _decay(
+        self, curves: np.ndarray, times: np.ndarray, n_bootstrap: int, seed: int
+    ) -> dict[str, Any]:
+        """Mean retainability and the line through it, with intervals.
+
+        Args:
+            curves: Retainability of each probe, (n_probes, n_times); NaN where nothing was
+                acquired.
+            times: Steps since the local acquisition maximum, (n_times,).
+            n_bootstrap: Resamples.
+            seed: Seed of the resamples.
+        """
+        n_entities = len(set(self.entities))
+
+        def shown(value: float, draws: np.ndarray, n: int, unit: str, up: bool) -> MetricValue:
+            draws = draws[~np.isnan(draws)]
+            return figure(BootstrapEstimate(float(value), draws, int(n), n_entities), unit, up)
+
+        acquired = np.isfinite(curves).any(axis=1)
+        n = int(acquired.sum())
+        mean = mean_retainability(curves)
+        fit = fit_decay(times, mean.values)
+        drawn = _drawn_means(curves, self._draws(acquired, n_bootstrap, seed))
+        fits = [fit_decay(times, values) for values in drawn]
+        draws = {name: np.array([getattr(f, name) for f in fits]) for name in DecayFit._fields}
+        threshold = undefined(n, "steps", True, "retainability does not fall")
+        if fit.slope < 0:
+            falling = np.where(draws["slope"] < 0, draws["threshold_steps"], np.inf)
+            threshold = shown(fit.threshold_steps, falling, n, "steps", True)
+        slopes = draws["decay_constant"]
+        return {
+            "n_not_acquired": len(curves) - n,
+            "retainability": tuple(
                 shown(value, values, size, "fraction", True)
                 for value, values, size in zip(mean.values, drawn.T, mean.n, strict=True)
             ),
-            n_outliers=tuple(int(count) for count in mean.n_removed),
-            decay=fit,
-            decay_constant=shown(
-                fit.decay_constant, draws["decay_constant"], n, "fraction/decade", False
-            ),
-            r2=shown(fit.r2, draws["r2"], n, "fraction", True),
-            threshold_steps=threshold,
-            curve_steps=tuple(float(step) for step in axis),
-            curve=self._aligned(axis, self.losses.T),
-            control_curve=() if drift is None else self._aligned(axis, [drift] * len(probes)),
-            injections=min(patterns) if len(patterns) == 1 else (0,),
-        )
+            "n_outliers": tuple(int(count) for count in mean.n_removed),
+            "decay": fit,
+            "decay_constant": shown(fit.decay_constant, slopes, n, "fraction/decade", False),
+            "r2": shown(fit.r2, draws["r2"], n, "fraction", True),
+            "threshold_steps": threshold,
+        }
 
-    def _axis(self) -> np.ndarray:
-        """Steps since the first exposure that are measured for every fact."""
+    def _curves(self, drift: np.ndarray | None) -> dict[str, Any]:
+        """Mean gains since each probe's first exposure; between measurements, a straight line."""
         firsts = np.array([own[0] for own in self.exposures])
         low = -int((firsts - self.steps[0]).min() // self.every * self.every)
-        return np.arange(low, int((self.steps[-1] - firsts).min()) + 1, self.every)
+        axis = np.arange(low, int((self.steps[-1] - firsts).min()) + 1, self.every)
 
-    def _aligned(self, axis: np.ndarray, losses: Sequence[np.ndarray]) -> tuple[float, ...]:
-        """Mean gain since each probe's first exposure; between measurements, a straight line."""
-        gains = []
-        for loss, (first, *_) in zip(losses, self.exposures, strict=True):
-            before = loss[int(np.searchsorted(self.steps, first, side="right")) - 1]
-            gains.append(before - np.interp(axis + first, self.steps, loss))
-        return tuple(float(value) for value in np.mean(gains, axis=0))
+        def mean_gain(losses: Sequence[np.ndarray]) -> tuple[float, ...]:
+            gains = []
+            for loss, first in zip(losses, firsts, strict=True):
+                before = loss[int(np.searchsorted(self.steps, first, side="right")) - 1]
+                gains.append(before - np.interp(axis + first, self.steps, loss))
+            return tuple(float(value) for value in np.mean(gains, axis=0))
+
+        # Of entities that were injected in different patterns only the first step is common.
+        patterns = {tuple(step - own[0] for step in own) for own in self.exposures}
+        return {
+            "curve_steps": tuple(float(step) for step in axis),
+            "curve": mean_gain(self.losses.T),
+            "control_curve": () if drift is None else mean_gain([drift] * len(firsts)),
+            "injections": min(patterns) if len(patterns) == 1 else (0,),
+        }
 
     def _draws(self, usable: np.ndarray, n_bootstrap: int, seed: int) -> list[np.ndarray]:
         """Indices of the drawn entities' usable probes, one array a resample."""
