@@ -154,6 +154,8 @@ def _choose(
     scores: dict[str, tuple[float, bool]] = {}
 
     def score(group: list[Probe]) -> None:
+        if not group:  # no probe, no columns
+            return
         found = score_probes(model, tokenizer, group, progress=progress)
         marks = zip(found["nll"], found["exact"], strict=True)
         scores.update(zip([probe.id for probe in group], marks, strict=True))
