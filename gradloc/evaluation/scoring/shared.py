@@ -80,9 +80,7 @@ def score_shared(
     """
     for batch in _batches(groups, token_budget):
         indices = [index for group in batch for index in group.members]
-        rows, prefix = [spans[index] for index in indices], batch[0].prefix
-        owner = [number for number, group in enumerate(batch) for _ in group.members]
-        yield indices, _score_batch(model, rows, owner, prefix, token_budget)
+        yield indices, _score_batch(model, spans, batch, token_budget)
 
 
 def _batches(groups: Sequence[Shared], token_budget: int) -> Iterator[list[Shared]]:
@@ -96,11 +94,12 @@ def _batches(groups: Sequence[Shared], token_budget: int) -> Iterator[list[Share
 
 
 def _score_batch(
-    model: nn.Module, rows: list[Span], owner: list[int], prefix: int, token_budget: int
+    model: nn.Module, spans: Sequence[Span], batch: Sequence[Shared], token_budget: int
 ) -> list[SpanScore | None]:
-    device = next(model.parameters()).device
-    first_of = {number: place for place, number in reversed(list(enumerate(owner)))}
-    beginnings = [rows[first_of[number]].input_ids[:prefix] for number in sorted(first_of)]
+    device, prefix = next(model.parameters()).device, batch[0].prefix
+    rows = [spans[index] for group in batch for index in group.members]
+    owner = [number for number, group in enumerate(batch) for _ in group.members]
+    beginnings = [spans[group.members[0]].input_ids[:prefix] for group in batch]
     # Logits in the beginning: before every scored token up to the first of the endings.
     before = sorted({p - 1 for row in rows for p in row.positions if p <= prefix})
     endings = [place for place, row in enumerate(rows) if row.positions[-1] > prefix]
