@@ -68,12 +68,7 @@ def run(recipe: Recipe, *, force: bool = False) -> Path:
     profile = make_profile(recipe, run_dir, probes)
     plans = _plans(recipe, run_dir, profile)
     for arm, plan in plans.items():
-        folder = arm_dir(recipe, arm)
-        if not (folder / TRAINING_FILE).is_file():
-            logger.info(
-                f"train      {arm}: {len(plan.trained)} of {len(plan.scale)} units, "
-                f"{plan.trainable_fraction:.1%} of the parameters"
-            )
+        if not (arm_dir(recipe, arm) / TRAINING_FILE).is_file():
             train_stage(recipe, plan, arm=arm, probes=probes)
     if not (run_dir / "results.json").is_file():
         _evaluate(recipe, run_dir, probes)
@@ -115,6 +110,10 @@ def train_stage(
         if not force:
             raise RunError(f"{folder} holds a finished checkpoint. Overwrite it with --force.")
         _clear_training(folder)
+    logger.info(
+        f"train      {arm}: {len(plan.trained)} of {len(plan.scale)} units, "
+        f"{plan.trainable_fraction:.1%} of the parameters"
+    )
     return train(recipe, plan, arm=arm, out_dir=folder, probes=probes)
 
 

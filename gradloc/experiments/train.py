@@ -109,7 +109,8 @@ def train(
         *followed_probes(probes, recipe.evaluation.n_curve_probes),
         n_points=recipe.evaluation.n_curve_points,
     )
-    trainer = _trainer(context, methods, model, [callback, *added, curve, Progress(arm)])
+    width = CACHED_WIDTH if callback.config.cache else 1
+    trainer = _trainer(context, methods, model, [callback, *added, curve, Progress(arm)], width)
     seconds, peak_mib = _fit(trainer, out_dir)
     seconds -= curve.seconds
     with watch:
@@ -176,9 +177,9 @@ def _trainer(
     methods: Sequence[Method],
     model: nn.Module,
     callbacks: list[TrainerCallback],
+    width: int,
 ) -> Trainer:
     """The Trainer of what the methods made of model and rows."""
-    cached = any(isinstance(item, GradLocCallback) and item.config.cache for item in callbacks)
     trainer = _trainer_class(methods, context)(
         model=model,
         args=context.arguments,
@@ -186,7 +187,7 @@ def _trainer(
         data_collator=functools.partial(
             collate,
             pad_token_id=pad_token_id(context.tokenizer),
-            pad_to_multiple_of=CACHED_WIDTH if cached else 1,
+            pad_to_multiple_of=width,
         ),
         processing_class=context.tokenizer,
         callbacks=callbacks,

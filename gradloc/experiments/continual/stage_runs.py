@@ -3,7 +3,6 @@
 <output_dir>/<name>/<arm>/<stage>/  probes.jsonl, profile.json, plan.json, checkpoint/
 """
 
-import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -27,8 +26,6 @@ from gradloc.utils.io import DOCUMENTS_FILE, PLAN_FILE, SCORES_FILE, TRAINING_FI
 if TYPE_CHECKING:  # torch is imported only by the stages that need it
     from gradloc.evaluation.suites import Suite
     from gradloc.localization.profile import GradientProfile
-
-logger = logging.getLogger(__name__)
 
 
 class Stage(NamedTuple):
@@ -157,10 +154,6 @@ def _train(shared: SharedInputs, stage: Stage) -> None:
     if not (stage.folder / PLAN_FILE).is_file():
         _choose(shared, stage).save(stage.folder / PLAN_FILE)
     plan = LayerPlan.load(stage.folder / PLAN_FILE)
-    logger.info(
-        f"train      {stage.label}: {len(plan.trained)} of {len(plan.scale)} "
-        f"units, {plan.trainable_fraction:.1%} of the parameters"
-    )
     train_stage(stage.recipe, plan, arm=stage.arm, probes=probes)
 
 
