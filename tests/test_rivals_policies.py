@@ -7,10 +7,8 @@ import pytest
 import torch
 from conftest import build_model
 
-from evaluation.studies.rivals.fisher_ratio import fisher_ratio
 from evaluation.studies.rivals.interference_set import estimated_shrinkage
 from evaluation.studies.rivals.set_search import best_set
-from evaluation.studies.rivals.sign_agreement import agreement_score, sign_agreement
 from evaluation.studies.rivals.signal_to_noise import snr
 from evaluation.studies.rivals.spectrum import matrix_snr, spectrum, spectrum_snr
 from gradloc import select_layers
@@ -130,36 +128,6 @@ def test_snr_is_the_mean_over_the_spread():
     )
     assert snr(p).tolist() == [1, 0, 0]
     assert snr(p, k=2).tolist() == [1, 1, 0]
-
-
-def three_units(**fields):
-    """Three MLPs of four parameters; two probes and two reference sequences."""
-    ones = np.ones((2, 3))
-    values = dict(probe_norms=ones, reference_norms=ones, probe_alignment=ones)
-    values |= dict(reference_alignment=ones) | fields
-    units = tuple(UnitInfo(name, "mlp", block, 4) for block, name in enumerate("abc"))
-    return GradientProfile(units=units, **values)
-
-
-def test_fisher_ratio_is_a_ratio_of_mean_squares():
-    p = three_units(
-        probe_norms=np.array([[1.0, 3.0, 0.0], [3.0, 3.0, 0.0]]),
-        reference_norms=np.array([[1.0, 1.0, 1.0], [2.0, 1.0, 1.0]]),
-    )
-    # (1 + 9) / (1 + 4) = 2, (9 + 9) / (1 + 1) = 9, 0: b alone is above the mean.
-    assert fisher_ratio(p).tolist() == [0, 1, 0]
-    assert fisher_ratio(p, k=2).tolist() == [1, 1, 0]
-
-
-def test_sign_agreement_of_units_is_a_mean_of_cosines():
-    p = three_units(
-        reference_norms=np.array([[1.0, 2.0, 0.0], [4.0, 1.0, 1.0]]),
-        reference_alignment=np.array([[2.0, 2.0, 0.0], [8.0, -1.0, -2.0]]),
-    )
-    # Signs of four parameters have length 2: (1 + 1) / 2, (.5 - .5) / 2, (0 - 1) / 2. The mean of
-    # the products over the product of the means would make b 1/6.
-    assert agreement_score(p) == pytest.approx([1.0, 0.0, -0.5])
-    assert sign_agreement(p).tolist() == [1, 0, 0]
 
 
 def with_singular_values(values, shape, seed=0):

@@ -12,8 +12,9 @@ from gradloc.localization.profile import GradientProfile
 from gradloc.models.unit_info import UnitInfo
 
 
-def test_scores_take_a_number_or_a_part_of_the_parameters():
-    p, policy = profile(), "interference_ratio"
+@pytest.mark.parametrize("policy", ["interference_ratio", "fisher_ratio", "sign_agreement"])
+def test_scores_take_a_number_or_a_part_of_the_parameters(policy):
+    p = profile()
     plan = select_layers(p, policy, k=3)
     stack = [unit.name for unit in p.units if unit.in_stack]
     best = sorted(stack, key=plan.scores.get)[-3:]
@@ -136,8 +137,9 @@ def test_only_stands_among_the_options_of_every_policy():
     assert COMMON_OPTIONS[0] == "only" and "budget" in COMMON_OPTIONS
 
 
-# random_k takes the size of another policy's choice, which here is the same both ways.
-@pytest.mark.parametrize("policy", sorted(set(POLICIES) - {"random_k"}))
+# random_k takes the size of another policy's choice, which here is the same both ways; agreement
+# of signs is noise in this profile.
+@pytest.mark.parametrize("policy", sorted(set(POLICIES) - {"random_k", "sign_agreement"}))
 def test_positional_policies_are_those_that_no_measurement_changes(policy):
     """A stream measures once for them; a wrong entry would freeze a choice that should move."""
     up = profile()
@@ -149,3 +151,33 @@ def test_positional_policies_are_those_that_no_measurement_changes(policy):
     )
     same = select_layers(up, policy).scale == select_layers(down, policy).scale
     assert same == (policy in POSITIONAL)
+
+
+def three_units(**fields):
+    """Three MLPs of four parameters; two probes and two reference sequences."""
+    ones = np.ones((2, 3))
+    values = dict(probe_norms=ones, reference_norms=ones, probe_alignment=ones)
+    values |= dict(reference_alignment=ones) | fields
+    units = tuple(UnitInfo(name, "mlp", block, 4) for block, name in enumerate("abc"))
+    return GradientProfile(units=units, **values)
+
+
+def test_fisher_ratio_is_a_ratio_of_mean_squares():
+    p = three_units(
+        probe_norms=np.array([[1.0, 3.0, 0.0], [3.0, 3.0, 0.0]]),
+        reference_norms=np.array([[1.0, 1.0, 1.0], [2.0, 1.0, 1.0]]),
+    )
+    # (1 + 9) / (1 + 4) = 2, (9 + 9) / (1 + 1) = 9, 0: b alone is above the mean.
+    plan = select_layers(p, "fisher_ratio")
+    assert list(plan.scores.values()) == pytest.approx([2.0, 9.0, 0.0]) and plan.trained == ("b",)
+
+
+def test_sign_agreement_of_units_is_a_mean_of_cosines():
+    p = three_units(
+        reference_norms=np.array([[1.0, 2.0, 0.0], [4.0, 1.0, 1.0]]),
+        reference_alignment=np.array([[2.0, 2.0, 0.0], [8.0, -1.0, -2.0]]),
+    )
+    # Signs of four parameters have length 2: (1 + 1) / 2, (.5 - .5) / 2, (0 - 1) / 2. The mean of
+    # the products over the product of the means would make b 1/6.
+    plan = select_layers(p, "sign_agreement")
+    assert list(plan.scores.values()) == pytest.approx([1.0, 0.0, -0.5]) and plan.trained == ("a",)

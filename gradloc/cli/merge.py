@@ -52,6 +52,7 @@ def merge(
             )
     from gradloc.training.merging import merge_checkpoints
 
-    scales = interpolation if plan is None else plan
+    scales = plan or interpolation
+    assert scales is not None  # one of them is given
     merge_checkpoints(base, tuned, scales, out, default_scale=default_scale)
     show(as_json, lambda: {"checkpoint": str(out)}, [], out)

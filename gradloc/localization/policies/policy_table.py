@@ -32,6 +32,21 @@ def ratio_score(profile: GradientProfile) -> np.ndarray:
     return quotient(profile.benefit, profile.interference)
 
 
+def fisher_score(profile: GradientProfile) -> np.ndarray:
+    """Mean squared gradient norm on probes / on reference text."""
+    reference = (profile.need("reference_norms") ** 2).mean(axis=0)
+    return quotient((profile.probe_norms**2).mean(axis=0), reference)
+
+
+def agreement_score(profile: GradientProfile) -> np.ndarray:
+    """Mean cosine between reference gradients and the signs of the mean probe gradient, -1 to 1."""
+    # A vector of signs is as long as the root of its size. Entries without any gradient make it
+    # shorter; in a unit of the stack there are few of them.
+    length = profile.need("reference_norms") * np.sqrt(sizes(profile))
+    aligned = profile.need("reference_alignment")
+    return np.divide(aligned, length, out=np.zeros_like(aligned), where=length > 0).mean(axis=0)
+
+
 # ---- policies by a score: those above the mean score, the best k, or the best within a part of
 # ---- the parameters
 
@@ -47,6 +62,39 @@ def interference_ratio(
     score stands in for that threshold.
     """
     return take(profile, ratio_score(profile), k=k, parameter_fraction=parameter_fraction)
+
+
+def fisher_ratio(
+    profile: GradientProfile, *, k: int | None = None, parameter_fraction: float | None = None
+) -> np.ndarray:
+    """Train the units where the probes hold more Fisher information than the reference text.
+
+    Score: ``mean_s ||g_probe,s||^2 / mean_s ||g_ref,s||^2`` of each unit, the quotient of the
+    traces of two empirical Fisher matrices (gradients of the labels that are there, not of
+    labels drawn from the model). No direction enters: a unit scores high whether or not a step on
+    the probes is one that the reference text feels.
+
+    References:
+        Kirkpatrick et al. 2017, arXiv:1612.00796 (diagonal Fisher information as the importance
+        of a parameter for what was learnt).
+    """
+    return take(profile, fisher_score(profile), k=k, parameter_fraction=parameter_fraction)
+
+
+def sign_agreement(
+    profile: GradientProfile, *, k: int | None = None, parameter_fraction: float | None = None
+) -> np.ndarray:
+    """Train the units in which probes and reference text pull the same way.
+
+    Score: the mean over reference sequences of the cosine between ``g_ref,s`` and the sign of the
+    mean probe gradient, -1 to 1: positive where the probes' first step of Adam lowers the
+    reference loss too.
+
+    References:
+        Yu et al. 2020, arXiv:2001.06782 definition 1 (gradients of two tasks conflict where their
+        cosine is negative).
+    """
+    return take(profile, agreement_score(profile), k=k, parameter_fraction=parameter_fraction)
 
 
 def rgn_above_mean(profile: GradientProfile) -> np.ndarray:
@@ -140,6 +188,8 @@ Policy = Callable[..., np.ndarray]
 
 POLICIES: dict[str, Policy] = {
     "interference_ratio": interference_ratio,
+    "fisher_ratio": fisher_ratio,
+    "sign_agreement": sign_agreement,
     "rgn_above_mean": rgn_above_mean,
     "rgn_scaled": rgn_scaled,
     "top_rgn_k": top_rgn_k,
@@ -172,6 +222,8 @@ class Score(NamedTuple):
 _RGN = Score("relative gradient norm", lambda profile: profile.rgn)
 SCORES: dict[str, Score] = {
     "interference_ratio": Score("interference ratio", ratio_score),
+    "fisher_ratio": Score("Fisher ratio", fisher_score),
+    "sign_agreement": Score("sign agreement", agreement_score),
     "rgn_above_mean": _RGN,
     "rgn_scaled": _RGN,
     "top_rgn_k": _RGN,
