@@ -84,16 +84,8 @@ def train(
     plan.check_units(tuple(unit.info for unit in find_units(model, plan.granularity)))
     methods = list(build_methods(recipe.arms[arm].methods).values())
     arguments = _arguments(recipe, recipe.arms[arm], methods, out_dir)
-    context = TrainContext(
-        model=model,
-        tokenizer=load_tokenizer(recipe.model),
-        plan=plan,
-        arguments=arguments,
-        reference=recipe_reference(recipe, corpus) if methods else (),
-        facts=tuple(probe for probe in probes if probe.split == "localization"),
-        max_length=recipe.corpus.max_length,
-        progress=None if shows_progress(arguments) else False,
-    )
+    reference = recipe_reference(recipe, corpus) if methods else ()
+    context = _context(recipe, plan, model, arguments, reference, probes)
     watch = Stopwatch()
     with watch:
         for method in methods:
@@ -135,6 +127,27 @@ def train(
     if trainer.is_world_process_zero():
         _save(trainer, recipe, plan, log, out_dir)
     return out_dir
+
+
+def _context(
+    recipe: Recipe,
+    plan: LayerPlan,
+    model: nn.Module,
+    arguments: TrainingArguments,
+    reference: Sequence[str],
+    probes: ProbeSet,
+) -> TrainContext:
+    """What methods see of the training."""
+    return TrainContext(
+        model=model,
+        tokenizer=load_tokenizer(recipe.model),
+        plan=plan,
+        arguments=arguments,
+        reference=reference,
+        facts=tuple(probe for probe in probes if probe.split == "localization"),
+        max_length=recipe.corpus.max_length,
+        progress=None if shows_progress(arguments) else False,
+    )
 
 
 def _dataset(

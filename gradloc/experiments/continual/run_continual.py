@@ -13,7 +13,7 @@ from gradloc.evaluation.item_changes import probe_changes, text_changes
 from gradloc.evaluation.metrics import PROBE_METRICS
 from gradloc.evaluation.probe_groups import ProbeGroup
 from gradloc.evaluation.score_record import CheckpointScores, ItemScores
-from gradloc.evaluation.suites import is_known_fact, recipe_suite
+from gradloc.evaluation.suites import Suite, is_known_fact, recipe_suite
 from gradloc.experiments.continual.continual_record import (
     RECORD_FILE,
     ArmRecord,
@@ -22,7 +22,7 @@ from gradloc.experiments.continual.continual_record import (
     uptake_metric,
 )
 from gradloc.experiments.continual.periods import Period
-from gradloc.experiments.continual.shared_inputs import Division, open_continual
+from gradloc.experiments.continual.shared_inputs import Division, SharedInputs, open_continual
 from gradloc.experiments.continual.stage_runs import Stage, arm_stages, base_profile, run_stage
 from gradloc.experiments.jobs import run_jobs
 from gradloc.experiments.run import drop_weights, score_model
@@ -88,22 +88,8 @@ def run_continual(
             for arm, own in stages.items()
             if own[0].label in found
         }
-        return ContinualRecord(
-            name=recipe.name,
-            model=recipe.model,
-            by=shared.timeline.division.by,
-            measure=shared.timeline.division.measure,
-            periods=tuple((p.name, p.start, p.end) for p in shared.timeline.periods),
-            stages=shared.timeline.stages,
-            base=_base_items(groups, suite.probes, base),
-            arms=records,
-            notes=shared.timeline.notes,
-            seed=recipe.seed,
-            n_bootstrap=suite.n_bootstrap,
-            screened=suite.screen_invariant,
-            command=command,
-            environment=current_environment(),
-        ).save(shared.folder / RECORD_FILE)
+        items = _base_items(groups, suite.probes, base)
+        return _record(shared, suite, items, records, command).save(shared.folder / RECORD_FILE)
 
     asked = [stage for arm, own in stages.items() if not arms or arm in arms for stage in own]
     todo = [stage for stage in asked if stage.label not in found]
@@ -121,6 +107,32 @@ def run_continual(
             found[stage.label] = _stage_record(stage, groups, suite.probes, base)
             save()
     return save(), failed
+
+
+def _record(
+    shared: SharedInputs,
+    suite: Suite,
+    base: dict[str, ItemScores],
+    arms: dict[str, ArmRecord],
+    command: str,
+) -> ContinualRecord:
+    recipe, timeline = shared.recipe, shared.timeline
+    return ContinualRecord(
+        name=recipe.name,
+        model=recipe.model,
+        by=timeline.division.by,
+        measure=timeline.division.measure,
+        periods=tuple((p.name, p.start, p.end) for p in timeline.periods),
+        stages=timeline.stages,
+        base=base,
+        arms=arms,
+        notes=timeline.notes,
+        seed=recipe.seed,
+        n_bootstrap=suite.n_bootstrap,
+        screened=suite.screen_invariant,
+        command=command,
+        environment=current_environment(),
+    )
 
 
 def _groups(periods: Sequence[Period], probes: Sequence[Probe]) -> list[ProbeGroup]:
