@@ -23,7 +23,7 @@ _HOME = {
     "load_recipe": "experiments.recipes",
     "measure_gradients": "localization.gradients.measure",
     "run": "experiments.run",
-    "select_layers": "localization.policies.selection",
+    "select_layers": "localization.layer_selection",
 }
 
 __all__ = sorted([*_HOME, "__version__"])

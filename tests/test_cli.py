@@ -46,7 +46,7 @@ def test_every_command_explains_itself_and_each_of_its_options(gradloc, command)
 
 
 def test_help_does_not_import_torch_for_a_single_command_either():
-    code = "import sys; from gradloc.cli import pipeline, sweep, continual, merge, plan\n"
+    code = "import sys; from gradloc.cli import evaluate, pipeline, sweep, continual, merge, plan\n"
     code += "print(*{'torch', 'transformers', 'datasets'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []

@@ -27,8 +27,8 @@ from gradloc.experiments.continual.run_continual import run_continual
 from gradloc.experiments.continual.shared_inputs import Division, open_continual
 from gradloc.experiments.run import make_profile, open_run
 from gradloc.experiments.train import train
+from gradloc.localization.layer_selection import select_layers
 from gradloc.localization.plan import LayerPlan
-from gradloc.localization.policies.selection import select_layers
 from gradloc.localization.profile import GradientProfile
 from gradloc.report.page import pictures_of
 from gradloc.utils.io import read_json

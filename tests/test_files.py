@@ -12,8 +12,8 @@ from gradloc.data.corpora.texts import read_texts
 from gradloc.errors import FileError, GradlocError
 from gradloc.evaluation.results import ArmResult, EvalResult, MetricValue
 from gradloc.evaluation.score_record import CheckpointScores
+from gradloc.localization.layer_selection import select_layers
 from gradloc.localization.plan import LayerPlan
-from gradloc.localization.policies.selection import select_layers
 from gradloc.localization.profile import GradientProfile
 from gradloc.models.unit_info import UnitInfo
 from gradloc.utils.io import parse_json, read_json, read_lines, read_text, write_text

@@ -14,7 +14,7 @@ from gradloc.config.yaml_source import dump_yaml
 from gradloc.errors import MethodError, RecipeError
 from gradloc.experiments.run import make_probes, make_profile
 from gradloc.experiments.train import train
-from gradloc.localization.policies.selection import select_layers
+from gradloc.localization.layer_selection import select_layers
 from gradloc.training.methods.base import Method
 from gradloc.training.methods.method_table import METHODS, build_method, build_methods
 from gradloc.utils.io import read_json

@@ -13,7 +13,7 @@ from gradloc import GradientProfile, LayerPlan, select_layers
 from gradloc.cli.options import read_options
 from gradloc.cli.plan import plan
 from gradloc.errors import GradlocError
-from gradloc.localization.planning.candidates import plan_candidates
+from gradloc.localization.plan_candidates import plan_candidates
 from gradloc.localization.policies.budget import Budget
 from gradloc.models import load_model
 from gradloc.models.unit_info import UnitInfo

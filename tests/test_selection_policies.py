@@ -6,8 +6,8 @@ from test_selection import profile, units
 
 from gradloc import select_layers
 from gradloc.errors import SelectionError
+from gradloc.localization.layer_selection import COMMON_OPTIONS
 from gradloc.localization.policies.policy_table import POLICIES, POSITIONAL
-from gradloc.localization.policies.selection import COMMON_OPTIONS
 from gradloc.localization.profile import GradientProfile
 from gradloc.models.unit_info import UnitInfo
 

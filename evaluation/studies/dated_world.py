@@ -54,8 +54,8 @@ from gradloc.data.probes import Probe, ProbeSet
 from gradloc.evaluation.bootstrap import BootstrapEstimate, estimate, figure
 from gradloc.evaluation.matched_uptake import Point, forgetting_ratio
 from gradloc.evaluation.scoring import score_probes, score_texts
+from gradloc.localization.layer_selection import select_layers
 from gradloc.localization.plan import LayerPlan
-from gradloc.localization.policies.selection import select_layers
 from gradloc.localization.probe_profile import profile_probes
 from gradloc.training import InputProjectionCallback, InterpolationCallback, ReferenceKLCallback
 from gradloc.utils.io import read_json, to_jsonable, write_json

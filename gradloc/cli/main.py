@@ -25,7 +25,7 @@ COMMANDS = {
     "plan": "plan",
     "select": "pipeline",
     "train": "pipeline",
-    "evaluate": "pipeline",
+    "evaluate": "evaluate",
     "report": "pipeline",
     "merge": "merge",
     "sweep": "sweep",

@@ -80,7 +80,7 @@ def plan(
     from gradloc.localization.cost.machine import calibrate as machine_rates
     from gradloc.localization.cost.step_shape import DEFAULT_KL_TOKENS, StepShape
     from gradloc.localization.plan import LayerPlan
-    from gradloc.localization.planning.candidates import plan_candidates
+    from gradloc.localization.plan_candidates import plan_candidates
     from gradloc.localization.policies.budget import Budget
     from gradloc.report.plan_tables import planning_tables
 
@@ -125,7 +125,7 @@ def _read(source: str, policy: str | None, limits, given):
             f"{asked}: needs the scores of a profile, and {source} is a model. Measure it first: "
             f"gradloc measure {source} --probes probes.jsonl, then gradloc plan profile.json"
         )
-    from gradloc.localization.planning.candidates import units_only
+    from gradloc.localization.plan_candidates import units_only
     from gradloc.models import load_model
     from gradloc.models.architecture import model_shape
     from gradloc.models.units import find_units

@@ -234,7 +234,7 @@ def _plans(recipe: Recipe, run_dir: Path, profile: GradientProfile) -> dict[str,
 
 def choose_plan(recipe: Recipe, arm: str, profile: GradientProfile) -> LayerPlan:
     """Select layers as an arm does."""
-    from gradloc.localization.policies.selection import select_layers
+    from gradloc.localization.layer_selection import select_layers
     from gradloc.training.methods.method_table import build_methods, step_shape
 
     config = recipe.arms[arm]

@@ -6,7 +6,7 @@ from rich import table as rich_tables
 from rich.text import Text
 
 from gradloc.localization.plan import LayerPlan
-from gradloc.localization.planning.candidates import Planning
+from gradloc.localization.plan_candidates import Planning
 from gradloc.models.unit_info import UnitInfo
 from gradloc.report.formatting import is_finite, number, percent, ranges
 from gradloc.report.table import Column, Row, Table, make_row, make_table, rich_table

@@ -378,7 +378,7 @@ def _configured(config: GradLocConfig, fields: dict[str, Any]) -> GradLocConfig:
     Raises:
         GradlocError: A name is neither, or there is no such policy.
     """
-    from gradloc.localization.policies.selection import check_options
+    from gradloc.localization.layer_selection import check_options
 
     changed = config.with_fields(**fields)
     try:

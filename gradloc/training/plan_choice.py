@@ -7,8 +7,8 @@ from torch import nn
 from gradloc.config.default import GradLocConfig
 from gradloc.config.recipe import MeasureConfig
 from gradloc.data.probes import ProbeSet
+from gradloc.localization.layer_selection import select_layers
 from gradloc.localization.plan import LayerPlan
-from gradloc.localization.policies.selection import select_layers
 from gradloc.localization.probe_profile import profile_probes
 from gradloc.localization.profile import GradientProfile
 from gradloc.training.methods.method_table import build_methods, step_shape

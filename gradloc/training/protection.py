@@ -13,7 +13,6 @@ from gradloc.models.units import find_units
 from gradloc.training.methods.base import TrainContext
 from gradloc.training.methods.input_projection import InputProjectionCallback
 from gradloc.training.methods.interpolation import InterpolationCallback
-from gradloc.training.methods.method_table import build_methods
 from gradloc.training.methods.reference_kl import ReferenceKLCallback
 
 logger = logging.getLogger(__name__)
@@ -75,6 +74,8 @@ def protecting_callbacks(
     Raises:
         MethodError: A part was asked for and cannot act, or stands among ``given`` as well.
     """
+    from gradloc.training.methods.method_table import build_methods  # brings all methods along
+
     methods = build_methods(config.methods())
     own = trains_own_weights(context.model)
     found: list[TrainerCallback] = []

@@ -9,7 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from gradloc.errors import MethodError
 from gradloc.localization.cost.step_shape import StepShape
-from gradloc.localization.policies.selection import callback_step
+from gradloc.localization.layer_selection import callback_step
 from gradloc.training.methods.base import Method
 from gradloc.training.methods.context_distillation import ContextDistillation
 from gradloc.training.methods.forget_then_learn import ForgetThenLearn
