@@ -94,6 +94,7 @@ def recorder(tokenizer, every=2, **changes):
 # ---- rows -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("batch", "accumulation", "workers"), [(4, 1, 0), (2, 2, 2), (1, 4, 0)])
 def test_passages_are_in_the_batches_of_their_updates(
     tmp_path, character_tokenizer, batch, accumulation, workers
@@ -276,6 +277,7 @@ def test_the_record_says_what_was_measured(tmp_path, character_tokenizer):
     assert record.injection_steps == {"Ada": (1,)}
 
 
+@pytest.mark.slow
 def test_training_is_the_same_with_and_without_it(tmp_path, character_tokenizer):
     """GPT-2 has dropout, so a random state that is not given back would show."""
 

@@ -190,6 +190,7 @@ def test_what_facts_gain_that_were_not_injected_stands_beside_the_curve():
     assert not analyse(make_record(), n_bootstrap=5).groups[0].control_curve
 
 
+@pytest.mark.slow
 def test_what_controls_gain_can_be_subtracted():
     drifting = analyse(make_record(drift=1.5, controls=3), n_bootstrap=5, against_control=True)
     for group, plain in zip(drifting.groups, analyse(make_record()).groups, strict=True):
@@ -272,6 +273,7 @@ PICTURES = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_the_page_in_a_browser(browser, address):  # noqa: F811
     show(browser, address)
@@ -301,6 +303,7 @@ def test_the_page_in_a_browser(browser, address):  # noqa: F811
     assert browser.find_element("tag name", "h1").text == "<b>my</b> run"
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 @pytest.mark.parametrize("width", [360, 1280])
 def test_the_page_never_scrolls_sideways(browser, address, width):  # noqa: F811

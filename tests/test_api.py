@@ -136,6 +136,7 @@ print(*sorted(name for name in sys.modules if name.split(".")[0] == "gradloc"))
 """
 
 
+@pytest.mark.slow
 def test_the_callback_loads_little_and_costs_little_more_than_the_trainer():
     done = subprocess.run([sys.executable, "-c", IMPORT], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -68,6 +68,7 @@ def changed(before, after):
     return {name for name, p in before.named_parameters() if not torch.equal(p, new[name])}
 
 
+@pytest.mark.slow
 def test_full_training_plan_and_cached_plan_are_compared_beside_the_prediction(folder, model):
     config = config_of(folder)
     result = run_bench(partial(plan_arms, mlp_plan(model, 2)), config)
@@ -103,6 +104,7 @@ def test_an_arm_changes_what_it_trains_and_nothing_else(folder, model, tmp_path,
     assert changed(model, mine) == {n for n, _ in model.named_parameters() if n.startswith(trained)}
 
 
+@pytest.mark.slow
 def test_a_cached_arm_skips_the_frozen_blocks_and_refuses_an_empty_cache(folder, model, tmp_path):
     config = config_of(folder)
     arm = plan_arms(mlp_plan(model, 3), model, tmp_path)["plan_cached"]
@@ -126,6 +128,7 @@ def test_a_cached_arm_skips_the_frozen_blocks_and_refuses_an_empty_cache(folder,
     assert calls == [3] * config.steps_a_run
 
 
+@pytest.mark.slow
 def test_a_slower_arm_has_the_larger_ratio(folder, model):
     class Sleep(TrainerCallback):
         def on_step_begin(self, *args, **kwargs):
@@ -142,6 +145,7 @@ def test_a_slower_arm_has_the_larger_ratio(folder, model):
     assert turns[0].step_seconds("sleeping") > 0.4
 
 
+@pytest.mark.slow
 def test_the_model_is_left_as_it_was(folder, model, tmp_path):
     before = copy.deepcopy(model)
     arms = plan_arms(mlp_plan(model, 0), model, tmp_path)
@@ -182,6 +186,7 @@ def end_process(model, folder):
     os._exit(1)
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_is_an_error_that_names_the_arm(folder, tmp_path):
     with pytest.raises(GradlocError, match="memory of plan was killed.*smaller --batch-size"):
         measure_memory(end_process, ["plan"], config_of(folder, memory_repeats=1), tmp_path)
@@ -200,6 +205,7 @@ def test_a_plan_that_trains_the_lowest_block_has_no_cached_arm(model, tmp_path):
     assert list(plan_arms(mlp_plan(model, 0), model, tmp_path)) == ["full", "plan"]
 
 
+@pytest.mark.slow
 def test_the_command_writes_the_result_and_prints_json(gradloc, folder, model, tmp_path):
     out, plan = tmp_path / "bench.json", mlp_plan(model, 2).save(tmp_path / "plan.json")
     command = [str(folder), "--plan", str(plan), "--batch-size", "2", "--sequence-length", "8"]

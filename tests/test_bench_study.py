@@ -23,6 +23,7 @@ ARMS = (
 )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_every_arm_runs(folder, tmp_path, capsys):  # noqa: F811
     sizes = "--k 1 --batch-size 2 --sequence-length 8 --turns 1 --steps 1 --memory-repeats 0"
     out = tmp_path / "bench.json"
@@ -36,6 +37,7 @@ def test_every_arm_runs(folder, tmp_path, capsys):  # noqa: F811
     }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "trained"),
     [
@@ -56,6 +58,7 @@ def test_an_arm_changes_what_it_trains(folder, model, tmp_path, name, trained): 
     assert changed(model, mine) == {n for n, _ in model.named_parameters() if n.startswith(trained)}
 
 
+@pytest.mark.slow
 def test_masking_computes_all_gradients_and_moves_the_top_only(folder, model, tmp_path):  # noqa: F811
     arm = bench.research_arms(1, ("masking",), model, tmp_path)["masking"]
     states, mine = [], copy.deepcopy(model)
@@ -75,6 +78,7 @@ def test_masking_computes_all_gradients_and_moves_the_top_only(folder, model, tm
     assert changed(model, mine) == {n for n, _ in model.named_parameters() if ".layers.3." in n}
 
 
+@pytest.mark.slow
 def test_only_bf16_arms_compute_in_bfloat16(folder, model, tmp_path):  # noqa: F811
     arms, seen = bench.research_arms(1, ARMS, model, tmp_path), {}
     for name in ("full", "full_bf16", "full"):

@@ -89,6 +89,7 @@ def parameters_in(model):
     return {n: p.detach().clone() for n, p in model.named_parameters()}
 
 
+@pytest.mark.slow
 def test_three_lines_train_the_plan_and_nothing_else(tmp_path):
     model = build_model("llama_tied").train()
     plan_path = plan_for(model).save(tmp_path / "plan.json")
@@ -101,6 +102,7 @@ def test_three_lines_train_the_plan_and_nothing_else(tmp_path):
     assert not any(p.requires_grad for n, p in model.named_parameters() if n not in with_state)
 
 
+@pytest.mark.slow
 def test_the_layout_of_the_optimizer_is_the_plain_trainers(tmp_path):
     plain = trainer_for(tmp_path / "a")
     plain.train()
@@ -110,6 +112,7 @@ def test_the_layout_of_the_optimizer_is_the_plain_trainers(tmp_path):
     assert sizes[0] == sizes[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [2, 4])
 @pytest.mark.parametrize("restore_states", [False, True])
 @pytest.mark.parametrize("scale", [1.0, 0.5])
@@ -138,6 +141,7 @@ def test_every_checkpoint_carries_the_plan(tmp_path):
         assert LayerPlan.from_dict(saved) == plan
 
 
+@pytest.mark.slow
 def test_a_checkpoint_with_another_plan_is_refused(tmp_path):
     model = build_model("llama_tied")
     trainer_for(tmp_path, GradLocCallback(plan_for(model))).train()
@@ -146,6 +150,7 @@ def test_a_checkpoint_with_another_plan_is_refused(tmp_path):
         other.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
 
 
+@pytest.mark.slow
 def test_checkpoints_of_a_plain_trainer_and_ours_load_in_each_other(tmp_path):
     model = build_model("llama_tied")
     trainer_for(tmp_path / "plain").train()
@@ -157,6 +162,7 @@ def test_checkpoints_of_a_plain_trainer_and_ours_load_in_each_other(tmp_path):
     assert plain.state.global_step == 6
 
 
+@pytest.mark.slow
 def test_rates_of_a_scaled_plan_equal_a_smaller_learning_rate(tmp_path):
     model = build_model("llama_tied")
     scaled = trainer_for(tmp_path / "a", GradLocCallback(plan_for(model, scale=0.25)))
@@ -169,6 +175,7 @@ def test_rates_of_a_scaled_plan_equal_a_smaller_learning_rate(tmp_path):
     assert logged[0] == pytest.approx(1e-2)  # the schedule's own rate, not the scaled one
 
 
+@pytest.mark.slow
 def test_a_second_train_call_keeps_the_freeze(tmp_path):
     model = build_model("llama_tied").train()
     trainer = trainer_for(tmp_path, GradLocCallback(plan_for(model)), model)
@@ -214,6 +221,7 @@ def test_a_plan_that_freezes_everything_is_refused(tmp_path):
         trainer.train()
 
 
+@pytest.mark.slow
 def test_on_a_peft_model_only_adapters_inside_the_plan_train(tmp_path):
     model = get_peft_model(
         build_model("llama_tied"), LoraConfig(r=2, target_modules=["q_proj", "up_proj"])
@@ -230,6 +238,7 @@ def test_on_a_peft_model_only_adapters_inside_the_plan_train(tmp_path):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reentrant", [False, True])
 def test_checkpointing_does_not_carry_the_backward_pass_below_the_plan(tmp_path, caplog, reentrant):
     """The reentrant form does; it trains all the same, and a warning names the cure."""
@@ -253,6 +262,7 @@ def test_checkpointing_does_not_carry_the_backward_pass_below_the_plan(tmp_path,
         assert set(reached) == {2}
 
 
+@pytest.mark.slow
 def test_where_one_process_has_several_gpus_hooks_on_the_model_are_left_out(tmp_path):
     """nn.DataParallel copies the model at each step, and hooks would go on with the first one."""
 
@@ -471,6 +481,7 @@ def write_probes(folder):
     return path, reference
 
 
+@pytest.mark.slow
 def test_from_probes_measures_selects_and_freezes(tmp_path):
     probes, reference = write_probes(tmp_path)
     callback = GradLocCallback.from_probes(probes, reference=reference, policy="top_rgn_k", k=2)
@@ -516,6 +527,7 @@ def callbacks_of(trainer, kind):
     return [c for c in trainer.callback_handler.callbacks if isinstance(c, kind)]
 
 
+@pytest.mark.slow
 def test_by_default_steps_are_projected_and_held_to_facts_and_a_part_is_kept(tmp_path):
     """The same weights as with the plan, and with protection that is made here, by hand."""
     trainer = projecting_trainer(tmp_path, None)
@@ -564,6 +576,7 @@ def test_by_default_steps_are_projected_and_held_to_facts_and_a_part_is_kept(tmp
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "arguments", "beta"),
     [
@@ -596,6 +609,7 @@ def test_adapters_keep_their_momentum(tmp_path):
     assert {group["betas"][0] for group in trainer.optimizer.param_groups} == {0.9}
 
 
+@pytest.mark.slow
 def test_momentum_is_refused_out_of_range_and_where_the_optimizer_has_none(tmp_path):
     probes, reference = write_probes(tmp_path)
     with pytest.raises(MethodError, match=r"momentum must lie in \[0, 1\)"):
@@ -606,6 +620,7 @@ def test_momentum_is_refused_out_of_range_and_where_the_optimizer_has_none(tmp_p
     projecting_trainer(tmp_path, None, max_steps=1, optim="sgd").train()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("restore_states", [False, True])
 def test_a_resumed_training_is_projected_again(tmp_path, restore_states):
     projecting_trainer(tmp_path, None).train()
@@ -638,6 +653,7 @@ def test_what_cannot_be_measured_or_chosen_is_refused_before_any_training(tmp_pa
         GradLocCallback.from_probes(probes, reference=reference)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rate", "warned"), [(5e-5, True), (6e-5, True), (4e-3, False)])
 def test_the_trainers_own_rate_is_too_low_for_projected_steps(tmp_path, caplog, rate, warned):
     probes, reference = write_probes(tmp_path)
@@ -646,6 +662,7 @@ def test_the_trainers_own_rate_is_too_low_for_projected_steps(tmp_path, caplog, 
     assert ("twenty to forty times" in caplog.text) is warned
 
 
+@pytest.mark.slow
 def test_one_line_says_what_trains_and_what_protects(tmp_path, capsys, caplog):
     """It is shown in a plain script, which sets up no logging."""
     probes, reference = write_probes(tmp_path)
@@ -669,6 +686,7 @@ def test_one_line_says_what_trains_and_what_protects(tmp_path, capsys, caplog):
     assert "chosen by hand" in caplog.text and "gradloc trains" not in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("disable_tqdm", [False, True])
 def test_each_preparation_has_a_bar_unless_they_are_declined(tmp_path, capsys, disable_tqdm):
     trainer = projecting_trainer(tmp_path, None, max_steps=1, disable_tqdm=disable_tqdm)
@@ -678,6 +696,7 @@ def test_each_preparation_has_a_bar_unless_they_are_declined(tmp_path, capsys, d
         assert (bar in shown) is not disable_tqdm, bar
 
 
+@pytest.mark.slow
 def test_protection_is_left_out_where_it_is_not_wanted_or_cannot_act(tmp_path, caplog):
     probes, reference = write_probes(tmp_path)
 
@@ -725,6 +744,7 @@ def test_protection_is_left_out_where_it_is_not_wanted_or_cannot_act(tmp_path, c
         GradLocCallback.from_probes(probes, reference=reference, interpolation=0)
 
 
+@pytest.mark.slow
 def test_steps_are_projected_once_after_a_training_that_was_broken_off(tmp_path):
     """The optimizer outlives it, and with it the hooks of the projection."""
 
@@ -743,6 +763,7 @@ def test_steps_are_projected_once_after_a_training_that_was_broken_off(tmp_path)
     trainer.train()
 
 
+@pytest.mark.slow
 def test_protection_that_is_given_takes_the_place_of_the_default_one(tmp_path):
     probes, reference = write_probes(tmp_path)
 
@@ -770,6 +791,7 @@ def test_protection_that_is_given_takes_the_place_of_the_default_one(tmp_path):
             train(**{option: 0.5})
 
 
+@pytest.mark.slow
 def test_with_a_cache_the_model_is_held_to_facts_all_the_same(tmp_path):
     """The passages pass through the same blocks as the rows that train."""
     probes, reference = write_probes(tmp_path)
@@ -791,6 +813,7 @@ def test_with_a_cache_the_model_is_held_to_facts_all_the_same(tmp_path):
     assert any(not torch.allclose(without[1][n], v, atol=1e-4) for n, v in plain[1].items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("without", "parts"),
     [

@@ -143,6 +143,7 @@ def test_checkpoints_may_be_given_names(gradloc, tiny_checkpoint, small_suite):
     assert code == 2 and "the same name" in err
 
 
+@pytest.mark.slow
 def test_a_condition_that_holds_is_exit_code_3(gradloc, tmp_path, tiny_checkpoint, small_suite):
     arguments = ["evaluate", tiny_checkpoint, "--suite", small_suite, "--baseline", tiny_checkpoint]
     passing, failing = "forgetting.general_text > 0.1", "forgetting.general_text <= 0"
@@ -159,6 +160,7 @@ def test_a_condition_that_holds_is_exit_code_3(gradloc, tmp_path, tiny_checkpoin
     assert code == 2 and "cannot be read" in err
 
 
+@pytest.mark.slow
 def test_harness_tasks_stand_beside_the_suite(gradloc, tmp_path, tiny_checkpoint, small_suite):
     (tmp_path / "tasks").mkdir()
     rows = [{"q": f"{n} and {n} is", "a": ["so", "no"], "gold": n % 2} for n in range(6)]

@@ -315,6 +315,7 @@ def by_hand(finished, data, tmp_path, month, model, name):
     return train(recipe, stage_plan, out_dir=tmp_path / name, probes=probes)
 
 
+@pytest.mark.slow
 def test_each_stage_begins_with_the_weights_of_the_last(finished, data, tmp_path):
     model = finished.model
     for month in MONTHS[:2]:
@@ -324,6 +325,7 @@ def test_each_stage_begins_with_the_weights_of_the_last(finished, data, tmp_path
     assert not same_weights(wrong, finished.run_dir / "full" / MONTHS[1] / "checkpoint")
 
 
+@pytest.mark.slow
 def test_plans_are_measured_on_the_stage_s_own_probes_with_its_own_model(finished, tmp_path):
     first, second = (finished.run_dir / "ours" / month for month in MONTHS[:2])
     profiles = [GradientProfile.load(folder / "profile.json") for folder in (first, second)]
@@ -343,6 +345,7 @@ def test_plans_are_measured_on_the_stage_s_own_probes_with_its_own_model(finishe
     assert plan.scale == select_layers(profiles[1], "top_rgn_k", k=2).scale
 
 
+@pytest.mark.slow
 def test_an_arm_that_no_measurement_could_change_measures_the_base_alone(finished):
     folders = [finished.run_dir / "full" / month for month in MONTHS]
     assert [(folder / "profile.json").is_file() for folder in folders] == [True, False, False]
@@ -355,6 +358,7 @@ def _made(folder):
     return folder
 
 
+@pytest.mark.slow
 def test_a_plan_can_be_measured_once(recipe_file):
     recipe = load_recipe(recipe_file, ["name=once"])
     run_continual(recipe, Division(last="2025-02", measure="once"), arms=["ours"])
@@ -377,6 +381,7 @@ def scores(path):
     return likelihood, right, data["texts"]["short"]
 
 
+@pytest.mark.slow
 def test_matrices_and_curves_are_those_of_the_scores_files(finished):
     record = ContinualRecord.load(finished.run_dir / "continual.json")
     figures = continual_figures(record)
@@ -513,6 +518,7 @@ def test_scores_that_are_not_finite_are_kept_and_shown_as_missing(tmp_path):
     assert matrix.table.rows[2].cells[2].text == "\N{EM DASH}" and len(curves) == 4
 
 
+@pytest.mark.slow
 def test_a_record_survives_saving(tmp_path, finished):
     record = ContinualRecord.load(finished.run_dir / "continual.json")
     assert record.arms and record.environment and record.notes
@@ -531,6 +537,7 @@ class Killed(BaseException):
     pass
 
 
+@pytest.mark.slow
 def test_a_stream_that_is_killed_again_and_again_ends_like_one_that_is_not(
     recipe_file, finished, monkeypatch
 ):
@@ -575,6 +582,7 @@ def kept_weights(recipe):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("victim", ["drop_weights", "score_model", "train_stage"])
 def test_a_kill_between_two_steps_loses_nothing(recipe_file, finished, monkeypatch, victim):
     recipe = load_recipe(recipe_file)
@@ -598,6 +606,7 @@ def test_a_kill_between_two_steps_loses_nothing(recipe_file, finished, monkeypat
     assert same_weights(recipe.run_dir / last, finished.run_dir / last)
 
 
+@pytest.mark.slow
 def test_weights_that_are_gone_are_asked_for_by_name(recipe_file, monkeypatch):
     recipe = load_recipe(recipe_file)
     run_once = stage_runs.train_stage
@@ -633,6 +642,7 @@ def invoke(gradloc):
     return invoke
 
 
+@pytest.mark.slow
 def test_a_finished_stream_belongs_to_its_recipe(finished):
     before = (finished.run_dir / "full" / "2025-01" / "checkpoint" / "training.json").stat()
     with pytest.raises(RunError, match=r"differs in --by, --to, training, arms.full"):
@@ -664,6 +674,7 @@ def test_a_run_and_a_stream_do_not_share_a_folder(recipe_file):
     assert open_continual(stream, Division()).probes == load_probes(stream.run_dir / "probes.jsonl")
 
 
+@pytest.mark.slow
 def test_an_arm_can_be_added(recipe_file):
     recipe = load_recipe(recipe_file)
     one = Division(last="2025-01")
@@ -673,6 +684,7 @@ def test_an_arm_can_be_added(recipe_file):
     assert list(load_recipe(recipe.run_dir / "recipe.yaml").arms) == ["full", "ours"]
 
 
+@pytest.mark.slow
 def test_the_command_trains_draws_and_prints(invoke, recipe_file):
     text = invoke(recipe_file, "--arm", "full", "--to", "2025-01")
     folder = load_recipe(recipe_file).run_dir
@@ -684,6 +696,7 @@ def test_the_command_trains_draws_and_prints(invoke, recipe_file):
     assert (folder / "continual.html").is_file()
 
 
+@pytest.mark.slow
 def test_the_page_shows_every_arm_and_needs_no_network(finished, tmp_path):
     record = ContinualRecord.load(finished.run_dir / "continual.json")
     page = write_continual_page(record, continual_figures(record), tmp_path / "c.html").read_text()
@@ -702,6 +715,7 @@ def test_the_page_shows_every_arm_and_needs_no_network(finished, tmp_path):
         assert note in page
 
 
+@pytest.mark.slow
 def test_arms_train_beside_each_other(recipe_file, finished):
     recipe = load_recipe(recipe_file)
     path, failed = run_continual(recipe, Division(last="2025-02"), jobs=2)

@@ -321,6 +321,7 @@ def digest(seed, hash_seed):
     return subprocess.run(command, env=environment, capture_output=True, check=True).stdout
 
 
+@pytest.mark.slow
 def test_same_seed_same_world_in_every_process():
     first = digest(0, "1")
     assert len(first) > 60
@@ -349,6 +350,7 @@ def test_no_invented_entity_leaves_the_real_changes():
     assert all(document.id.startswith("currency-") for document in corpus.update)
 
 
+@pytest.mark.slow
 def test_millions_of_entities_stream():
     corpus = make(n_entities=5_000_000)
     list(itertools.islice(corpus.update, 100))  # tables and imports are loaded once

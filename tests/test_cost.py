@@ -352,6 +352,7 @@ def test_slow_new_memory_makes_kept_activations_count():
     assert predict(MIDDLE, **slow)["time_ratio"] > predict(TOP, **slow)["time_ratio"] + 0.1
 
 
+@pytest.mark.slow
 def test_calibration_gives_rates_of_this_machine():
     rates = calibrate({"hidden_size": 64, "ffn_size": 128}, n_tokens=64)
     for value in (

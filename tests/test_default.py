@@ -172,6 +172,7 @@ def by_script(recipe, out, **fields):
     return trainer.model, callback
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "corpus", [{}, {"max_length": 24}, {"packing": True}], ids=["whole", "cut", "packed"]
 )
@@ -197,6 +198,7 @@ def test_the_callback_and_the_recipe_train_bitwise_the_same(
     assert any(not torch.equal(value, base[n]) for n, value in by_recipe.items())
 
 
+@pytest.mark.slow
 def test_a_plan_with_a_configuration_is_protected_and_without_one_is_not(tmp_path, tiny_checkpoint):
     recipe = recipe_of(tmp_path, tiny_checkpoint)
     _, measured = by_script(recipe, tmp_path / "script")

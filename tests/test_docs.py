@@ -76,6 +76,7 @@ def broken(path, targets, ids_of):
             yield target
 
 
+@pytest.mark.slow
 def test_every_link_of_the_site_leads_somewhere(pages, site):
     sources = [path.relative_to(ROOT / "docs") for path in SOURCES]
     assert pages.keys() >= {path.with_suffix("").as_posix() for path in sources}
@@ -90,6 +91,7 @@ def test_every_link_of_the_site_leads_somewhere(pages, site):
     assert checked > 100
 
 
+@pytest.mark.slow
 def test_the_site_loads_nothing_from_elsewhere(pages):
     for name, page in pages.items():
         assert [target for target in page.loads if "//" in target] == [], name
@@ -134,6 +136,7 @@ def test_the_link_check_sees_a_broken_link(tmp_path):
     assert list(broken(path, good + bad, heading_ids)) == bad
 
 
+@pytest.mark.slow
 def test_every_field_of_the_default_and_of_a_probe_is_documented(pages):
     fields = [item.name for item in dataclasses.fields(gradloc.GradLocConfig)]
     assert [name for name in fields if name not in pages["reference/callback"].text] == []
@@ -141,6 +144,7 @@ def test_every_field_of_the_default_and_of_a_probe_is_documented(pages):
     assert [name for name in fields if name not in pages["reference/run-folder"].text] == []
 
 
+@pytest.mark.slow
 def test_every_recipe_key_is_documented(pages):
     text = pages["reference/recipes"].text
     classes = [item for item in vars(recipe).values() if dataclasses.is_dataclass(item)]
@@ -151,6 +155,7 @@ def test_every_recipe_key_is_documented(pages):
             assert re.search(rf"^{item.name}$", text, flags=re.MULTILINE), item.name
 
 
+@pytest.mark.slow
 def test_every_entry_of_a_table_is_documented(pages):
     from gradloc.cli.main import COMMANDS
     from gradloc.data.benchmarks import BENCHMARKS

@@ -53,6 +53,7 @@ def trained(tiny_checkpoint, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_what_was_trained_is_taken_up(tiny_checkpoint, trained):
     result = evaluate(trained, SUITE, baseline=tiny_checkpoint, progress=False)
     arm = result.arms["trained"]
@@ -71,6 +72,7 @@ def test_what_was_trained_is_taken_up(tiny_checkpoint, trained):
     assert set(shown["updated"]["answers"]) == {"baseline", "trained"}
 
 
+@pytest.mark.slow
 def test_a_model_against_itself_learns_and_forgets_nothing(trained):
     result = evaluate({"same": trained}, SUITE, baseline=trained, progress=False)
     arm = result.arms["same"]
@@ -84,6 +86,7 @@ def test_a_model_against_itself_learns_and_forgets_nothing(trained):
     assert {figure.value for figure in changes.values()} == {0.0}
 
 
+@pytest.mark.slow
 def test_models_in_memory_are_scored_as_their_files_and_left_as_found(tiny_checkpoint, trained):
     model, tokenizer = load_model(trained), load_tokenizer(trained)
     model.train()
@@ -93,6 +96,7 @@ def test_models_in_memory_are_scored_as_their_files_and_left_as_found(tiny_check
     assert all(module.training for module in model.modules())
 
 
+@pytest.mark.slow
 def test_several_checkpoints_without_a_baseline(tiny_checkpoint, trained):
     arms = {"before": tiny_checkpoint, "after": trained}
     result = evaluate(arms, SUITE, progress=False)
@@ -101,6 +105,7 @@ def test_several_checkpoints_without_a_baseline(tiny_checkpoint, trained):
     assert set(result.examples[0]["answers"]) == {"before", "after"}
 
 
+@pytest.mark.slow
 def test_probe_file_is_evaluated(tiny_checkpoint, tmp_path):
     path = tmp_path / "mine.jsonl"
     row = {"id": "a", "group": "new", "prompt": "The sky is", "targets": ["red"]}
@@ -188,6 +193,7 @@ def count_loads(monkeypatch):
     return loaded
 
 
+@pytest.mark.slow
 def test_an_evaluation_that_broke_off_continues(tiny_checkpoint, trained, tmp_path, monkeypatch):
     broken = tmp_path / "broken"
     load_model(tiny_checkpoint).save_pretrained(broken)
@@ -206,6 +212,7 @@ def test_an_evaluation_that_broke_off_continues(tiny_checkpoint, trained, tmp_pa
     assert result.arms == evaluate([trained, broken], SUITE, **kept | {"scores_dir": None}).arms
 
 
+@pytest.mark.slow
 def test_changed_weights_are_scored_anew(tiny_checkpoint, tmp_path, monkeypatch):
     folder = tmp_path / "model"
     model = load_model(tiny_checkpoint)
@@ -219,6 +226,7 @@ def test_changed_weights_are_scored_anew(tiny_checkpoint, tmp_path, monkeypatch)
     assert before.arms["model"].scores != after.arms["model"].scores
 
 
+@pytest.mark.slow
 def test_a_suite_that_grows_has_only_new_items_scored(tiny_checkpoint, tmp_path, monkeypatch):
     evaluate(tiny_checkpoint, SUITE, scores_dir=tmp_path, progress=False)
     asked = []
@@ -235,6 +243,7 @@ def test_a_suite_that_grows_has_only_new_items_scored(tiny_checkpoint, tmp_path,
     assert [probe.id for probe in asked] == ["new9"]
 
 
+@pytest.mark.slow
 def test_a_folder_of_checkpoints_is_a_series(tiny_checkpoint, trained, tmp_path):
     run = tmp_path / "run"
     for step, source in ((10, tiny_checkpoint), (20, trained)):
@@ -246,6 +255,7 @@ def test_a_folder_of_checkpoints_is_a_series(tiny_checkpoint, trained, tmp_path)
     assert gains[0] == 0 and gains[1] > 2
 
 
+@pytest.mark.slow
 def test_every_metric_can_be_asked_for(tiny_checkpoint, trained):
     names = tuple(PROBE_METRICS)
     suite = replace(SUITE, metrics={"": names})

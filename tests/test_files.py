@@ -206,6 +206,7 @@ def _mutations(data, n):
         yield changed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("record", RECORDS, ids=KINDS)
 def test_no_mutation_of_a_record_gives_a_traceback(record):
     refused = 0

@@ -252,6 +252,7 @@ def test_the_terminal_shows_ratios_and_the_verdict(frontier):
 # In a browser
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_every_picture_is_drawn_and_nothing_is_fetched(browser, address):
     browser.get_log("browser"), browser.get_log("performance")
@@ -277,6 +278,7 @@ def test_every_picture_is_drawn_and_nothing_is_fetched(browser, address):
     assert [url for url in urls if not url.startswith(("file:", "data:", "chrome:"))] == []
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 @pytest.mark.parametrize("width", [360, 1280])
 def test_the_page_never_scrolls_sideways(browser, address, width):

@@ -16,6 +16,7 @@ def printed(capsys, command):
     return json.loads(capsys.readouterr().out)
 
 
+@pytest.mark.slow
 def test_steps_are_measured_at_the_sizes_asked_for_beside_what_is_predicted(capsys):
     command = "steps --blocks 6 3 --width 64 --length 32 16 --batch-size 2"
     options = " --turns 2 --steps 1 --memory-repeats 0 --seed 3"
@@ -46,6 +47,7 @@ def test_steps_are_measured_at_the_sizes_asked_for_beside_what_is_predicted(caps
     assert all(row["predicted_time_growth"] == 1 for row in smallest)
 
 
+@pytest.mark.slow
 def test_as_many_probes_and_texts_are_measured_as_it_says(capsys):
     given = argparse.Namespace(blocks=2, width=32, length=8, seed=0)
     model = growth.llama(2, 32, 8, 0)
@@ -65,6 +67,7 @@ def corpus(**changes):
     return argparse.Namespace(**sizes | changes)
 
 
+@pytest.mark.slow
 def test_the_second_pass_runs_no_prefix(tmp_path, monkeypatch):
     calls, llama = [], growth.llama
 
@@ -82,6 +85,7 @@ def test_the_second_pass_runs_no_prefix(tmp_path, monkeypatch):
     assert found["kept_mib"] == pytest.approx(16_000 * 64 * 4 / 2**20, rel=0.02)
 
 
+@pytest.mark.slow
 def test_no_pass_holds_the_corpus(capsys, tmp_path):
     """Four times the corpus, each in a process of its own: the heap of this one is full."""
     sizes = "--blocks 3 --width 64 --length 64 --tokens 160000 640000"
@@ -91,6 +95,7 @@ def test_no_pass_holds_the_corpus(capsys, tmp_path):
         assert large[memory] - small[memory] < (large["kept_mib"] - small["kept_mib"]) / 2
 
 
+@pytest.mark.slow
 def test_a_second_pass_that_had_to_compute_is_an_error(tmp_path, monkeypatch):
     def small(folder, dtype, max_gib):
         return prefix_cache.CacheConfig(folder, dtype, max_gib=1e-4)

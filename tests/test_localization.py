@@ -479,6 +479,7 @@ def test_old_texts_on_others_are_learned_and_answer_nothing_that_is_asked():
     assert not any(name in others for name in named)
 
 
+@pytest.mark.slow
 def test_arms_of_the_dated_world_are_protected_as_they_say():
     texts = ["The river Aven flows through Torel.", "Torel lies on the river Aven, near Mos."] * 4
     tokenizer = dated_world.make_tokenizer(texts)

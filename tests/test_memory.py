@@ -5,6 +5,7 @@ import gradloc.utils.memory
 from gradloc.utils.memory import PeakMemory
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exact", [True, False])
 def test_a_passing_peak_is_seen_and_an_earlier_one_is_not(exact, monkeypatch):
     if not exact:

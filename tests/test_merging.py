@@ -246,6 +246,7 @@ def write_zeros(folder, rows):
         file.truncate(8 + len(header) + at)
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_model(tmp_path):
     """Two checkpoints of 300 MB, merged into files of 60 MB, need a few such files."""
     for side in ("base", "tuned"):

@@ -113,6 +113,7 @@ def plain(prepared, tmp_path):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_trains_the_plan_alone_and_leaves_an_ordinary_checkpoint(
     name, prepared, plain, tmp_path
@@ -141,6 +142,7 @@ def test_every_method_trains_the_plan_alone_and_leaves_an_ordinary_checkpoint(
     assert LayerPlan.load(folder / "plan.json").scale == plan.scale
 
 
+@pytest.mark.slow
 def test_methods_compose(prepared, plain, tmp_path, recipe_file):
     recipe, probes, plan = prepared
     methods = (
@@ -172,6 +174,7 @@ def test_a_streamed_corpus_refuses_methods_that_change_its_rows(prepared, recipe
         train(recipe, plan, arm="replay", out_dir=tmp_path / "x", probes=probes)
 
 
+@pytest.mark.slow
 def test_training_time_counts_what_methods_do_before_and_after(prepared, recipe_file, tmp_path):
     """A projection, or texts that the model writes first, are part of what a method costs."""
 
@@ -200,6 +203,7 @@ def test_training_time_counts_what_methods_do_before_and_after(prepared, recipe_
     assert logs[1]["train_seconds"] > logs[1]["method_seconds"]
 
 
+@pytest.mark.slow
 def test_a_method_sees_the_rows_of_a_stream(prepared, recipe_file, tmp_path):
     """It is read ahead; without new texts the default projection could not be made."""
     methods = "arms.plain.methods={input_projection: {source: new}}"
@@ -210,6 +214,7 @@ def test_a_method_sees_the_rows_of_a_stream(prepared, recipe_file, tmp_path):
     assert log["methods"] == {"input_projection": {"source": "new"}} and log["n_steps"]
 
 
+@pytest.mark.slow
 def test_a_methods_loss_is_a_mean_over_micro_batches(prepared, recipe_file, tmp_path):
     """Two micro-batches of equal weight are one batch: the loss is divided by their number."""
     _, probes, plan = prepared
@@ -231,6 +236,7 @@ def test_a_methods_loss_is_a_mean_over_micro_batches(prepared, recipe_file, tmp_
     assert logged[1] == pytest.approx(logged[0], rel=0.2)
 
 
+@pytest.mark.slow
 def test_the_curve_ends_where_the_saved_model_is(prepared, recipe_file, tmp_path):
     """What is put in place at the end of training is what its last point tells of."""
     _, probes, plan = prepared

@@ -22,6 +22,7 @@ def weights(model):
     return {name: p.detach().clone() for name, p in model.named_parameters()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("interpolation", "vector_interpolation"), [(0.25, 0.0), (0.5, 0.75), (1.0, 1.0)]
 )
@@ -58,6 +59,7 @@ def test_what_is_frozen_is_not_touched(tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_the_start_rides_with_checkpoints(tmp_path):
     def train(resume=None, **changes):
         model = build_model("llama_tied")
@@ -76,6 +78,7 @@ def test_the_start_rides_with_checkpoints(tmp_path):
         train(str(checkpoint))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("turns", [Lisa(n_blocks=1, period=1), BAdam(period=1)])
 def test_blocks_that_rest_at_the_end_are_interpolated_too(tmp_path, turns):
     found = []

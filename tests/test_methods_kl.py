@@ -286,6 +286,7 @@ def test_the_order_visits_every_text_before_any_again():
 # --- from texts ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_from_texts_it_trains_against_what_the_model_predicted_at_the_start(
     tmp_path, character_tokenizer
 ):
@@ -336,6 +337,7 @@ def test_what_cannot_be_recorded_is_refused(tmp_path):
 # --- as a method ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ["reference", "facts"])
 def test_the_method_records_the_base_and_trains_against_it(tmp_path, character_tokenizer, source):
     options = {"source": source, "n_texts": 5, "top_k": 8, "batch_size": 2, "weight": 2.0}

@@ -107,6 +107,7 @@ def test_on_every_architecture_the_targets_are_its_linear_layers(kind):
     assert len(found) == len(expected)
 
 
+@pytest.mark.slow
 def test_under_the_policy_all_it_is_pefts_own_all_linear(tmp_path):
     model = build_model("llama_tied")
     context = context_for(model, plan_for(model, ("",)), tmp_path)
@@ -194,6 +195,7 @@ def test_adapters_are_drawn_from_the_trainings_seed_and_leave_random_state_alone
     assert not torch.equal(drawn[0], drawn[2])
 
 
+@pytest.mark.slow
 def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path):
     saving = {"save_strategy": "steps", "save_steps": 3}
     results = []

@@ -230,6 +230,7 @@ def test_a_loop_of_ones_own_can_be_projected():
         optimizer.zero_grad()
 
 
+@pytest.mark.slow
 def test_answers_on_projected_inputs_stay_where_plain_training_moves_them(tmp_path):
     """What the method is for: reference rows are answered nearly as before, to equal steps."""
     rows = [row[:8] for row in token_rows(*[10] * 6)]
@@ -315,6 +316,7 @@ def test_sharded_weights_are_projected_like_whole_ones(tmp_path):
     run_on_two_processes(script)
 
 
+@pytest.mark.slow
 def test_a_resumed_training_equals_an_uninterrupted_one(tmp_path, character_tokenizer):
     def callbacks():
         context = context_for(tmp_path, character_tokenizer)
@@ -358,6 +360,7 @@ def test_of_two_sources_each_counts_the_same_however_much_text_it_has(
         assert torch.allclose(callback.projections[name], expected[name], atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("facts", [True, False])
 def test_a_script_gives_texts_and_gets_the_same_projections(facts, tmp_path, character_tokenizer):
     model = build_model("llama_tied")

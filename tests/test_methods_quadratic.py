@@ -191,6 +191,7 @@ def test_a_loss_scaler_scales_the_penalty_too(llama):
         torch.testing.assert_close(parameter.grad, 2 * 2048 * parameter.detach())
 
 
+@pytest.mark.slow
 def test_all_of_them_at_once_on_a_prefix_cache_move_nothing_frozen(tmp_path, character_tokenizer):
     """Where a cache starts the passes above the frozen blocks, the figures stay the same."""
 

@@ -211,6 +211,7 @@ def test_every_folder_has_an_example_here():
     assert set(EXAMPLES) == set(NAMES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_module_equals_the_functions(answers, name):
     found = answers[name]["found"]

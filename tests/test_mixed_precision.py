@@ -100,6 +100,7 @@ def test_autocast_ends_with_the_pass_also_when_it_fails_or_the_decoder_is_called
     handle.remove()
 
 
+@pytest.mark.slow
 def test_a_cached_prefix_in_bfloat16_is_kept_apart_from_one_in_float32(tmp_path):
     # Trained with its prefix in bfloat16: the cache gives the bits of the run without one.
     parts = ("prefix", "head")

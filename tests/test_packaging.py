@@ -42,6 +42,7 @@ def files_below(folder, root):
     return {p.relative_to(root).as_posix() for p in paths if "__pycache__" not in p.parts}
 
 
+@pytest.mark.slow
 def test_every_recipe_and_suite_is_in_the_wheel(installed):
     shipped = installed / "gradloc" / "_shipped"
     assert not (shipped / "evaluation" / "studies").exists()
@@ -73,6 +74,7 @@ def test_metadata(installed):
     assert "gradloc = gradloc.cli.main:main" in (info / "entry_points.txt").read_text()
 
 
+@pytest.mark.slow
 def test_the_unpacked_wheel_works_without_the_checkout(installed, tmp_path):
     code = (
         "import gradloc, gradloc.config.shipped as s\n"

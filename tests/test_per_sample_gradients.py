@@ -232,6 +232,7 @@ def test_the_passes_form_no_gradient_of_a_parameter(llama):
     assert not any(any(flags) for flags in seen)
 
 
+@pytest.mark.slow
 def test_the_passes_hold_as_many_tensors_for_many_sequences_as_for_few(llama, monkeypatch):
     """Small ones that stay would lie between the large ones and keep the heap from shrinking."""
     monkeypatch.setattr(gradloc.localization.gradients.batching, "MICRO_BATCH_TOKENS", 8)

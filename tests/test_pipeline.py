@@ -71,6 +71,7 @@ def finished(recipe_file):
     return recipe, run(recipe)
 
 
+@pytest.mark.slow
 def test_a_run_leaves_exactly_the_files_of_the_line(finished):
     recipe, run_dir = finished
     assert sorted(p.name for p in run_dir.iterdir()) == sorted(STAGE_FILES)
@@ -100,6 +101,7 @@ def test_a_run_leaves_exactly_the_files_of_the_line(finished):
     assert changed == set(plan.trained)
 
 
+@pytest.mark.slow
 def test_results_hold_every_arm_with_what_it_cost(finished):
     _, run_dir = finished
     data = json.loads((run_dir / "results.json").read_text())
@@ -118,6 +120,7 @@ def test_results_hold_every_arm_with_what_it_cost(finished):
     assert None not in result.arms["ours"].curve["loss"][1:]
 
 
+@pytest.mark.slow
 def test_no_entity_both_chooses_and_judges(finished):
     _, run_dir = finished
     sides = {"localization": set(), "evaluation": set()}
@@ -127,6 +130,7 @@ def test_no_entity_both_chooses_and_judges(finished):
     assert sides["localization"].isdisjoint(sides["evaluation"])
 
 
+@pytest.mark.slow
 def test_a_second_run_does_nothing(finished):
     recipe, run_dir = finished
     before = snapshot(run_dir)
@@ -137,6 +141,7 @@ def test_a_second_run_does_nothing(finished):
 STAGES = ["make_probes", "make_profile", "_plans", "train_stage", "_evaluate"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_run_that_is_killed_is_completed_by_the_next(recipe_file, stage, monkeypatch):
     recipe = load_recipe(recipe_file)
@@ -162,6 +167,7 @@ def test_a_run_that_is_killed_is_completed_by_the_next(recipe_file, stage, monke
     assert {name: after[name] for name in kept} == kept
 
 
+@pytest.mark.slow
 def test_a_training_that_is_killed_continues_from_its_last_checkpoint(recipe_file, monkeypatch):
     overrides = ["training.max_steps=4", "training.save_steps=2"]
     whole = load_recipe(recipe_file, [*overrides, "name=whole"])
@@ -183,6 +189,7 @@ def test_a_training_that_is_killed_continues_from_its_last_checkpoint(recipe_fil
     assert weights[0].read_bytes() == weights[1].read_bytes()
 
 
+@pytest.mark.slow
 def test_a_prefix_cache_changes_what_a_run_costs_and_not_what_it_gives(recipe_file):
     overrides = [
         "arms.ours={policy: top_k, options: {k: 1}}",
@@ -207,6 +214,7 @@ def test_a_prefix_cache_changes_what_a_run_costs_and_not_what_it_gives(recipe_fi
     assert results[0].arms.keys() == results[1].arms.keys()
 
 
+@pytest.mark.slow
 def test_a_recipe_trains_parts_in_bfloat16_where_its_arms_have_them(recipe_file):
     overrides = ["arms.ours={policy: top_k, options: {k: 1}}", "training.max_steps=2"]
     plain = load_recipe(recipe_file, [*overrides, "name=plain"])
@@ -224,6 +232,7 @@ def test_a_recipe_trains_parts_in_bfloat16_where_its_arms_have_them(recipe_file)
     assert same("full"), "full training has no frozen prefix"
 
 
+@pytest.mark.slow
 def test_a_plans_predicted_cost_counts_what_its_arms_methods_add(recipe_file):
     """Old text passes forward and backward; a projection works on the step."""
     arms = {
@@ -245,6 +254,7 @@ def test_a_plans_predicted_cost_counts_what_its_arms_methods_add(recipe_file):
     assert added[2] == pytest.approx(2 * added[3], rel=0.01) and added[3] > 0
 
 
+@pytest.mark.slow
 def test_another_recipe_does_not_touch_the_run(finished, recipe_file):
     _, run_dir = finished
     before = snapshot(run_dir)
@@ -267,12 +277,14 @@ def test_a_plan_of_another_model_is_refused_before_anything_is_recorded(recipe_f
     assert not recipe.run_dir.exists()
 
 
+@pytest.mark.slow
 def test_force_starts_over(finished, recipe_file):
     _, run_dir = finished
     run(load_recipe(recipe_file, ["seed=1"]), force=True)
     assert load_recipe(run_dir / "recipe.yaml").seed == 1
 
 
+@pytest.mark.slow
 def test_a_plan_edited_by_hand_is_the_one_that_trains(finished, recipe_file):
     recipe, run_dir = finished
     plan = json.loads((run_dir / "plan.json").read_text())
@@ -312,6 +324,7 @@ def test_a_full_disk_costs_only_the_file_being_written(finished, recipe_file):
     assert (run_dir / "checkpoint" / "training.json").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "overrides",
     [

@@ -139,6 +139,7 @@ def test_the_command_on_a_profile_prints_and_writes_the_plan(profile_file, tmp_p
     assert LayerPlan.load(out).trained == select_layers(two_islands()).trained
 
 
+@pytest.mark.slow
 def test_options_reach_prediction_and_policy(profile_file):
     def rows(*arguments):
         data = json.loads(run(profile_file, "--json", *arguments))

@@ -203,6 +203,7 @@ def same_run(one, other):
     return one[0] == other[0] and all(torch.equal(one[1][name], other[1][name]) for name in one[1])
 
 
+@pytest.mark.slow
 def test_fifty_steps_with_the_cache_are_bitwise_those_without_also_when_resumed(
     tmp_path, small_shards
 ):
@@ -225,6 +226,7 @@ class Stream(IterableDataset):
         yield from Rows(400)
 
 
+@pytest.mark.slow
 def test_a_corpus_that_is_seen_once_is_not_stored(tmp_path):
     for dataset in (Stream(), Rows(400)):
         plain = run(tmp_path / "plain", dataset=dataset)
@@ -335,6 +337,7 @@ def test_what_a_killed_writer_left_is_cleared_away(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == [".1-00000.tmp"]
 
 
+@pytest.mark.slow
 def test_a_full_disk_stops_storing_with_one_message_and_training_goes_on(
     tmp_path, small_shards, monkeypatch, caplog
 ):
@@ -351,6 +354,7 @@ def test_a_full_disk_stops_storing_with_one_message_and_training_goes_on(
     assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
 
 
+@pytest.mark.slow
 def test_the_limit_holds_and_says_so(tmp_path, small_shards, caplog):
     limit = {"cache": tmp_path / "cache", "cache_max_gib": 8 * 16 * 32 * 4 * 1.5 / 2**30}
     with caplog.at_level(logging.WARNING):
@@ -432,6 +436,7 @@ def test_reasons_to_refuse(tmp_path):
         CacheConfig(str(tmp_path), "int8")
 
 
+@pytest.mark.slow
 def test_a_prefix_that_is_random_in_training_is_refused(tmp_path):
     """BioGPT keeps its dropout rates as numbers; NEFTune adds noise in a hook."""
     torch.manual_seed(0)

@@ -237,6 +237,7 @@ def test_yaml_is_read_as_version_1_2_says(load):
     assert recipe.training == {"learning_rate": 1e-3, "save_strategy": "no"}
 
 
+@pytest.mark.slow
 def test_what_means_far_more_than_it_looks_like_is_refused_at_once(problems):
     bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n"
     bomb += "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 12))

@@ -124,6 +124,7 @@ def test_no_two_arms_look_alike():
     assert styles["arm3"].color == "var(--arm-0)" and styles["full"].is_reference
 
 
+@pytest.mark.slow
 def test_every_picture_has_its_table_and_words_and_compiles(run_dir):
     pictures = pictures_of(report_page(read_run(run_dir)))
     assert [picture.key for picture in pictures] == [

@@ -104,6 +104,7 @@ def style_of(browser, selector, name):
     )
 
 
+@pytest.mark.slow
 def test_every_picture_is_drawn(browser, address):
     show(browser, address)
     drawn = browser.execute_script(
@@ -166,6 +167,7 @@ def test_page_never_scrolls_sideways(browser, address, width):
     assert overflowing == 0
 
 
+@pytest.mark.slow
 def test_dark_mode_reaches_the_pictures(browser, address):
     def look(dark):
         show(browser, address, dark=dark)

@@ -65,6 +65,7 @@ def test_the_average_is_that_of_the_copies(tmp_path, kind, start):
     assert gap > 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["tail", "ema"])
 def test_the_average_rides_with_checkpoints(tmp_path, kind):
     def train(resume=None, **changes):

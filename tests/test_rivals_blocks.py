@@ -169,6 +169,7 @@ def test_what_rests_keeps_every_bit_and_holds_no_state(tmp_path, callback, ends)
     assert max(watch.stateful) == n_awake
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [lambda: LisaCallback(1, 3), lambda: BAdamCallback(3)])
 @pytest.mark.parametrize("stop", [3, 4])  # at a switch, and within a turn
 def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, make, stop):
@@ -194,6 +195,7 @@ def test_choices_are_a_function_of_seed_and_turn():
     assert len({tuple(found) for found in rounds}) == 3
 
 
+@pytest.mark.slow
 def test_a_plan_with_too_few_blocks_is_refused(tmp_path):
     one = plan_for(build_model("llama"), ("layers.1",))
     with pytest.raises(MethodError, match="1 block trains under this plan"):

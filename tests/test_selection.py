@@ -109,6 +109,7 @@ def test_rgn_scaled_has_mean_one_over_the_stack():
     np.testing.assert_allclose(values, profile().rgn[1:-1] / profile().rgn[1:-1].mean())
 
 
+@pytest.mark.slow
 def test_random_k_is_seeded_and_as_large_as_the_default():
     p = profile()
     size = {u.name: u.n_parameters for u in p.units}
@@ -243,6 +244,7 @@ STEPS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", sorted(STEPS))
 @pytest.mark.parametrize("seed", range(3))
 def test_budgets_choose_what_trying_every_set_of_units_finds(seed, step):

@@ -155,6 +155,7 @@ def test_gains_add_up_to_the_whole_difference(tuned_pair, character_tokenizer, p
     assert errors[0] > 5 * errors[2]
 
 
+@pytest.mark.slow
 def test_the_cost_is_the_divergence_to_second_order():
     model = build_model("llama_tied")
     path = MergePath(model, shifted(model, size=0.02), "sublayer")
@@ -187,6 +188,7 @@ def test_divergence_is_that_of_two_models(llama, monkeypatch):
     assert got["none"] == 0
 
 
+@pytest.mark.slow
 def test_three_units_as_by_trying_everything():
     """On a grid of a hundredth no cheaper point satisfies the target."""
     generator = np.random.default_rng(0)
@@ -204,6 +206,7 @@ def test_three_units_as_by_trying_everything():
         assert found @ cost @ found <= best + 1e-9
 
 
+@pytest.mark.slow
 def test_optimality_conditions_of_many_units():
     generator = np.random.default_rng(1)
     for n, n_rows in ((62, 24), (62, 200), (150, 24)):

@@ -113,6 +113,7 @@ def test_all_problems_of_a_sweep_are_reported_at_once(sweep_file):
         assert word in text
 
 
+@pytest.mark.slow
 def test_a_sweep_runs_resumes_and_keeps_what_it_has(sweep_file, monkeypatch):
     sweep = load_sweep(sweep_file, ["seeds=[0]"])
     runs = sweep_runs(sweep)
@@ -139,6 +140,7 @@ def test_a_sweep_runs_resumes_and_keeps_what_it_has(sweep_file, monkeypatch):
             assert (run.recipe.run_dir / name).read_bytes() == (start / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_records_hold_the_changes_that_the_run_itself_reports(sweep_file):
     """The record's mean over items is the figure that results.json gives for the same run."""
     sweep = load_sweep(sweep_file, ["seeds=[0]", "arms.full.rates=[0.01]"])
@@ -158,6 +160,7 @@ def test_records_hold_the_changes_that_the_run_itself_reports(sweep_file):
     assert compared >= 5 and any(abs(v) > 1e-3 for v in record.metrics["general_text"].values)
 
 
+@pytest.mark.slow
 def test_a_cell_that_fails_stops_no_other(sweep_file):
     sweep = load_sweep(sweep_file, ["seeds=[0]"])
     runs = sweep_runs(sweep)
@@ -170,6 +173,7 @@ def test_a_cell_that_fails_stops_no_other(sweep_file):
     assert len(SweepRecord.load(path).runs) == 2
 
 
+@pytest.mark.slow
 def test_a_run_of_another_recipe_is_stale_and_says_so(gradloc, sweep_file):
     small = ["seeds=[0]", "arms.full.rates=[0.01]"]
     sweep = load_sweep(sweep_file, small)
@@ -203,6 +207,7 @@ def test_where_every_run_fails_the_first_reason_is_given(gradloc, sweep_file):
     assert code == 2 and re.search(words, err)
 
 
+@pytest.mark.slow
 def test_two_processes_give_what_one_gives(sweep_file, tmp_path):
     one = load_sweep(sweep_file, ["seeds=[0]", f"output_dir={tmp_path / 'one'}"])
     two = load_sweep(sweep_file, ["seeds=[0]", f"output_dir={tmp_path / 'two'}"])
@@ -217,6 +222,7 @@ def test_two_processes_give_what_one_gives(sweep_file, tmp_path):
             np.testing.assert_allclose(measure.values, b.metrics[name].values, atol=2e-3)
 
 
+@pytest.mark.slow
 def test_a_killed_cell_continues(sweep_file, monkeypatch):
     import gradloc.experiments.run as pipeline
 
@@ -249,6 +255,7 @@ def test_a_record_reads_back_equal(tmp_path):
         SweepRecord.load(tmp_path / "other.json")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change", ["methods={l2_to_start: {}}", "training={adam_beta1: 0.5}", "options={only: mlp}"]
 )
@@ -271,6 +278,7 @@ def test_a_sweep_goes_on_elsewhere_from_its_record_alone(sweep_file, tmp_path, c
     assert [session["command"] for session in record.sessions] == ["first", "second"]
 
 
+@pytest.mark.slow
 def test_the_command_lists_runs_and_draws(gradloc, sweep_file):
     small = ["--set", "seeds=[0]", "--set", "arms.full.rates=[0.01]"]
     code, out, _ = gradloc("sweep", sweep_file, *small, "--list")

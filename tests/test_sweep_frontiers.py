@@ -168,6 +168,7 @@ def test_arms_and_rates_are_paired():
     np.testing.assert_allclose(third - first, 2.0)
 
 
+@pytest.mark.slow
 def test_half_the_forgetting_is_found_in_about_95_of_100_sweeps():
     """Coverage: the true ratio is .5, and an arm like the line is told apart about as promised."""
     share, n_sweeps = 0.75, 100

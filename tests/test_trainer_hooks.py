@@ -84,6 +84,7 @@ def test_a_trainer_that_cannot_be_found_is_an_error(tmp_path):
         Mixed(build_model("llama_tied"), arguments(tmp_path)).ask()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("given", ["folder", "path", True])
 def test_the_folder_is_the_one_that_train_was_given(tmp_path, trained, given):
     """Not that of the same step in the output folder, nor what the arguments name."""
@@ -99,6 +100,7 @@ def test_the_folder_is_the_one_that_train_was_given(tmp_path, trained, given):
     assert trainer_hooks._resumed == {}
 
 
+@pytest.mark.slow
 def test_training_that_resumes_nothing_asks_for_no_folder(tmp_path, trained):
     ask = Asking()
     trainer = asking_trainer(trained, ask, max_steps=1, save_strategy="no")
@@ -107,6 +109,7 @@ def test_training_that_resumes_nothing_asks_for_no_folder(tmp_path, trained):
     assert ask.folder == 0
 
 
+@pytest.mark.slow
 def test_a_callback_that_was_added_late_refuses_to_guess_its_checkpoint(tmp_path, trained):
     ask = Asking()
     trainer = asking_trainer(tmp_path, max_steps=4)
@@ -132,6 +135,7 @@ def test_a_folder_of_another_step_is_an_error(tmp_path, trained):
         trainer_hooks._resumed.clear()
 
 
+@pytest.mark.slow
 def test_a_train_that_takes_no_folder_is_an_error_and_one_that_takes_anything_is_not(
     tmp_path, trained
 ):
@@ -170,6 +174,7 @@ def test_wrapping_twice_calls_once(tmp_path):
     assert trainer.train.__name__ == "train" and trainer.create_optimizer.__doc__
 
 
+@pytest.mark.slow
 def test_the_start_is_read_from_the_folder_that_train_was_given(tmp_path):
     """A checkpoint of the same step in the output folder is of another training."""
     plan = plan_for(build_model("llama_tied"))
