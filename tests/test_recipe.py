@@ -237,7 +237,6 @@ def test_yaml_is_read_as_version_1_2_says(load):
     assert recipe.training == {"learning_rate": 1e-3, "save_strategy": "no"}
 
 
-@pytest.mark.slow
 def test_what_means_far_more_than_it_looks_like_is_refused_at_once(problems):
     bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n"
     bomb += "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 12))
@@ -245,9 +244,9 @@ def test_what_means_far_more_than_it_looks_like_is_refused_at_once(problems):
     (problem,) = problems(bomb)
     assert problem.startswith("means more than 100,000 values; write out what its aliases mean")
     (problem,) = problems("a: " + "[" * 200 + "]" * 200)
-    assert problem.startswith("is nested")
+    assert "is nested more than 50 levels deep" in problem
     (problem,) = problems("a: " + "[" * 20_000)
-    assert problem.startswith("is nested")
+    assert "is nested more than 50 levels deep" in problem
     assert time.perf_counter() - start < 20  # 1 s alone
 
 

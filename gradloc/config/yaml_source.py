@@ -116,7 +116,7 @@ def read_yaml(text: str) -> Source:
     source = Source()
     try:
         yaml = YAML(pure=True)
-        yaml.Constructor = _Constructor
+        yaml.Constructor, yaml.max_depth = _Constructor, MAX_DEPTH + 1  # the file itself is one
         source.data = _plain(source, yaml.load(text), "")
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -126,6 +126,8 @@ def read_yaml(text: str) -> Source:
             problem = problem.splitlines()[0].partition(" with value")[0] + "; keep one"
         elif "'\\t'" in problem:
             problem = "a tab; YAML is indented with spaces only"
+        elif "maximum depth" in problem:
+            problem = f"is nested more than {MAX_DEPTH} levels deep"
         elif not isinstance(error, ConstructorError):
             problem += "; check the indentation and put text that contains ': ' or '#' in quotes"
         source.report(where, problem)
