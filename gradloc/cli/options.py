@@ -22,7 +22,7 @@ from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, Pri
 from gradloc.config.yaml_source import parse_yaml
 from gradloc.errors import GradlocError
 from gradloc.utils.names import did_you_mean
-from gradloc.utils.validation import rule
+from gradloc.utils.value_errors import rule
 
 Count = Annotated[int, Field(ge=1)]
 Dtype = Literal["float32", "bfloat16"]

@@ -13,7 +13,7 @@ from gradloc.config.schema import report_mismatch
 from gradloc.config.yaml_source import Source
 from gradloc.errors import GradlocError, MethodError
 from gradloc.utils.names import did_you_mean, lookup
-from gradloc.utils.validation import KINDS, kind_of
+from gradloc.utils.value_errors import KINDS, kind_of
 
 # TrainingArguments that gradloc must set itself -> what to do instead.
 SET_BY_GRADLOC = {

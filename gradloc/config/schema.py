@@ -9,7 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from gradloc.config.yaml_source import Source
 from gradloc.utils.names import did_you_mean
-from gradloc.utils.validation import explain, mismatch
+from gradloc.utils.value_errors import explain, mismatch
 
 
 def report_mismatch(source: Source, key: str, kinds: Collection[str], value: Any) -> None:

@@ -184,7 +184,7 @@ def _adapter(cls: type) -> "TypeAdapter":
 
 def _problem(detail: Any) -> str:
     """One line: key, what is wrong, what to do."""
-    from gradloc.utils.validation import explain
+    from gradloc.utils.value_errors import explain
 
     key = ".".join(str(part) for part in detail["loc"]) or "(whole file)"
     if detail["type"] == "missing":

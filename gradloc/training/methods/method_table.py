@@ -20,7 +20,7 @@ from gradloc.training.methods.quadratic import EWC, L2ToStart
 from gradloc.training.methods.reference_kl import ReferenceKL
 from gradloc.training.methods.replay import Replay
 from gradloc.utils.names import did_you_mean, lookup
-from gradloc.utils.validation import rule
+from gradloc.utils.value_errors import rule
 
 METHODS: dict[str, type[Method]] = {
     "input_projection": InputProjection,
