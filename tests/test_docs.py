@@ -161,7 +161,7 @@ def test_every_entry_of_a_table_is_documented(pages):
     from gradloc.data.benchmarks import BENCHMARKS
     from gradloc.data.corpora.readers import READERS
     from gradloc.evaluation.metrics import PROBE_METRICS
-    from gradloc.localization.policies.policy_table import POLICIES
+    from gradloc.localization.policies import POLICIES
     from gradloc.training.methods.method_table import METHODS
 
     api = pages["reference/api"]

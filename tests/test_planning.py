@@ -13,8 +13,8 @@ from gradloc import GradientProfile, LayerPlan, select_layers
 from gradloc.cli.options import read_options
 from gradloc.cli.plan import plan
 from gradloc.errors import GradlocError
+from gradloc.localization.budget import Budget
 from gradloc.localization.plan_candidates import plan_candidates
-from gradloc.localization.policies.budget import Budget
 from gradloc.models import load_model
 from gradloc.models.unit_info import UnitInfo
 from gradloc.models.units import find_units

@@ -5,10 +5,10 @@ import pytest
 
 from gradloc import LayerPlan, select_layers
 from gradloc.errors import GradlocError, PlanMismatchError, SelectionError
+from gradloc.localization.budget import share_of_mass
 from gradloc.localization.cost.prediction import predict_cost
 from gradloc.localization.cost.step_shape import StepShape
-from gradloc.localization.policies.budget import share_of_mass
-from gradloc.localization.policies.policy_table import POLICIES, SCORES
+from gradloc.localization.policies import POLICIES, SCORES
 from gradloc.localization.profile import GradientProfile
 from gradloc.models.unit_info import UnitInfo
 

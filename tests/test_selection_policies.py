@@ -7,7 +7,7 @@ from test_selection import profile, units
 from gradloc import select_layers
 from gradloc.errors import SelectionError
 from gradloc.localization.layer_selection import COMMON_OPTIONS
-from gradloc.localization.policies.policy_table import POLICIES, POSITIONAL
+from gradloc.localization.policies import POLICIES, POSITIONAL
 from gradloc.localization.profile import GradientProfile
 from gradloc.models.unit_info import UnitInfo
 

@@ -134,7 +134,7 @@ def _default(item: dataclasses.Field) -> str:
 
 def policies() -> str:
     """The selection policies with their options."""
-    from gradloc.localization.policies.policy_table import DEFAULT_POLICY, POLICIES
+    from gradloc.localization.policies import DEFAULT_POLICY, POLICIES
 
     rows = []
     for name, function in POLICIES.items():

@@ -77,11 +77,11 @@ def plan(
         out: Write the plan marked → to this file.
         force: Overwrite --out.
     """
+    from gradloc.localization.budget import Budget
     from gradloc.localization.cost.machine import calibrate as machine_rates
     from gradloc.localization.cost.step_shape import DEFAULT_KL_TOKENS, StepShape
     from gradloc.localization.plan import LayerPlan
     from gradloc.localization.plan_candidates import plan_candidates
-    from gradloc.localization.policies.budget import Budget
     from gradloc.report.plan_tables import planning_tables
 
     if out is not None:
@@ -113,7 +113,7 @@ def plan(
 
 def _read(source: str, policy: str | None, limits, given):
     """The profile, or the units of a model, and the policy to take apart."""
-    from gradloc.localization.policies.policy_table import DEFAULT_POLICY, SCORES
+    from gradloc.localization.policies import DEFAULT_POLICY, SCORES
     from gradloc.localization.profile import GradientProfile
 
     if source.endswith(".json"):

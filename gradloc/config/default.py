@@ -20,7 +20,7 @@ class GradLocConfig:
     ``TrainingArguments``.
 
     Args:
-        policy: A key of ``gradloc.localization.policies.policy_table.POLICIES``.
+        policy: A key of ``gradloc.localization.policies.POLICIES``.
         policy_options: Options of the policy (``{"k": 10}``), as a dictionary or as JSON.
         granularity: ``sublayer`` (attention and MLP apart) or ``block``.
         reduction: ``mean_of_norms`` or ``norm_of_mean``.

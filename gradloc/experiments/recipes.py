@@ -8,7 +8,7 @@ from gradloc.config.recipe import Recipe, read_recipe
 from gradloc.config.yaml_source import Source
 from gradloc.data.corpora.readers import READERS
 from gradloc.localization.layer_selection import COMMON_OPTIONS
-from gradloc.localization.policies.policy_table import POLICIES
+from gradloc.localization.policies import POLICIES
 
 
 def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:

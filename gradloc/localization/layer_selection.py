@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from gradloc.errors import GradlocError, SelectionError
+from gradloc.localization.budget import BUDGETS, Budget, cheapest_best, rule_scores
 from gradloc.localization.cost.prediction import predict_cost
 from gradloc.localization.cost.step_shape import StepShape
 from gradloc.localization.plan import LayerPlan
-from gradloc.localization.policies.budget import BUDGETS, Budget, cheapest_best, rule_scores
-from gradloc.localization.policies.policy_table import DEFAULT_POLICY, SCORES, policy_named
+from gradloc.localization.policies import DEFAULT_POLICY, SCORES, policy_named
 from gradloc.localization.profile import GradientProfile
 from gradloc.localization.reliability import reliability
 from gradloc.utils.names import did_you_mean

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from gradloc.localization.budget import Budget, rule_scores, share_of_mass
 from gradloc.localization.cost.prediction import PredictedCost, predict_cost
 from gradloc.localization.cost.step_shape import StepShape
 from gradloc.localization.layer_selection import select_layers
 from gradloc.localization.plan import LayerPlan
-from gradloc.localization.policies.budget import Budget, rule_scores, share_of_mass
-from gradloc.localization.policies.policy_table import SCORES
+from gradloc.localization.policies import SCORES
 from gradloc.localization.profile import GradientProfile
 from gradloc.models.unit_info import Granularity, ModelShape, UnitInfo
 

@@ -137,7 +137,7 @@ class GradLocCallback(TrainerCallback, ExportableState):
             probes: Probe file or set. Probes whose ``split`` is ``evaluation`` and ``invariant``
                 ones are left out.
             reference: As for ``GradLocCallback``.
-            policy: A key of ``gradloc.localization.policies.policy_table.POLICIES``; ``None``: the
+            policy: A key of ``gradloc.localization.policies.POLICIES``; ``None``: the
                 configuration's.
             config: How to measure, select and protect. ``None``: the default, ``GradLocConfig()``.
             **fields: Fields of ``GradLocConfig`` that differ from ``config``

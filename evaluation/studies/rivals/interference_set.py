@@ -18,7 +18,7 @@ import numpy as np
 
 from evaluation.studies.rivals.set_search import best_set
 from gradloc.errors import SelectionError
-from gradloc.localization.policies.ranking import FLOOR, checked_k, in_stack
+from gradloc.localization.policies import FLOOR, checked_k, in_stack
 from gradloc.localization.profile import GradientProfile
 from gradloc.utils.numbers import check_number
 

@@ -8,7 +8,7 @@ from single units. measured: of 300 random problems of 12 units it misses the op
 import numpy as np
 from scipy.optimize import nnls
 
-from gradloc.localization.policies.ranking import FLOOR
+from gradloc.localization.policies import FLOOR
 
 # Relative gain below which a move is rounding.
 ROUNDING = 1e-12

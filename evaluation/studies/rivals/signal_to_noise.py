@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from gradloc.localization.policies.ranking import quotient, take
+from gradloc.localization.policies import quotient, take
 from gradloc.localization.profile import GradientProfile
 
 

@@ -20,7 +20,7 @@ from gradloc.experiments.run import (
     train_stage,
 )
 from gradloc.localization.plan import LayerPlan
-from gradloc.localization.policies.policy_table import POSITIONAL
+from gradloc.localization.policies import POSITIONAL
 from gradloc.utils.io import DOCUMENTS_FILE, PLAN_FILE, SCORES_FILE, TRAINING_FILE
 
 if TYPE_CHECKING:  # torch is imported only by the stages that need it

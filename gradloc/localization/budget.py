@@ -14,7 +14,7 @@ from gradloc.errors import SelectionError
 from gradloc.localization.cost.prediction import full_training, memory_rows, time_rows
 from gradloc.localization.cost.step_shape import StepShape
 from gradloc.localization.cost.work import step_work
-from gradloc.localization.policies.policy_table import SCORES
+from gradloc.localization.policies import SCORES
 from gradloc.localization.profile import GradientProfile
 from gradloc.models.unit_info import UnitInfo
 from gradloc.utils.numbers import check_number
