@@ -42,6 +42,7 @@ def test_every_command_explains_itself_and_each_of_its_options(gradloc, command)
         r" (--[a-z][a-z-]*)(?: [A-Z=]+| \{[\w,]+\})? (?:\((?:default|required)|--)", text
     )
     assert bare == []
+    assert not re.search(r"\(default:\s*(None|False|'')?\s*\)", out), "no default worth showing"
     assert "--json" in text or command in ("validate", "report")
 
 
@@ -50,6 +51,14 @@ def test_help_does_not_import_torch_for_a_single_command_either():
     code += "print(*{'torch', 'transformers', 'datasets'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+def test_a_reader_that_goes_away_is_no_error():
+    script = [sys.executable, "-u", "-m", "gradloc.cli", "--help"]
+    with subprocess.Popen(script, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 0
 
 
 def test_progress_is_told_with_the_time(gradloc, capsys):

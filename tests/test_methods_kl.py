@@ -459,3 +459,17 @@ def test_two_processes_train_as_one_on_all_their_texts(tmp_path, sharded, settin
         tmp_path / "without", build_model("llama_tied"), [], plan_for(single), optim="sgd"
     ).model
     assert largest_gap(together, single) < 1e-6 < 20e-6 < largest_gap(together, without)
+
+
+def test_without_preparation_the_callback_records_the_texts_of_its_source(
+    tmp_path, character_tokenizer
+):
+    context = context_for(tmp_path, character_tokenizer)
+    method = build_method("reference_kl", {"source": "reference", "n_texts": 5, "every": 2})
+    (late,) = method.callbacks(context)
+    assert late.targets is None and late.every == 2
+    late.record(context.model)
+    method.prepare(context)
+    (early,) = method.callbacks(context)
+    assert late.targets.rows == early.targets.rows
+    assert torch.equal(late.targets.log_probs, early.targets.log_probs)
