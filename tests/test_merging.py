@@ -213,6 +213,22 @@ def test_a_bfloat16_sum_is_rounded_once(pair):
         assert ((got[name].double() - exact).abs() <= room).all()
 
 
+def test_what_is_undone_or_kept_whole_takes_nothing_from_the_other_side(pair):
+    """A checkpoint that diverged can be undone unit by unit: 0 times infinity is not 0."""
+    base, tuned, folder = pair
+    first, second = (f"model.layers.{i}.mlp.up_proj.weight" for i in (0, 1))
+    with torch.no_grad():
+        dict(tuned.named_parameters())[first][0, 0] = float("inf")
+        dict(base.named_parameters())[second][0, 0] = float("inf")
+    base.save_pretrained(folder / "base")
+    tuned.save_pretrained(folder / "tuned")
+    plan = plan_with(base, {"model.layers.1.mlp": 1.0})
+    merge_checkpoints(folder / "base", folder / "tuned", plan, folder / "out")
+    got = merged_tensors(folder / "out")
+    assert torch.equal(got[first], dict(base.named_parameters())[first])
+    assert torch.equal(got[second], dict(tuned.named_parameters())[second])
+
+
 def test_a_base_that_is_no_folder_of_weights_is_loaded(pair):
     from peft import LoraConfig, get_peft_model
 
